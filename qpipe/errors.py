@@ -1,0 +1,86 @@
+"""The errors that a user can cause or meet, each with a hint and an exit code.
+
+Anything that is not a `QpipeError` is a bug and keeps its traceback (exit code 1).
+A failed gate, a crashed build and a time-out are results, not errors.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class QpipeError(Exception):
+    """A problem that the user can act on: what was found, where, and what would be right."""
+
+    code: ClassVar[int] = 2
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class ConfigError(QpipeError):
+    """The pipeline file, a target file or the command line says something that cannot be."""
+
+
+class ModelError(QpipeError):
+    """The model is missing, broken, or not one that qpipe can read."""
+
+
+class DataError(QpipeError):
+    """The rows are missing, broken, of the wrong shape or dtype, or mixed between roles."""
+
+
+class TargetError(QpipeError):
+    """A target that does not exist, or a demand that its hardware can never meet."""
+
+
+class PluginError(QpipeError):
+    """A plugin that cannot be loaded, or two that claim one name."""
+
+
+class QuantizationError(QpipeError):
+    """A graph that cannot be quantized as asked; the message names the node."""
+
+
+class UnavailableError(QpipeError):
+    """A package, driver or machine that this cell needs is not here."""
+
+    code = 5
+
+
+class BuildError(QpipeError):
+    """A toolchain refused to build the engine."""
+
+    code = 5
+
+
+class EngineError(QpipeError):
+    """An engine that is tampered with, of another machine or version, or that cannot run."""
+
+    code = 5
+
+
+class StoreError(QpipeError):
+    """The store cannot be read or written, or an object in it is not what its name says."""
+
+    code = 5
+
+
+class TrackingError(QpipeError):
+    """MLflow was lost in mid-run, or refused what we wrote."""
+
+    code = 5
+
+
+class PromotionError(QpipeError):
+    """The alias could not be moved: somebody else moved it, or the engine has no right to it."""
+
+    code = 5
+
+
+class Interrupted(QpipeError):
+    """Ctrl-C: the children are stopped, what was finished is in the store."""
+
+    code = 130

@@ -1,0 +1,96 @@
+"""Backends: the objects that check, build and open engines for the targets that name them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qpipe.records.engine import Availability, Built, Engine, Kind, Prepared
+from qpipe.records.scheme import Scheme
+from qpipe.records.target import Target
+from qpipe.records.tensors import Signature
+
+Tensors = Mapping[str, NDArray[np.generic]]
+"""Tensors by name."""
+
+
+class Progress(Protocol):
+    """Where long work says how far it is. Calls are cheap; `total` may be unknown."""
+
+    def step(self, name: str, *, total: int | None = None) -> None:
+        """A new step begins, e.g. `step("calibrate", total=16)`."""
+        ...
+
+    def advance(self, amount: int = 1) -> None:
+        """Part of the current step is done."""
+        ...
+
+
+class Session(Protocol):
+    """An open engine. The same session serves evaluation and the timed run."""
+
+    @property
+    def kind(self) -> Kind:
+        """How outputs come to be: `measured` on the hardware, `emulated`, `simulated`."""
+        ...
+
+    @property
+    def signature(self) -> Signature:
+        """Names, shapes and dtypes of the user's model, whatever layout the engine has inside."""
+        ...
+
+    def run(self, inputs: Tensors) -> Tensors:
+        """Outputs by name, for one batch of inputs by name."""
+        ...
+
+    def close(self) -> None:
+        """Free the device."""
+        ...
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """Four short methods; vendor libraries are imported inside `build` and `open` alone."""
+
+    name: str
+
+    def check(self, target: Target) -> Availability:
+        """Whether engines can be built and run here. No heavy imports.
+
+        Raises:
+            TargetError: the target's `options` or scheme are not ones of this backend.
+        """
+        ...
+
+    def scheme(self, target: Target) -> Scheme:
+        """The arithmetic that this target really runs."""
+        ...
+
+    def build(self, prepared: Prepared, target: Target, workdir: Path, progress: Progress) -> Built:
+        """Make the engine's files inside `workdir`. Runs in a guarded child process.
+
+        Raises:
+            BuildError: the toolchain refused; the message has its reason and names the node.
+        """
+        ...
+
+    def open(self, engine: Engine, target: Target) -> Session:
+        """A session on a verified engine folder. Runs in a guarded child process.
+
+        Raises:
+            EngineError: this machine is not one that the engine requires; the message says what to do.
+        """
+        ...
+
+
+@runtime_checkable
+class Setup(Protocol):
+    """Optional: a backend that needs a tool environment of its own (`qpipe setup NAME`)."""
+
+    def setup(self, target: Target, progress: Progress) -> None:
+        """Create it; idempotent; offline it says what to run."""
+        ...

@@ -1,0 +1,68 @@
+"""Stages: the steps of a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+from qpipe.plugins.backend import Progress, Tensors
+from qpipe.records.model import OnnxFile
+from qpipe.records.quantization import QuantPlan
+from qpipe.records.scheme import Scheme
+
+P = TypeVar("P")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draft:
+    """A model on its way through a recipe; each stage returns a new one."""
+
+    graph: OnnxFile
+    statistics: Path | None = None
+    """Folder of calibration statistics, once a `calibrate` stage has run."""
+    plan: QuantPlan | None = None
+    qdq: OnnxFile | None = None
+
+
+class StageContext(Protocol):
+    """What a stage may ask for."""
+
+    @property
+    def scheme(self) -> Scheme:
+        """The target's arithmetic."""
+        ...
+
+    @property
+    def workdir(self) -> Path:
+        """An empty folder for this stage's files."""
+        ...
+
+    @property
+    def progress(self) -> Progress:
+        """Where to say how far it is."""
+        ...
+
+    def calibration(self) -> Iterator[Tensors]:
+        """Batches of model inputs, preprocessed; a fresh pass at each call."""
+        ...
+
+    def cached(self, key: str, make: Callable[[Path], None]) -> Path:
+        """A folder made once per key (a digest over everything that shapes it) and kept in the store."""
+        ...
+
+    def onnx_file(self, path: Path) -> OnnxFile:
+        """The record of a graph that the stage has written."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageType(Generic[P]):
+    """A kind of stage. `params` is a frozen dataclass: its fields are the keys that a recipe may write."""
+
+    name: str
+    summary: str
+    params: type[P]
+    apply: Callable[[Draft, P, StageContext], Draft]
+    needs_calibration: bool = False

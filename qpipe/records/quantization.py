@@ -1,0 +1,62 @@
+"""The quantization plan: what to quantize and how, before any toolchain renders it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from qpipe.records.scheme import Scheme
+
+Mode = Literal["static", "dynamic", "weight-only"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActivationSpec:
+    """Parameters of one activation tensor: real = (q − zero_point) · scale."""
+
+    tensor: str
+    dtype: str
+    low: float
+    """Lower end of the real range after the range method, ≤ 0."""
+    high: float
+    """Upper end of the real range, ≥ 0."""
+    scale: float
+    zero_point: int
+    shares: str = ""
+    """The tensor whose parameters this one repeats (Concat, MaxPool, Reshape), or empty."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightSpec:
+    """How one initializer is quantized."""
+
+    tensor: str
+    dtype: str
+    bits: int
+    symmetric: bool
+    axis: int | None
+    """Channel axis, or None for per-tensor."""
+    block_size: int | None = None
+    """Length of a block along the reduced axis (int4), or None."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeChoice:
+    """A quantizable node: quantized, or left in float and why."""
+
+    node: str
+    op: str
+    quantized: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantPlan:
+    """Ranges, weight specifications and nodes left in float, for one float graph and scheme."""
+
+    scheme: Scheme
+    mode: Mode
+    activations: tuple[ActivationSpec, ...]
+    weights: tuple[WeightSpec, ...]
+    nodes: tuple[NodeChoice, ...]
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,30 @@
+"""A recipe: an ordered list of stages with parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+REFERENCE = "none"
+"""The recipe that is the float model itself: built and measured, never gated, never promoted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageSpec:
+    """One step of preparation by name, with its parameters as written."""
+
+    name: str
+    params: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """A named list of stages; `none` has no stages."""
+
+    name: str
+    stages: tuple[StageSpec, ...]
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether this is the float model as given."""
+        return self.name == REFERENCE

@@ -1,0 +1,64 @@
+"""What comes back: one result per cell, one per run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from qpipe.records.engine import Engine
+from qpipe.records.evidence import Evidence
+from qpipe.records.verdict import Decision, Verdict
+
+Status = Literal["ok", "failed", "crashed", "timeout", "memory", "unavailable"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellResult:
+    """What became of a cell. A crash, a time-out and a failed gate are results, not errors."""
+
+    key: str
+    model: str
+    recipe: str
+    target: str
+    status: Status
+    cached: bool = False
+    reason: str = ""
+    hint: str = ""
+    log_tail: str = ""
+    engine: Engine | None = None
+    evidence: Evidence | None = None
+    verdicts: tuple[Verdict, ...] = ()
+    decision: Decision | None = None
+    """None for the reference recipe and for cells without a result."""
+    attribution: tuple[tuple[str, float], ...] = ()
+    """Metric of each step: float, prepared, quantized ONNX, engine (loss attribution)."""
+    seconds: float = 0.0
+
+    @property
+    def label(self) -> str:
+        """`model/recipe/target`, as printed everywhere."""
+        return f"{self.model}/{self.recipe}/{self.target}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promoted:
+    """An engine that became a model version, and the alias that points to it."""
+
+    model: str
+    version: str
+    alias: str
+    engine: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """A whole pipeline run, as `--json` prints it and `qpipe.run` returns it."""
+
+    run_id: str
+    mlflow_run_id: str | None
+    pipeline: str
+    exit_code: int
+    warnings: tuple[str, ...]
+    cells: tuple[CellResult, ...]
+    promoted: tuple[Promoted, ...]
