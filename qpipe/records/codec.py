@@ -18,7 +18,7 @@ T = TypeVar("T")
 def _adapter(kind: Hashable) -> TypeAdapter[object]:
     from pydantic import TypeAdapter
 
-    return TypeAdapter(kind)
+    return TypeAdapter(cast("type[object]", kind))
 
 
 def plain(value: object) -> object:
