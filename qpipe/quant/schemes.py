@@ -1,0 +1,91 @@
+"""Schemes of the runtimes that we know: plain data, imported by backends and without heavy imports.
+
+Source: onnxruntime 1.31 `core/optimizer/qdq_transformer` (which groups fuse) and `core/mlas` (which kernels exist);
+TensorRT developer guide, "Working with Quantized Types"; LiteRT 8-bit quantization specification.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from qpipe.records.scheme import Scheme
+
+_KEEPING = (
+    "MaxPool",
+    "Reshape",
+    "Transpose",
+    "Flatten",
+    "Squeeze",
+    "Unsqueeze",
+    "Identity",
+    "Slice",
+    "Split",
+    "Gather",
+    "Expand",
+    "DepthToSpace",
+    "SpaceToDepth",
+)
+
+ORT_X86_VNNI = Scheme(
+    name="ort-x86-vnni",
+    activation="uint8",
+    weight="int8",
+    ops=("Conv", "Gemm", "MatMul"),
+    passthrough_ops=_KEEPING,
+    joining_ops=("Concat",),
+    elementwise_ops=("Add", "Mul", "GlobalAveragePool", "AveragePool", "Sigmoid", "LeakyRelu"),
+    float_output_ops=("Gemm", "MatMul"),
+    activation_matmul=False,
+    dynamic_ops=("MatMul", "Gemm", "LSTM"),
+    weight_only_bits=(4, 8),
+)
+"""onnxruntime on x86-64 with VNNI: unsigned activations × signed weights; everything else is slow there."""
+
+ORT_X86_AVX2 = replace(ORT_X86_VNNI, name="ort-x86-avx2", weight_bits=7)
+"""onnxruntime on x86-64 without VNNI: 7-bit weights, since `vpmaddubsw` saturates the sum of two products at 16 bits."""
+
+ORT_ARM64 = replace(
+    ORT_X86_VNNI,
+    name="ort-arm64",
+    activation="int8",
+    float_types=("float32", "float16"),
+    dynamic_ops=("MatMul", "Gemm"),
+)
+"""onnxruntime on arm64: signed × signed (`sdot`, `smmla`)."""
+
+TENSORRT = Scheme(
+    name="tensorrt",
+    activation="int8",
+    activation_symmetric=True,
+    weight="int8",
+    quantize_bias=False,
+    ops=("Conv", "ConvTranspose", "Gemm", "MatMul"),
+    passthrough_ops=("MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze"),
+    joining_ops=(),
+    elementwise_ops=(),
+    quantize_outputs=False,
+    absorb_relu=False,
+    float_types=("float32", "float16", "bfloat16"),
+    weight_only_bits=(4,),
+)
+"""TensorRT: symmetric, float biases, Q/DQ on the inputs of weighted operators and on residual inputs alone."""
+
+TENSORRT_FP8 = replace(
+    TENSORRT, name="tensorrt-fp8", activation="float8e4m3fn", weight="float8e4m3fn", per_channel=False
+)
+"""TensorRT with FP8 E4M3 (compute capability 8.9 and later)."""
+
+LITERT = Scheme(
+    name="litert",
+    activation="int8",
+    weight="int8",
+    ops=("Conv", "ConvTranspose", "Gemm", "MatMul"),
+    passthrough_ops=_KEEPING,
+    joining_ops=("Concat",),
+    elementwise_ops=("Add", "Mul", "GlobalAveragePool", "AveragePool", "Sigmoid", "LeakyRelu"),
+    float_types=("float32", "float16"),
+)
+"""LiteRT (XNNPACK and reference kernels): asymmetric int8 activations, symmetric per-channel int8 weights."""
+
+FLOAT = Scheme(name="float", ops=(), passthrough_ops=(), joining_ops=(), elementwise_ops=())
+"""A target without integer kernels: every quantizing stage refuses it."""
