@@ -42,7 +42,7 @@ ORT_X86_VNNI = Scheme(
 """onnxruntime on x86-64 with VNNI: unsigned activations × signed weights; everything else is slow there."""
 
 ORT_X86_AVX2 = replace(ORT_X86_VNNI, name="ort-x86-avx2", weight_bits=7)
-"""onnxruntime on x86-64 without VNNI: 7-bit weights, since `vpmaddubsw` saturates the sum of two products at 16 bits."""
+"""onnxruntime on x86-64 without VNNI: 7-bit weights, since `vpmaddubsw` saturates sums of two products."""
 
 ORT_ARM64 = replace(
     ORT_X86_VNNI,

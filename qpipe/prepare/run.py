@@ -1,0 +1,128 @@
+"""The conductor: runs the stages of a recipe one after the other and hands over what a toolchain builds from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from qpipe.errors import ConfigError
+from qpipe.plugins.backend import Progress, Tensors
+from qpipe.plugins.stage import Draft, StageType
+from qpipe.prepare.onnxfile import describe
+from qpipe.prepare.shapes import shape_ranges
+from qpipe.prepare.stages import builtin_stages
+from qpipe.records.engine import Prepared
+from qpipe.records.model import Model, OnnxFile
+from qpipe.records.recipe import Recipe, StageSpec
+from qpipe.records.scheme import Scheme
+
+Cache = Callable[[str, Callable[[Path], None]], Path]
+"""`cache(key, make)`: a folder made once per key; `make` fills the empty folder that it is given."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecipeContext:
+    """What one stage may ask for."""
+
+    scheme: Scheme
+    workdir: Path
+    progress: Progress
+    source: Callable[[], Iterator[Tensors]]
+    calibration_digest: str
+    cache: Cache | None
+
+    def calibration(self) -> Iterator[Tensors]:
+        """Batches of model inputs, preprocessed; a fresh pass at each call."""
+        return self.source()
+
+    def cached(self, key: str, make: Callable[[Path], None]) -> Path:
+        """A folder made once per key and calibration data; without a cache it is made in the work folder."""
+        if self.cache is not None and self.calibration_digest:
+            return self.cache(hashlib.sha256(f"{key}\0{self.calibration_digest}".encode()).hexdigest(), make)
+        folder = self.workdir / key[:16]
+        folder.mkdir(parents=True)
+        make(folder)
+        return folder
+
+    def onnx_file(self, path: Path) -> OnnxFile:
+        """The record of a graph that the stage has written."""
+        return describe(path)
+
+
+def prepare(  # noqa: PLR0917 - each is one noun of the recipe, in the order of the data flow
+    model: Model,
+    recipe: Recipe,
+    scheme: Scheme,
+    calibration: Callable[[], Iterator[Tensors]],
+    workdir: Path,
+    cache: Cache | None,
+    progress: Progress,
+    *,
+    calibration_digest: str = "",
+    stages: Sequence[StageType[object]] | None = None,
+) -> Prepared:
+    """Run the recipe's stages on the model for one scheme.
+
+    `calibration` gives a fresh pass over batches of model inputs at each call; `calibration_digest` names those rows,
+    so that statistics are shared through `cache`. `stages` defaults to the built-in ones.
+
+    Raises:
+        ConfigError: the recipe names a stage or a parameter that does not exist.
+        QuantizationError: the graph cannot be quantized as asked; the message names the node.
+    """
+    known = {stage.name: stage for stage in (builtin_stages() if stages is None else stages)}
+    draft = Draft(graph=model.file)
+    for number, spec in enumerate(recipe.stages):
+        stage = _find(known, spec, recipe)
+        folder = workdir / f"{number}-{spec.name}"
+        folder.mkdir(parents=True)
+        progress.step(spec.name)
+        context = RecipeContext(
+            scheme=scheme,
+            workdir=folder,
+            progress=progress,
+            source=calibration,
+            calibration_digest=calibration_digest,
+            cache=cache,
+        )
+        draft = stage.apply(draft, read_params(stage, spec), context)
+    return Prepared(
+        graph=draft.graph,
+        plan=draft.plan,
+        qdq=draft.qdq,
+        shapes=shape_ranges(model.signature, calibration),
+        signature=model.signature,
+    )
+
+
+def _find(known: dict[str, StageType[object]], spec: StageSpec, recipe: Recipe) -> StageType[object]:
+    if spec.name not in known:
+        raise ConfigError(
+            f"recipe {recipe.name!r} names a stage {spec.name!r} that does not exist",
+            hint=f"stages: {', '.join(sorted(known))}",
+        )
+    return known[spec.name]
+
+
+def read_params(stage: StageType[object], spec: StageSpec) -> object:
+    """The parameters of a stage as its own dataclass.
+
+    Raises:
+        ConfigError: a key that the stage does not have, or a value of the wrong type.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    names = [field.name for field in fields(stage.params)]  # type: ignore[arg-type]  # params is a dataclass by contract
+    unknown = sorted(set(spec.params) - set(names))
+    if unknown:
+        raise ConfigError(
+            f"stage {spec.name!r} has no parameter {unknown[0]!r}", hint=f"parameters: {', '.join(names) or 'none'}"
+        )
+    try:
+        return TypeAdapter(stage.params).validate_python(dict(spec.params))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"stage {spec.name!r}, parameter {where!r}: {first['msg']}") from error
