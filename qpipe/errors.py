@@ -6,6 +6,8 @@ A failed gate, a crashed build and a time-out are results, not errors.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import ClassVar
 
 
@@ -84,3 +86,10 @@ class Interrupted(QpipeError):
     """Ctrl-C: the children are stopped, what was finished is in the store."""
 
     code = 130
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The tail of a message about an unknown name: `; did you mean 'int8'?`, or empty where nothing is near."""
+    names = {candidate.lower(): candidate for candidate in known}
+    close = get_close_matches(name.lower(), names, n=1, cutoff=0.6)
+    return f"; did you mean {names[close[0]]!r}?" if close else ""
