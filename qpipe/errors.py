@@ -76,6 +76,12 @@ class TrackingError(QpipeError):
     code = 5
 
 
+class UnreachableError(TrackingError):
+    """MLflow does not answer before any work has started."""
+
+    code = 2
+
+
 class PromotionError(QpipeError):
     """The alias could not be moved: somebody else moved it, or the engine has no right to it."""
 
