@@ -25,8 +25,8 @@ class Evaluation:
     metric: str
     rows: int
     units: int
-    value: float
-    """The metric over all units."""
+    value: float | None
+    """The metric over all units; None where it is undefined (NaN in the outputs, a constant column)."""
     nonfinite_rows: int
     """Rows with NaN or infinity in any output."""
     sqnr_db: float | None

@@ -1,0 +1,70 @@
+"""What this machine's processor is: model, architecture, instruction sets. Light: `check` of backends calls it."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+CPUINFO = Path("/proc/cpuinfo")
+
+RELEVANT_FLAGS = (
+    *("avx", "f16c", "fma", "avx2", "avx_vnni", "avx_vnni_int8", "avx512f", "avx512bw", "avx512vl", "avx512_vnni"),
+    *("avx512_bf16", "avx512_fp16", "amx_tile", "amx_int8", "amx_bf16"),
+    *("asimd", "asimddp", "asimdhp", "i8mm", "bf16", "sve", "sve2", "sme"),
+)
+"""Flags that choose a kernel of a neural-network runtime, by the kernel's names."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cpu:
+    """One processor as `/proc/cpuinfo` tells it."""
+
+    model: str
+    arch: str
+    """As `uname -m` names it."""
+    flags: frozenset[str]
+    count: int
+    """Processors that this process may use."""
+
+    @property
+    def isa(self) -> tuple[str, ...]:
+        """The relevant flags that it has, in a fixed order."""
+        return tuple(flag for flag in RELEVANT_FLAGS if flag in self.flags)
+
+    def has(self, demand: str) -> bool:
+        """Whether it meets one demand: a flag, or alternatives as in `avx512_vnni|avx_vnni`."""
+        return any(flag in self.flags for flag in demand.split("|"))
+
+    def __str__(self) -> str:
+        return f"{self.model} ({self.arch}; {' '.join(self.isa) or 'no relevant flags'})"
+
+
+def read_cpu(cpuinfo: Path = CPUINFO, arch: str | None = None) -> Cpu:
+    """This machine's processor, or the one of another `cpuinfo` file (of architecture `arch`).
+
+    On a heterogeneous SoC only the flags that all cores share are kept.
+    """
+    fields: dict[str, list[str]] = {}
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            fields.setdefault(key.strip().lower(), []).append(value.strip())
+    flags = [frozenset(text.split()) for text in fields.get("flags", []) + fields.get("features", [])]
+    return Cpu(
+        model=_model(fields),
+        arch=arch or platform.machine(),
+        flags=frozenset.intersection(*flags) if flags else frozenset(),
+        count=len(os.sched_getaffinity(0)),
+    )
+
+
+def _model(fields: dict[str, list[str]]) -> str:
+    """The model's name, or on arm64 implementer and part of each kind of core."""
+    if names := fields.get("model name"):
+        return " + ".join(dict.fromkeys(names))
+    parts = zip(fields.get("cpu implementer", []), fields.get("cpu part", []), strict=False)
+    return (
+        " + ".join(dict.fromkeys(f"implementer {implementer} part {part}" for implementer, part in parts)) or "unknown"
+    )
