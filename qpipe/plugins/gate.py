@@ -40,7 +40,7 @@ class Outcomes:
     slices: Mapping[str, NDArray[np.str_]]
     """Per slice column, the slice of each unit, [n]."""
     agreement: NDArray[np.float64]
-    """Per row: 1 where the top class equals the reference's (classification), else the cosine of the outputs."""
+    """Per unit (its first row): 1 where the top class equals the reference's (classification), else the cosine."""
     labelled: bool
     seed: int
     """Derived from gate-set digest and metric; not settable."""

@@ -49,3 +49,11 @@ class Metric:
     needs_label: bool = True
     strata: int | None = None
     """Column of `values` whose classes are kept in a bootstrap (AUC), or None."""
+    label: str = ""
+    """Column that serves as label where the pipeline names none (`score` for pairs), or empty."""
+    classifies: bool = False
+    """The first output holds class scores: agreement compares the top class, else it is the cosine."""
+    flip_bound: bool = False
+    """True where the drop is at most the share of rows whose top class differs (accuracy): judges without labels."""
+    aggregate_weighted: Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]] | None = None
+    """The same for many resamples at once: units [n, k] and counts per unit [b, n] to [b]; None loops."""

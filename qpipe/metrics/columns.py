@@ -1,0 +1,121 @@
+"""Outputs and labels as metrics want them, with errors that name the row."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qpipe.errors import DataError
+from qpipe.plugins.metric import Rows
+
+
+def first_output(rows: Rows) -> NDArray[np.generic]:
+    """The model's first output, rows first.
+
+    Raises:
+        DataError: the model gave no output.
+    """
+    for output in rows.outputs.values():
+        return output
+    raise DataError("the model gave no output to measure", hint="a model needs at least one output")
+
+
+def class_scores(rows: Rows, metric: str) -> NDArray[np.float64]:
+    """The first output as class scores, float64 [n, classes].
+
+    Raises:
+        DataError: it does not have the shape [rows, classes] with at least two classes.
+    """
+    output = first_output(rows)
+    if output.ndim != 2 or output.shape[1] < 2 or output.dtype.kind not in "fiu":
+        raise DataError(
+            f"{metric} needs class scores [rows, classes], the first output is {output.dtype}{list(output.shape)}",
+            hint="name a metric that fits the model, or give one of your own: metric: {fn: 'module:function'}",
+        )
+    return output.astype(np.float64)
+
+
+def flat_output(rows: Rows) -> NDArray[np.float64]:
+    """The first output with one row each, float64 [n, d]."""
+    output = first_output(rows)
+    return output.reshape(len(output), -1).astype(np.float64)
+
+
+def finite_rows(values: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which rows have no NaN and no infinity, [n]."""
+    return np.asarray(np.isfinite(values).reshape(len(values), -1).all(axis=1))
+
+
+def column(rows: Rows, name: str, metric: str) -> NDArray[np.generic]:
+    """One data column with as many rows as the outputs.
+
+    Raises:
+        DataError: there is no such column, or it has another number of rows.
+    """
+    if name not in rows.columns:
+        there = ", ".join(sorted(rows.columns)) or "none"
+        raise DataError(f"{metric} needs the column '{name}'; the data has: {there}", hint="add it, or set data.label")
+    found = rows.columns[name]
+    if len(found) != len(first_output(rows)):
+        raise DataError(f"column '{name}' has {len(found)} rows, the outputs have {len(first_output(rows))}")
+    return found
+
+
+def label_column(rows: Rows, metric: str, default: str = "") -> NDArray[np.generic]:
+    """The label column that the pipeline names, or `default`.
+
+    Raises:
+        DataError: neither is there.
+    """
+    name = rows.label or default
+    if not name:
+        raise DataError(f"{metric} needs labels and the pipeline names no label column", hint="set data.label")
+    return column(rows, name, metric)
+
+
+def class_labels(rows: Rows, classes: int, metric: str) -> NDArray[np.int64]:
+    """Labels as class numbers, int64 [n], each in 0 … classes − 1.
+
+    Raises:
+        DataError: a label is not an integer or out of range; the message names the row and the value.
+    """
+    found = label_column(rows, metric)
+    if found.size != len(found):
+        raise DataError(f"labels have the shape {list(found.shape)}", hint="one class number per row; not one-hot")
+    if found.dtype.kind not in "fiub":
+        raise DataError(f"labels are {found.dtype}, {metric} needs class numbers", hint="0 … classes − 1 as int64")
+    flat = found.reshape(-1)
+    values = flat.astype(np.float64)
+    _refuse(np.isfinite(values) & (values == np.floor(values)), flat, "is not an integer", classes)
+    _refuse((values >= 0) & (values < classes), flat, "is out of range", classes)
+    return values.astype(np.int64)
+
+
+def _refuse(good: NDArray[np.bool_], labels: NDArray[np.generic], what: str, classes: int) -> None:
+    if good.all():
+        return
+    row = int(np.argmin(good))
+    more = int((~good).sum()) - 1
+    others = f" (and {more:,} more rows)" if more else ""
+    raise DataError(
+        f"label {labels[row]} of row {row} {what}: the model has {classes} classes{others}",
+        hint=f"labels are class numbers from 0 to {classes - 1}",
+    )
+
+
+def targets(rows: Rows, metric: str) -> NDArray[np.float64]:
+    """Labels as numbers in the shape of the flattened output, float64 [n, d].
+
+    Raises:
+        DataError: another shape, not numbers, or not finite (the row is named).
+    """
+    found, outputs = label_column(rows, metric), flat_output(rows)
+    if found.dtype.kind not in "fiub":
+        raise DataError(f"labels are {found.dtype}, {metric} needs numbers")
+    wanted = found.reshape(len(found), -1).astype(np.float64)
+    if wanted.shape != outputs.shape:
+        raise DataError(f"labels have {wanted.shape[1]} numbers per row, the first output has {outputs.shape[1]}")
+    good = finite_rows(wanted)
+    if not good.all():
+        raise DataError(f"the label of row {int(np.argmin(good))} is not finite")
+    return wanted
