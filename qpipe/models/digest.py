@@ -1,0 +1,82 @@
+"""The digest of a model: SHA-256 over a manifest of the .onnx file and all its external data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import lru_cache
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from qpipe.errors import ModelError, nearest
+from qpipe.models.facts import ExternalTensor, read_facts
+from qpipe.records.model import OnnxFile
+
+
+def digest_onnx(path: Path) -> OnnxFile:
+    """Name a graph by the content of all its files; the .onnx file's own name is no part of it.
+
+    Files are hashed in blocks; digests are kept by (path, size, mtime) within one process.
+
+    Raises:
+        ModelError: not a readable ONNX file; external data missing, too short, or outside the model's folder.
+    """
+    external = _external_files(path, read_facts(path).external)
+    files = (("", path), *external)
+    sizes = [file.stat().st_size for _, file in files]
+    manifest = [[name, file_sha256(file), size] for (name, file), size in zip(files, sizes, strict=True)]
+    digest = hashlib.sha256(json.dumps(manifest, separators=(",", ":")).encode()).hexdigest()
+    return OnnxFile(path=path, digest=digest, size_bytes=sum(sizes))
+
+
+def external_files(path: Path) -> tuple[Path, ...]:
+    """The external data files of a model, in order of their names.
+
+    Raises:
+        ModelError: as `digest_onnx`.
+    """
+    return tuple(file for _, file in _external_files(path, read_facts(path).external))
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, read in blocks; kept by (path, size, mtime) within one process."""
+    stat = path.stat()
+    return _sha256(path.resolve(), stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _sha256(path: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001  (size and mtime name the content)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _external_files(model: Path, tensors: tuple[ExternalTensor, ...]) -> tuple[tuple[str, Path], ...]:
+    ends: dict[str, ExternalTensor] = {}
+    for tensor in tensors:
+        if tensor.location not in ends or tensor.end > ends[tensor.location].end:
+            ends[tensor.location] = tensor
+    return tuple((location, _inside(model, ends[location])) for location in sorted(ends))
+
+
+def _inside(model: Path, tensor: ExternalTensor) -> Path:
+    """The file that a tensor points to, refused where it would leave the model's folder."""
+    location, folder = tensor.location, model.parent.resolve()
+    parts = PurePosixPath(location).parts
+    strange = not location or ".." in parts or location.startswith("/") or PureWindowsPath(location).is_absolute()
+    file = folder / location
+    if strange or "\\" in location or not file.resolve().is_relative_to(folder):
+        raise ModelError(
+            f"{model}: tensor {tensor.tensor!r} points to external data {location!r} outside the model's folder",
+            hint="put the data file itself (no link that leads out) beside the .onnx file, and save the model again",
+        )
+    if not file.is_file():
+        others = (other.name for other in folder.glob("*"))
+        raise ModelError(
+            f"{model}: external data file {location!r} is missing{nearest(location, others)}",
+            hint=f"put it into {model.parent}",
+        )
+    if file.stat().st_size < tensor.end:
+        raise ModelError(
+            f"{file} has {file.stat().st_size} bytes, but tensor {tensor.tensor!r} ends at byte {tensor.end}",
+            hint="the external data is truncated or of another model; copy it again",
+        )
+    return file
