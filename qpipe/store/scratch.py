@@ -1,0 +1,32 @@
+"""Working folders inside the store: each is held by a lock, and removed when its owner is gone."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from qpipe.store.locks import lock_file, try_lock_file
+
+
+@contextmanager
+def scratch(home: Path) -> Iterator[Path]:
+    """An empty folder under `home`, removed at the end unless it was renamed away."""
+    name = uuid.uuid4().hex
+    with lock_file(home / f"{name}.lock"):
+        folder = home / name
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def clean(home: Path) -> None:
+    """Remove what killed processes left: folders whose lock nobody holds."""
+    for lock in home.glob("*.lock"):
+        with try_lock_file(lock) as ours:
+            if ours:
+                shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
