@@ -1,0 +1,84 @@
+"""What is sent to a child process and what comes back: plain records, shipped as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qpipe.records.cell import Cell, Timing
+from qpipe.records.data import DataSpec, RoleName
+from qpipe.records.model import Model
+from qpipe.records.target import Target
+from qpipe.records.tensors import Signature
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReferenceJob:
+    """Run the float model as given over the rows of one role, once per model and data digest."""
+
+    store: str
+    model: Model
+    data: DataSpec
+    role: RoleName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellJob:
+    """Prepare, build and evaluate one cell."""
+
+    store: str
+    cell: Cell
+    fresh: bool = False
+    """Compute anew even what the store has."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellOutcome:
+    """Objects of the store that a finished cell job has made or found."""
+
+    engine: str
+    """Object that holds the engine folder."""
+    evaluation: str
+    """Object with `evaluation.json` (an Evaluation, or why it was not measured) and `evaluation.npz`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contestant:
+    """One engine of a timed run: its label and the object that holds it."""
+
+    label: str
+    engine: str
+    evaluation: str
+    """Object whose evaluated outputs the timed outputs must equal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimingJob:
+    """One process of a profile: all engines of one target, interleaved."""
+
+    store: str
+    target: Target
+    contestants: tuple[Contestant, ...]
+    data: DataSpec
+    signature: Signature
+    timing: Timing
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryJob:
+    """One process that loads and runs one engine, for its peak resident set."""
+
+    store: str
+    target: Target
+    contestant: Contestant
+    data: DataSpec
+    signature: Signature
+    batch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryOutcome:
+    """Peak resident set of one such process, and how long loading took."""
+
+    peak_rss_bytes: int
+    load_ms: float

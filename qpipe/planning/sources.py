@@ -1,0 +1,29 @@
+"""Digests of our own code, so that a cache never outlives the code that filled it."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import qpipe
+
+
+@cache
+def source_digest(*rooms: str) -> str:
+    """SHA-256 over the sources of some rooms of the core (`quant`, `prepare`), 16 hexadecimal characters."""
+    root = Path(qpipe.__file__).parent
+    found = hashlib.sha256()
+    for room in rooms:
+        for path in sorted((root / room).rglob("*.py")):
+            found.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return found.hexdigest()[:16]
+
+
+def package_version(name: str) -> str:
+    """Version of an installed distribution without importing it, or `absent`."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "absent"
