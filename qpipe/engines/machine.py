@@ -1,0 +1,75 @@
+"""What an engine requires of a machine, as far as every backend needs it: `arch`, `isa`, `package`."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from qpipe.errors import EngineError
+from qpipe.records.engine import Engine
+
+CPUINFO = Path("/proc/cpuinfo")
+
+
+def check_requirements(engine: Engine) -> None:
+    """Refuse an engine that cannot run on this machine. Other kinds of requirement are its backend's to check.
+
+    `arch` is a machine as `uname -m` names it, `isa` one CPU flag by the kernel's name, `package` a requirement
+    such as `onnxruntime==1.23.2`.
+
+    Raises:
+        EngineError: naming everything that is missing.
+    """
+    missing = [
+        reason
+        for need in engine.requires
+        if need.what in _CHECKS and (reason := _CHECKS[need.what](need.value)) is not None
+    ]
+    if missing:
+        raise EngineError(
+            f"engine {engine.digest[:12]} ({engine.model}/{engine.recipe}/{engine.target}) cannot run here:"
+            f" {'; '.join(missing)}",
+            hint=f"run it on a machine of target {engine.target}, or build it for this one",
+        )
+
+
+def cpu_flags() -> frozenset[str]:
+    """CPU flags of this machine by the kernel's names (x86 `flags`, Arm `Features`)."""
+    flags: set[str] = set()
+    for line in CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in {"flags", "Features"}:
+            flags.update(value.split())
+    return frozenset(flags)
+
+
+def _check_arch(value: str) -> str | None:
+    here = platform.machine()
+    return None if here == value else f"it needs a {value} machine, this one is {here}"
+
+
+def _check_isa(value: str) -> str | None:
+    return None if value in cpu_flags() else f"it needs the CPU flag {value}, which this CPU lacks"
+
+
+def _check_package(value: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version
+
+    from packaging.requirements import InvalidRequirement, Requirement
+
+    try:
+        need = Requirement(value)
+        here = version(need.name)
+    except InvalidRequirement as error:
+        return f"it needs {value!r}, which is not a package requirement ({error})"
+    except PackageNotFoundError:
+        return f"it needs {value}, which is not installed"
+    return None if need.specifier.contains(here, prereleases=True) else f"it needs {value}, here is {here}"
+
+
+_CHECKS: Mapping[str, Callable[[str], str | None]] = {
+    "arch": _check_arch,
+    "isa": _check_isa,
+    "package": _check_package,
+}
