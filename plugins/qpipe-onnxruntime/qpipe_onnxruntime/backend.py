@@ -1,0 +1,64 @@
+"""The backend `onnxruntime`: checks, builds and opens engines on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qpipe.measure.cpu import read_cpu
+from qpipe.records.engine import Availability, Built, Engine, Prepared, Ready, Unavailable
+from qpipe.records.scheme import Scheme
+from qpipe.records.target import Target
+from qpipe_onnxruntime.machine import can_run, choose_scheme, fingerprint, onnxruntime_version, require, toolchain
+from qpipe_onnxruntime.options import read_options
+
+if TYPE_CHECKING:
+    from qpipe.plugins.backend import Progress, Session
+
+
+class OnnxRuntimeBackend:
+    """ONNX Runtime with its CPU execution provider."""
+
+    name = "onnxruntime"
+
+    def check(self, target: Target) -> Availability:
+        """Building works anywhere onnxruntime is installed; running needs the target's architecture and flags.
+
+        Raises:
+            TargetError: unknown options or scheme.
+        """
+        cpu = read_cpu()
+        read_options(target)
+        choose_scheme(target, cpu)
+        missing = Unavailable(reason="onnxruntime is not installed", hint="pip install onnxruntime")
+        return Availability(
+            build=Ready() if onnxruntime_version() else missing,
+            run=can_run(target, cpu),
+            fingerprint=fingerprint(cpu),
+            toolchain=toolchain(),
+        )
+
+    def scheme(self, target: Target) -> Scheme:
+        """Unsigned × signed on x86-64, with 7-bit weights where there is no VNNI; signed × signed on arm64."""
+        return choose_scheme(target, read_cpu())
+
+    def build(self, prepared: Prepared, target: Target, workdir: Path, progress: Progress) -> Built:
+        """Copy the graph, load it as `open` will, and read from the optimized graph what runs as what.
+
+        Raises:
+            BuildError: onnxruntime refused the graph.
+        """
+        from qpipe_onnxruntime.build import build_engine
+
+        return build_engine(prepared, target, workdir, progress)
+
+    def open(self, engine: Engine, target: Target) -> Session:
+        """A session on this machine's CPU with the target's threads.
+
+        Raises:
+            EngineError: this machine is not one that the engine requires, or onnxruntime refused the file.
+        """
+        from qpipe_onnxruntime.session import open_engine
+
+        require(engine, read_cpu())
+        return open_engine(engine, target)

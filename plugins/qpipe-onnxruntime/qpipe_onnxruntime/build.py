@@ -1,0 +1,105 @@
+"""Build: copy the graph, load it as it will be run, and read the placement from what onnxruntime made of it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import onnx
+
+from qpipe.errors import BuildError
+from qpipe.measure.cpu import read_cpu
+from qpipe.measure.ort import refusal
+from qpipe.records.engine import Built, Prepared
+from qpipe.records.target import Target
+from qpipe_onnxruntime.machine import notes, requirements, toolchain
+from qpipe_onnxruntime.options import read_options
+from qpipe_onnxruntime.placement import read_placement
+from qpipe_onnxruntime.session import load, session_options
+
+if TYPE_CHECKING:
+    from qpipe.plugins.backend import Progress
+
+MAIN = "model.onnx"
+
+
+def build_engine(prepared: Prepared, target: Target, workdir: Path, progress: Progress) -> Built:
+    """An engine in `workdir`: the deployable graph, its external data, and what onnxruntime runs it as.
+
+    Raises:
+        BuildError: onnxruntime refused the graph; the message has its reason.
+    """
+    progress.step("copy")
+    graph = onnx.load(prepared.deployable.path, load_external_data=False)
+    files = copy_model(graph, prepared.deployable.path, workdir)
+    progress.step("load and optimize")
+    optimized = optimize(workdir / MAIN, target)
+    cpu = read_cpu()
+    return Built(
+        files=files,
+        placement=read_placement(
+            float_graph=onnx.load(prepared.graph.path, load_external_data=False).graph,
+            deployable=graph.graph,
+            optimized=optimized.graph,
+            plan=prepared.plan,
+            built_on=cpu.arch,
+            target_arch=target.arch or cpu.arch,
+        ),
+        requires=requirements(target, cpu, quantized=prepared.plan is not None),
+        toolchain=toolchain(),
+        notes=notes(target, cpu),
+    )
+
+
+def copy_model(model: onnx.ModelProto, source: Path, workdir: Path) -> tuple[Path, ...]:
+    """The graph as `model.onnx` with its external data beside it; the files relative to `workdir`.
+
+    Raises:
+        BuildError: external data is missing or outside the model's folder.
+    """
+    shutil.copyfile(source, workdir / MAIN)
+    files = [Path(MAIN)]
+    for location in dict.fromkeys(_external(model.graph)):
+        data = source.parent / location
+        if not data.resolve().is_relative_to(source.parent.resolve()) or not data.is_file():
+            raise BuildError(f"{source}: external data '{location}' is missing or outside the model's folder")
+        (workdir / location).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(data, workdir / location)
+        files.append(Path(location))
+    return tuple(files)
+
+
+def _external(graph: onnx.GraphProto) -> Iterator[str]:
+    """Locations of external data, those of subgraphs too."""
+    tensors = [*graph.initializer]
+    for node in graph.node:
+        for attribute in node.attribute:
+            tensors.extend([attribute.t] if attribute.HasField("t") else attribute.tensors)
+            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+                yield from _external(inner)
+    for tensor in tensors:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            yield from (entry.value for entry in tensor.external_data if entry.key == "location")
+
+
+def optimize(path: Path, target: Target) -> onnx.ModelProto:
+    """The graph as onnxruntime will run it, after all its transforms; weights are left out.
+
+    Raises:
+        BuildError: onnxruntime refused the graph.
+    """
+    with TemporaryDirectory() as folder:
+        settings = session_options(target, read_options(target))
+        settings.optimized_model_filepath = f"{folder}/optimized.onnx"
+        # Weights go to a file of their own: a graph over 2 GB could not be written otherwise.
+        settings.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights.bin")
+        settings.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
+        try:
+            load(path, settings)
+        except Exception as error:
+            reason, hint = refusal(error)
+            raise BuildError(f"onnxruntime refuses this graph: {reason}", hint=hint) from error
+        return onnx.load(f"{folder}/optimized.onnx", load_external_data=False)

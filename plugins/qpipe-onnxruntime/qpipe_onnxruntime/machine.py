@@ -1,0 +1,134 @@
+"""Whether this machine is the one that a target names. No onnxruntime import: `qpipe targets` calls it."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+from qpipe.errors import EngineError, TargetError
+from qpipe.measure.cpu import Cpu
+from qpipe.measure.host import beyond_target
+from qpipe.quant.schemes import ORT_ARM64, ORT_X86_AVX2, ORT_X86_VNNI
+from qpipe.records.engine import Engine, Ready, Requirement, Unavailable
+from qpipe.records.scheme import Scheme
+from qpipe.records.target import Target
+
+VNNI = "avx512_vnni|avx_vnni"
+"""`vpdpbusd` in its EVEX or VEX form: sums four uint8 × int8 products in 32 bits, without saturation."""
+SCHEMES = {scheme.name: scheme for scheme in (ORT_X86_VNNI, ORT_X86_AVX2, ORT_ARM64)}
+_ARM = ("aarch64", "arm64")
+_DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
+
+
+def choose_scheme(target: Target, cpu: Cpu) -> Scheme:
+    """The scheme that the target names, or the one of its architecture and flags, or of this machine's.
+
+    Raises:
+        TargetError: the target names a scheme that this backend does not have.
+    """
+    if target.scheme:
+        if target.scheme not in SCHEMES:
+            raise TargetError(
+                f"target {target.name}: backend onnxruntime has no scheme '{target.scheme}'",
+                hint=f"known schemes: {', '.join(SCHEMES)}",
+            )
+        return SCHEMES[target.scheme]
+    if (target.arch or cpu.arch) in _ARM:
+        return ORT_ARM64
+    named = {flag for demand in target.isa for flag in demand.split("|")}
+    vnni = bool(named & set(VNNI.split("|"))) if target.isa else cpu.has(VNNI)
+    return ORT_X86_VNNI if vnni else ORT_X86_AVX2
+
+
+def requirements(target: Target, cpu: Cpu, *, quantized: bool) -> tuple[Requirement, ...]:
+    """What an engine of this target needs of a machine.
+
+    A quantized engine whose target names no flags (`cpu-local`) needs those that its scheme supposes: 8-bit weights
+    saturate on x86-64 without VNNI.
+    """
+    found = [Requirement(what="arch", value=target.arch or cpu.arch)]
+    isa = target.isa
+    if not isa and quantized and choose_scheme(target, cpu) == ORT_X86_VNNI:
+        isa = (VNNI,)
+    return (*found, *(Requirement(what="isa", value=flag) for flag in isa))
+
+
+def can_run(target: Target, cpu: Cpu) -> Ready | Unavailable:
+    """Whether engines of this target run on this machine, or why not."""
+    if target.host.kind != "local":
+        return Unavailable(
+            reason=f"{target.name} runs on a {target.host.kind} host; backend onnxruntime runs on this machine alone",
+            hint="start a worker on that machine, or use a backend for devices",
+        )
+    lacks = [why for demand in requirements(target, cpu, quantized=False) if (why := _lacks(demand, cpu))]
+    if lacks:
+        return Unavailable(
+            reason=f"{target.name} needs {'; '.join(lacks)}", hint=f"run it on a machine that is a {target.name}"
+        )
+    if not onnxruntime_version():
+        return Unavailable(reason="onnxruntime is not installed", hint="pip install onnxruntime")
+    return Ready()
+
+
+def require(engine: Engine, cpu: Cpu) -> None:
+    """Refuse an engine that needs another machine than this one.
+
+    Raises:
+        EngineError: with what the engine needs and what this CPU has.
+    """
+    lacks = [why for demand in engine.requires if (why := _lacks(demand, cpu))]
+    if lacks:
+        raise EngineError(
+            f"engine {engine.digest[:12]} ({engine.recipe} for {engine.target}) needs {'; '.join(lacks)}",
+            hint="load it on such a machine, or build for a target that is this one",
+        )
+
+
+def _lacks(demand: Requirement, cpu: Cpu) -> str:
+    """Why this CPU does not meet one requirement, or an empty string."""
+    if demand.what == "arch" and _same_arch(demand.value) != _same_arch(cpu.arch):
+        return f"{demand.value}; this machine is {cpu.arch}"
+    if demand.what == "isa" and not cpu.has(demand.value):
+        best = " ".join(cpu.isa) or "none of the flags that qpipe knows"
+        return f"{demand.value.replace('|', ' or ')}; this CPU ({cpu.model}) has {best}"
+    return ""
+
+
+def _same_arch(arch: str) -> str:
+    return "aarch64" if arch in _ARM else arch
+
+
+def onnxruntime_version() -> str:
+    """Version of the installed onnxruntime, or an empty string; read from metadata."""
+    for name in _DISTRIBUTIONS:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return ""
+
+
+def toolchain() -> tuple[tuple[str, str], ...]:
+    """Versions of what shapes an engine of this backend."""
+    return (("onnxruntime", onnxruntime_version()), ("qpipe-onnxruntime", _own_version()))
+
+
+def _own_version() -> str:
+    try:
+        return version("qpipe-onnxruntime")
+    except PackageNotFoundError:  # run from a source tree
+        return "unknown"
+
+
+def fingerprint(cpu: Cpu) -> str:
+    """The device as far as it shapes a measurement."""
+    return f"{cpu.model}; {cpu.arch}; {' '.join(cpu.isa)}; {cpu.count} cpus; onnxruntime {onnxruntime_version()}"
+
+
+def notes(target: Target, cpu: Cpu) -> tuple[str, ...]:
+    """What is true of engines built here and a reader could take for something else."""
+    if beyond := beyond_target(cpu, target.isa):
+        return (
+            f"this CPU also has {' '.join(beyond)}, which {target.name} does not name: onnxruntime chooses kernels at "
+            "run time, so timings here are not those of a machine without it",
+        )
+    return ()

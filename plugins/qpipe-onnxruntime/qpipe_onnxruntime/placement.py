@@ -1,0 +1,126 @@
+"""Placement: which quantizable nodes onnxruntime really runs as integer kernels, and why the others stayed float."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import onnx
+
+from qpipe.records.engine import FloatNode, Placement
+from qpipe.records.quantization import QuantPlan
+from qpipe_onnxruntime.names import Wanted, assign
+from qpipe_onnxruntime.reasons import Graph, reason
+
+INTEGER = frozenset(
+    {
+        *("QLinearConv", "ConvInteger", "QLinearConvTranspose", "QGemm", "QLinearMatMul", "MatMulInteger"),
+        *("MatMulIntegerToFloat", "DynamicQuantizeMatMul", "MatMulNBits", "QAttention"),
+    }
+)
+"""Operators that multiply integer weights. Source: onnxruntime docs/OperatorKernels.md, CPU provider."""
+FLOATING = frozenset(
+    {
+        *("Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"),
+        *("FusedMatMulActivation", "Attention", "MultiHeadAttention"),
+    }
+)
+"""Operators that multiply float weights."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """One quantizable node and the kernel that runs it, where one was found."""
+
+    wanted: Wanted
+    kernel: onnx.NodeProto | None
+
+    @property
+    def integer(self) -> bool:
+        return self.kernel is not None and self.kernel.op_type in INTEGER
+
+
+def read_placement(
+    *,
+    float_graph: onnx.GraphProto,
+    deployable: onnx.GraphProto,
+    optimized: onnx.GraphProto,
+    plan: QuantPlan | None,
+    built_on: str,
+    target_arch: str,
+) -> Placement:
+    """What runs as what in the optimized graph.
+
+    Quantizable are the Conv, ConvTranspose, Gemm and MatMul nodes of the float graph that have a weight. Where no plan
+    asks for integers, a kernel in float16 counts as the low precision that was asked for. A node that cannot be found
+    in the optimized graph counts as float.
+    """
+    kernels = [node for node in optimized.node if node.op_type in INTEGER | FLOATING]
+    found = [_Found(wanted=wanted, kernel=kernel) for wanted, kernel in assign(float_graph, kernels)]
+    dtypes = {tensor.name: tensor.data_type for tensor in optimized.initializer}
+    low = [item for item in found if item.integer or (plan is None and _float16(item.kernel, dtypes))]
+    rest = [item for item in found if item not in low]
+    return Placement(
+        integer=len(low),
+        float=len(rest),
+        elsewhere=0,  # a session on another provider than asked was refused before
+        left_in_float=_explain(rest, deployable, float_graph, plan),
+        kernels=tuple(Counter(_label(node) for node in optimized.node).most_common()),
+        notes=_notes(found, dtypes, built_on, target_arch),
+    )
+
+
+def _explain(
+    rest: list[_Found], deployable: onnx.GraphProto, float_graph: onnx.GraphProto, plan: QuantPlan | None
+) -> tuple[FloatNode, ...]:
+    """Why each of these stayed in float; nothing where float is what was asked for."""
+    weights = {tensor.name: tensor.data_type for tensor in float_graph.initializer}
+    half = any(weights.get(item.wanted.weight) == onnx.TensorProto.FLOAT16 for item in rest)
+    if plan is None and not half:
+        return ()
+    planned = {choice.node: choice.reason for choice in plan.nodes if not choice.quantized} if plan else {}
+    graph = Graph(deployable)
+    return tuple(
+        FloatNode(
+            name=item.wanted.name,
+            op=item.wanted.op,
+            reason=planned.get(item.wanted.name)
+            or (reason(graph, item.wanted) if plan else "no float16 kernel on this CPU: it computes in float32"),
+        )
+        for item in rest
+    )
+
+
+def _notes(found: list[_Found], dtypes: Mapping[str, int], built_on: str, target_arch: str) -> tuple[str, ...]:
+    notes = []
+    if built_on != target_arch:
+        notes.append(
+            f"read from the graph as onnxruntime optimizes it on {built_on}, not on the target's {target_arch}"
+        )
+    if lost := [item.wanted.name for item in found if item.kernel is None]:
+        shown = ", ".join(lost[:5]) + (" …" if len(lost) > 5 else "")
+        notes.append(f"{len(lost)} nodes are not found in the optimized graph and count as float: {shown}")
+    signed = sum(_signed_activations(item.kernel, dtypes) for item in found)
+    if built_on == "x86_64" and signed:
+        notes.append(f"{signed} kernels take int8 activations: on x86-64 these are slow, use uint8 activations")
+    return tuple(notes)
+
+
+def _float16(kernel: onnx.NodeProto | None, dtypes: Mapping[str, int]) -> bool:
+    """Whether a float kernel multiplies float16 weights."""
+    if kernel is None:
+        return False
+    return any(dtypes.get(name) == onnx.TensorProto.FLOAT16 for name in kernel.input)
+
+
+def _signed_activations(kernel: onnx.NodeProto | None, dtypes: Mapping[str, int]) -> bool:
+    """Whether the zero point of its activations (third input of the QLinear family and QGemm) is int8."""
+    quantized = ("QLinearConv", "QLinearMatMul", "QGemm")
+    if kernel is None or kernel.op_type not in quantized or len(kernel.input) < 3:
+        return False
+    return dtypes.get(kernel.input[2]) == onnx.TensorProto.INT8
+
+
+def _label(node: onnx.NodeProto) -> str:
+    return f"{node.domain}.{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type

@@ -1,0 +1,64 @@
+"""Sessions of this backend: CPU execution provider alone, fixed threads, no spinning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qpipe.errors import EngineError
+from qpipe.measure.ort import OrtSession, cpu_options, refusal
+from qpipe.records.engine import Engine
+from qpipe.records.target import Target
+from qpipe_onnxruntime.options import Options, read_options
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+PROVIDER = "CPUExecutionProvider"
+
+
+def session_options(target: Target, options: Options) -> ort.SessionOptions:
+    """The settings that building, evaluating and timing share."""
+    import onnxruntime as ort
+
+    settings = cpu_options(target.threads)
+    levels = ort.GraphOptimizationLevel
+    settings.graph_optimization_level = {
+        "basic": levels.ORT_ENABLE_BASIC,
+        "extended": levels.ORT_ENABLE_EXTENDED,
+        "all": levels.ORT_ENABLE_ALL,
+    }[options.graph_optimization]
+    settings.enable_cpu_mem_arena = options.memory_arena
+    return settings
+
+
+def load(path: Path, settings: ort.SessionOptions) -> ort.InferenceSession:
+    """An onnxruntime session on the CPU provider alone.
+
+    Raises:
+        EngineError: onnxruntime put the session on another provider than asked.
+    """
+    import onnxruntime as ort
+
+    session = ort.InferenceSession(str(path), settings, providers=[PROVIDER])
+    if session.get_providers() != [PROVIDER]:
+        raise EngineError(
+            f"{path.name} was asked to run on {PROVIDER} and runs on {', '.join(session.get_providers())}"
+        )
+    return session
+
+
+def open_engine(engine: Engine, target: Target) -> OrtSession:
+    """A session on an engine folder, in the names and dtypes of the user's model.
+
+    Raises:
+        EngineError: onnxruntime refused the file, or its inputs and outputs are not the model's.
+    """
+    try:
+        session = load(engine.main_file, session_options(target, read_options(target)))
+    except EngineError:
+        raise
+    except Exception as error:
+        reason, hint = refusal(error)
+        raise EngineError(f"onnxruntime cannot load engine {engine.digest[:12]}: {reason}", hint=hint) from error
+    return OrtSession(session, engine.signature)
