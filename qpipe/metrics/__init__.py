@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
-from qpipe.errors import ConfigError
+from qpipe.errors import ConfigError, nearest
 from qpipe.metrics.classification import macro_f1, top_k
 from qpipe.metrics.compare import compare_rows, is_labelled, measure_units
 from qpipe.metrics.ranking import auc, spearman
 from qpipe.metrics.regression import cosine, mae, rmse
-from qpipe.metrics.user import file_digest, load_metric, source_file
+from qpipe.metrics.user import load_metric
 from qpipe.plugins.metric import Metric
 
 __all__ = [
@@ -55,9 +55,10 @@ def find_metric(name: str, metrics: Iterable[Metric], fn_path: Path | None = Non
     known = {metric.name: metric for metric in metrics}
     if name in known:
         return known[name]
-    near = get_close_matches(name, known, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else "there are: " + ", ".join(sorted(known))
-    raise ConfigError(f"unknown metric '{name}'", hint=hint)
+    raise ConfigError(
+        f"unknown metric {name!r}{nearest(name, known)}",
+        hint=f"there are {', '.join(sorted(known))}, or module:function of your own",
+    )
 
 
 def metric_source_digest(name: str, metrics: Iterable[Metric], fn_path: Path | None = None) -> str:
@@ -67,7 +68,13 @@ def metric_source_digest(name: str, metrics: Iterable[Metric], fn_path: Path | N
         ConfigError: unknown name, module or function.
     """
     if ":" in name:
-        return file_digest(source_file(name, fn_path))
+        from qpipe.data.functions import function_file
+
+        return _file_digest(function_file(name, fn_path))
     measure = find_metric(name, metrics).measure
     function = measure.func if isinstance(measure, partial) else measure
-    return file_digest(Path(inspect.getfile(function)))
+    return _file_digest(Path(inspect.getfile(function)))
+
+
+def _file_digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+FEW_CLASSES = 64
+"""Up to here one matrix product counts classes faster than a sort and cumulative sums."""
 
 
 def means(values: Floats, counts: Floats) -> Floats:
@@ -44,6 +46,8 @@ def correlations(first: Floats, second: Floats, counts: Floats) -> Floats:
 
 def sums_by_class(values: NDArray[np.int64], counts: Floats, classes: int) -> Floats:
     """How often each class 0 … classes − 1 was drawn, [b, classes]; negative numbers are no class."""
+    if classes <= FEW_CLASSES:
+        return np.asarray(counts @ (values[:, None] == np.arange(classes)).astype(np.float64))
     order = np.argsort(values, kind="stable")
     edges = np.searchsorted(values[order], np.arange(classes + 1))
     sums = np.concatenate([np.zeros((len(counts), 1)), np.cumsum(counts[:, order], axis=1)], axis=1)
