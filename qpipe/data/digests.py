@@ -1,0 +1,88 @@
+"""The digest of a role: cheap, without opening a single column."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from qpipe.data.functions import function_file
+from qpipe.errors import DataError, nearest
+from qpipe.records import codec
+from qpipe.records.data import DataSpec, Preprocess, RoleName, RoleSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Identity:
+    """All that decides which numbers reach the model from one role."""
+
+    source: str
+    samples: int | None
+    seed: int | None
+    inputs: tuple[tuple[str, str], ...]
+    preprocess: tuple[Preprocess, ...]
+    trim: str | None
+    batch: int
+    without: str | None
+    """Digest of the rows and group column that are dropped (`overlap: drop-from-search`)."""
+
+
+def role_digest(data: DataSpec, role: RoleName) -> str:
+    """SHA-256 over the file's bytes (or the function's source and name), sampling, mapping, preprocessing and trim.
+
+    The role's own name, label, group and slices are no part of it: they choose columns of the same rows.
+
+    Raises:
+        DataError: no such role, or its file is missing.
+        ConfigError: its function's module is missing.
+    """
+    spec = _require_role(data, role)
+    dropped = role == "search" and data.overlap == "drop-from-search" and data.role("gate") is not None
+    return codec.digest(
+        _Identity(
+            source=_source(spec),
+            samples=spec.samples,
+            seed=spec.seed if spec.samples is not None else None,
+            inputs=tuple(sorted(data.inputs)),
+            preprocess=tuple(sorted(data.preprocess, key=lambda step: step.column)),
+            trim=data.trim,
+            batch=data.batch,
+            without=_dropped(data) if dropped else None,
+        )
+    )
+
+
+def _dropped(data: DataSpec) -> str:
+    groups = [role.group or "" for role in (data.role("search"), data.role("gate")) if role is not None]
+    return codec.digest((role_digest(data, "gate"), *groups))
+
+
+def _require_role(data: DataSpec, role: RoleName) -> RoleSpec:
+    spec = data.role(role)
+    if spec is None:
+        raise DataError(f"the pipeline has no {role} data", hint=f"add data.{role}: {{npz: FILE}}")
+    return spec
+
+
+def _source(spec: RoleSpec) -> str:
+    if spec.npz is not None:
+        return f"npz:{_file_sha256(spec.npz)}"
+    if spec.fn is not None:
+        return f"fn:{spec.fn}:{_file_sha256(function_file(spec.fn, spec.fn_path))}"
+    raise DataError(f"{spec.role} data names neither npz nor fn", hint=f"add data.{spec.role}: {{npz: FILE}}")
+
+
+def _file_sha256(path: Path) -> str:
+    if not path.is_file():
+        siblings = (file.name for file in path.parent.glob("*")) if path.parent.is_dir() else ()
+        hint = "paths are relative to the pipeline file"
+        raise DataError(f"{path}: no such data file{nearest(path.name, siblings)}", hint=hint)
+    stat = path.stat()
+    return _sha256(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001  (size and mtime name the content)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

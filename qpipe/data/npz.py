@@ -1,0 +1,171 @@
+"""Columns of an `.npz` file, read in blocks straight from the archive; pickled arrays are refused."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from qpipe.data.sources import Array, Column, Rows
+from qpipe.errors import DataError, nearest
+
+_SAVE = "write it with numpy.savez_compressed(path, column=array, …)"
+
+
+class NpzSource:
+    """An open `.npz`; headers are read at once, rows when they are asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._headers = _read_headers(path)
+        self.columns: Mapping[str, Column] = {
+            name: Column(name=name, dtype=dtype, shape=shape[1:], rows=shape[0])
+            for name, (shape, _, dtype) in self._headers.items()
+            if shape  # a single number is metadata, not a column
+        }
+
+    @property
+    def place(self) -> str:
+        """The file, for messages."""
+        return str(self.path)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the longest column; the role checks that the columns it uses agree."""
+        return max((column.rows or 0 for column in self.columns.values()), default=0)
+
+    def read(self, name: str, rows: Rows) -> Array:
+        """These rows of one column, in memory."""
+        for _, block in self.blocks((name,), rows, max(1, len(rows))):
+            return block[name]
+        column = self.columns[name]
+        return np.empty((0, *column.shape), column.dtype)
+
+    def blocks(self, names: tuple[str, ...], rows: Rows, size: int) -> Iterator[tuple[Rows, dict[str, Array]]]:
+        """These rows of several columns, at most `size` at a time: one pass, no whole column kept."""
+        with ExitStack() as stack:
+            archive = stack.enter_context(_open(self.path))
+            members = {name: _Member(self, name, stack.enter_context(archive.open(f"{name}.npy"))) for name in names}
+            for start in range(0, len(rows), size):
+                wanted = rows[start : start + size]
+                yield wanted, {name: member.take(wanted) for name, member in members.items()}
+
+    def header(self, name: str) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
+        """Shape, Fortran order and dtype of a member."""
+        return self._headers[name]
+
+
+class _Member:
+    """One member of the archive as a stream of rows, read forwards."""
+
+    def __init__(self, source: NpzSource, name: str, stream: IO[bytes]) -> None:
+        shape, self._fortran, self._dtype = source.header(name)
+        self._place, self._name, self._stream = source.place, name, stream
+        self._shape = shape
+        self._row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * self._dtype.itemsize
+        self._at = 0
+        self._whole: Array | None = None
+        _header(stream)
+
+    def take(self, rows: Rows) -> Array:
+        if self._fortran and len(self._shape) > 1:
+            return self._from_memory(rows)
+        block = np.empty((len(rows), *self._shape[1:]), self._dtype)
+        flat = block.reshape(-1).view(np.uint8).data
+        for start, stop in _runs(rows):
+            self._skip_to(int(rows[start]))
+            self._fill(flat[start * self._row_bytes : stop * self._row_bytes])
+            self._at = int(rows[stop - 1]) + 1
+        return block
+
+    def _skip_to(self, row: int) -> None:
+        if row > self._at:
+            self._stream.seek((row - self._at) * self._row_bytes, 1)
+
+    def _fill(self, view: memoryview) -> None:
+        done = 0
+        while done < len(view):
+            try:
+                part = self._stream.read(min(len(view) - done, 1 << 20))
+            except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+                raise _damaged(self._place, self._name, str(error)) from error
+            if not part:
+                raise _damaged(self._place, self._name, "it ends early")
+            view[done : done + len(part)] = part
+            done += len(part)
+
+    def _from_memory(self, rows: Rows) -> Array:
+        # Rows of a Fortran-ordered array are scattered through the file: read it once.
+        if self._whole is None:
+            flat = np.empty(int(np.prod(self._shape, dtype=np.int64)), self._dtype)
+            self._fill(flat.view(np.uint8).data)
+            self._whole = flat.reshape(self._shape, order="F")
+        taken: Array = np.ascontiguousarray(self._whole[rows])
+        return taken
+
+
+def _runs(rows: Rows) -> Iterator[tuple[int, int]]:
+    """Stretches of consecutive row numbers, as positions."""
+    cuts = np.flatnonzero(np.diff(rows) != 1) + 1
+    yield from zip([0, *cuts.tolist()], [*cuts.tolist(), len(rows)], strict=True)
+
+
+def _open(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        raise DataError(f"{path} is not a whole .npz file ({error})", hint=_SAVE) from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _read_headers(path: Path) -> dict[str, tuple[tuple[int, ...], bool, np.dtype[np.generic]]]:
+    if not path.is_file():
+        siblings = (file.name for file in path.parent.glob("*")) if path.parent.is_dir() else ()
+        raise DataError(
+            f"{path}: no such data file{nearest(path.name, siblings)}", hint="paths are relative to the pipeline file"
+        )
+    headers = {}
+    with _open(path) as archive:
+        for member in archive.namelist():
+            if not member.endswith(".npy"):
+                raise DataError(f"{path} holds {member!r}, which is not a NumPy array", hint=_SAVE)
+            name = member.removesuffix(".npy")
+            headers[name] = _checked(path, name, archive)
+    if not headers:
+        raise DataError(f"{path} holds no columns", hint=_SAVE)
+    return headers
+
+
+def _checked(path: Path, name: str, archive: zipfile.ZipFile) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
+    try:
+        with archive.open(f"{name}.npy") as stream:
+            shape, fortran, dtype = _header(stream)
+    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise _damaged(str(path), name, str(error)) from error
+    if dtype.hasobject:
+        raise DataError(
+            f"{path}: column {name!r} holds pickled Python objects, which qpipe never loads",
+            hint="save it as numbers or strings of fixed width, e.g. array.astype(str)",
+        )
+    if dtype.names is not None:
+        raise DataError(f"{path}: column {name!r} is a structured array", hint="save each field as a column of its own")
+    return shape, fortran, dtype
+
+
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
+    version = np.lib.format.read_magic(stream)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(stream)
+    if version == (2, 0):
+        return np.lib.format.read_array_header_2_0(stream)
+    raise ValueError(f"array format {version[0]}.{version[1]} is not known")
+
+
+def _damaged(place: str, name: str, why: str) -> DataError:
+    return DataError(f"{place}: column {name!r} is damaged ({why})", hint="write or copy the file again")
