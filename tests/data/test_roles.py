@@ -1,0 +1,412 @@
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qpipe.data import check_overlap, feeds_for_profile, open_role, role_digest
+from qpipe.data.batches import preprocess
+from qpipe.data.sources import draw
+from qpipe.errors import ConfigError, DataError
+from qpipe.records.data import DataSpec, Preprocess, RoleSpec
+from qpipe.records.tensors import Signature, TensorSpec
+
+IMAGE = Signature(
+    inputs=(TensorSpec(name="input", dtype="float32", shape=("N", 3, 4, 4)),),
+    outputs=(TensorSpec(name="logits", dtype="float32", shape=("N", 10)),),
+)
+TEXT = Signature(
+    inputs=(
+        TensorSpec(name="ids", dtype="int64", shape=("N", "L")),
+        TensorSpec(name="mask", dtype="int64", shape=("N", "L")),
+    ),
+    outputs=(TensorSpec(name="embedding", dtype="float32", shape=("N", 8)),),
+)
+SCALED = (Preprocess(column="image", scale=1 / 255, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3)),)
+
+
+def images(rows=10, *, seed=0, **columns):
+    made = np.random.default_rng(seed).integers(0, 256, (rows, 3, 4, 4), np.uint8)
+    return {"image": made, "label": np.arange(rows) % 10, **columns}
+
+
+def spec(tmp_path, columns, *, role="gate", compressed=True, data=None, **role_fields):
+    path = tmp_path / f"{role}.npz"
+    (np.savez_compressed if compressed else np.savez)(path, **columns)
+    entry = RoleSpec(role=role, npz=path, **role_fields)
+    base = data or DataSpec(inputs=(("image", "input"),), label="label", preprocess=SCALED, roles=())
+    return replace(base, roles=(*(r for r in base.roles if r.role != role), entry))
+
+
+def joined(role, name="input", size=None):
+    return np.concatenate([batch[name][: batch.rows] for batch in role.batches(size)])
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_batches_are_the_preprocessed_rows(tmp_path, compressed, order):
+    columns = images(150)
+    columns["image"] = np.asarray(columns["image"], order=order)
+    role = open_role(spec(tmp_path, columns, compressed=compressed), "gate", IMAGE)
+    mean, std = (np.float32(x).reshape(1, 3, 1, 1) for x in (SCALED[0].mean, SCALED[0].std))
+    expected = (columns["image"] * np.float32(1 / 255) - mean) / std
+    assert [batch["input"].shape[0] for batch in role.batches()] == [64, 64, 22]
+    got = joined(role)
+    assert got.dtype == np.float32
+    np.testing.assert_array_equal(got, expected)
+    np.testing.assert_array_equal(role.column("label"), columns["label"])
+    assert (role.rows, role.column_names) == (150, ("label",))
+
+
+def test_columns_of_another_length_are_not_offered(tmp_path):
+    role = open_role(spec(tmp_path, images(10, names=np.array(["a", "b"]), version=np.array(3))), "gate", IMAGE)
+    assert role.column_names == ("label",)
+
+
+@given(
+    rows=st.integers(1, 400),
+    samples=st.integers(1, 400),
+    seed=st.integers(0, 2**32),
+)
+def test_draw_is_without_replacement_and_nested(rows, samples, seed):
+    samples = min(samples, rows)
+    drawn = draw(rows, samples, seed)
+    assert len(set(drawn.tolist())) == samples
+    assert (np.diff(drawn) > 0).all()
+    assert drawn.min() >= 0
+    assert drawn.max() < rows
+    assert set(draw(rows, max(1, samples // 2), seed).tolist()) <= set(drawn.tolist())
+
+
+def test_draw_is_the_same_on_every_machine():
+    assert draw(20, 5, 0).tolist() == [2, 3, 11, 13, 15]
+    assert draw(1000, 3, 7).tolist() == [37, 614, 865]
+
+
+@given(
+    scale=st.floats(0.001, 10),
+    mean=st.lists(st.floats(-5, 5), min_size=3, max_size=3),
+    std=st.lists(st.floats(0.01, 5), min_size=3, max_size=3),
+    seed=st.integers(0, 1000),
+)
+def test_preprocess_is_the_formula(scale, mean, std, seed):
+    x = np.random.default_rng(seed).integers(0, 256, (4, 3, 2, 2), np.uint8)
+    kept = x.copy()
+    got = preprocess(x, Preprocess(column="x", scale=scale, mean=tuple(mean), std=tuple(std)))
+    shape = (1, 3, 1, 1)
+    exact = (x.astype(np.float64) * scale - np.reshape(mean, shape)) / np.reshape(std, shape)
+    bound = 4e-7 * (np.abs(x * scale) + np.abs(np.reshape(mean, shape))) / np.reshape(std, shape) + 1e-6
+    assert got.dtype == np.float32
+    assert (np.abs(got - exact) <= bound).all()
+    np.testing.assert_array_equal(x, kept)
+
+
+@given(samples=st.integers(1, 90), seed=st.integers(0, 50), size=st.integers(1, 100))
+def test_sampled_rows_in_any_batch_size(tmp_path_factory, samples, seed, size):
+    folder = tmp_path_factory.mktemp("npz")
+    columns = images(90)
+    role = open_role(spec(folder, columns, samples=samples, seed=seed), "gate", IMAGE)
+    picked = draw(90, samples, seed)
+    np.testing.assert_array_equal(role.column("label"), columns["label"][picked])
+    np.testing.assert_array_equal(joined(role, size=size), preprocess(columns["image"][picked], SCALED[0]))
+
+
+def test_fixed_batch_is_padded_and_says_so(tmp_path):
+    fixed = replace(IMAGE, inputs=(replace(IMAGE.inputs[0], shape=(8, 3, 4, 4)),))
+    role = open_role(spec(tmp_path, images(19)), "gate", fixed)
+    batches = list(role.batches())
+    assert [(len(batch["input"]), batch.rows) for batch in batches] == [(8, 8), (8, 8), (8, 3)]
+    np.testing.assert_array_equal(batches[2]["input"][3], batches[2]["input"][0])
+    with pytest.raises(DataError, match="fixed at 8, and batches of 1"):
+        next(role.batches(1))
+
+
+def test_profile_feeds_are_exact(tmp_path):
+    role = open_role(spec(tmp_path, images(5)), "gate", IMAGE)
+    assert [len(feed["input"]) for feed in feeds_for_profile(role, 8, 3)] == [8, 8, 8]
+    first = feeds_for_profile(role, 1, 7)
+    assert len(first) == 7
+    np.testing.assert_array_equal(first[5]["input"], first[0]["input"])
+
+
+def text(rows=6, length=12, *, seed=0):
+    random = np.random.default_rng(seed)
+    used = random.integers(1, length - 3, rows)
+    mask = (np.arange(length) < used[:, None]).astype(np.int64)
+    return {"ids": random.integers(5, 1000, (rows, length)) * mask, "mask": mask, "pair": np.arange(rows)}
+
+
+TEXT_DATA = DataSpec(inputs=(), label=None, preprocess=(), roles=(), trim="mask", batch=4)
+
+
+def test_trim_cuts_each_batch_to_its_longest_row(tmp_path):
+    columns = text()
+    role = open_role(spec(tmp_path, columns, data=TEXT_DATA), "gate", TEXT)
+    longest = [columns["mask"][:4].sum(axis=1).max(), columns["mask"][4:].sum(axis=1).max()]
+    assert [batch["ids"].shape for batch in role.batches()] == [(4, longest[0]), (2, longest[1])]
+    assert [batch["mask"].shape[1] for batch in role.batches()] == longest
+
+
+def test_overlap_of_text_ignores_padding(tmp_path):
+    long, short = text(6, 20), text(3, 12, seed=1)
+    long["mask"][4], long["ids"][4] = 0, 0
+    long["mask"][4, :5], long["ids"][4, :5] = 1, np.arange(5) + 7
+    short["mask"][2], short["ids"][2] = 0, 99
+    short["mask"][2, :5], short["ids"][2, :5] = 1, np.arange(5) + 7
+    data = spec(tmp_path, long, data=TEXT_DATA)
+    data = spec(tmp_path, short, role="search", data=data)
+    with pytest.raises(DataError, match=r"1 of 3 search rows stand in the gate data too \(search row 2 = gate row 4\)"):
+        check_overlap(data, TEXT)
+
+
+def overlapping(tmp_path, *, shared=3, group=None, **fields):
+    gate, search = images(30, person=np.arange(30) + 100), images(20, seed=1, person=np.arange(20))
+    search["image"][5 : 5 + shared] = gate["image"][10 : 10 + shared]
+    if group:
+        search["person"][0] = 129
+    data = spec(tmp_path, gate, group=group, **fields)
+    return spec(tmp_path, search, role="search", data=data)
+
+
+def test_overlap_is_an_error_with_rows(tmp_path):
+    with pytest.raises(
+        DataError, match=r"3 of 20 search rows .* \(search row 5 = gate row 10, search row 6 = "
+    ) as error:
+        check_overlap(overlapping(tmp_path), IMAGE)
+    assert "drop-from-search" in error.value.hint
+
+
+def test_no_overlap_counts_nothing(tmp_path):
+    found = check_overlap(overlapping(tmp_path, shared=0), IMAGE)
+    assert (found.rows, found.groups, found.dropped, found.search_rows, found.gate_rows) == (0, 0, 0, 20, 30)
+
+
+def test_overlap_of_groups(tmp_path):
+    with pytest.raises(DataError, match=r"1 groups stand in both \(129\)"):
+        check_overlap(overlapping(tmp_path, shared=0, group="person"), IMAGE)
+
+
+def test_overlap_drops_from_search_alone(tmp_path):
+    data = overlapping(tmp_path, group="person")
+    dropping = replace(data, overlap="drop-from-search")
+    assert check_overlap(dropping, IMAGE).dropped == 4
+    search = open_role(dropping, "search", IMAGE)
+    assert search.selected.tolist() == [*range(1, 5), *range(8, 20)]
+    assert open_role(dropping, "gate", IMAGE).rows == 30
+    assert role_digest(dropping, "search") != role_digest(data, "search")
+    assert role_digest(dropping, "gate") == role_digest(data, "gate")
+    all_shared = spec(tmp_path, dict(np.load(tmp_path / "gate.npz")), role="search", data=dropping)
+    with pytest.raises(DataError, match="all 30 rows stand in the gate data too"):
+        open_role(all_shared, "search", IMAGE)
+
+
+def test_hash_sees_every_byte(tmp_path):
+    gate = images(200)
+    search = {name: array.copy() for name, array in gate.items()}
+    search["image"].reshape(200, -1)[np.arange(200), np.arange(200) % 48] ^= 0x80
+    data = spec(tmp_path, search, role="search", data=spec(tmp_path, gate))
+    assert check_overlap(data, IMAGE).rows == 0
+
+
+def test_digest_follows_what_reaches_the_model(tmp_path):
+    base = spec(tmp_path, images())
+    entry = base.roles[0]
+    before = role_digest(base, "gate")
+    others = [
+        replace(base, roles=(replace(entry, samples=5),)),
+        replace(base, roles=(replace(entry, samples=5, seed=1),)),
+        replace(base, preprocess=()),
+        replace(base, inputs=()),
+        replace(base, trim="label"),
+    ]
+    assert len({before, *(role_digest(other, "gate") for other in others)}) == 6
+    assert role_digest(replace(base, roles=(replace(entry, seed=9, slices=("label",)),)), "gate") == before
+    assert open_role(base, "gate", IMAGE).digest == before
+    changed = images()
+    changed["label"] = changed["label"][::-1]
+    assert role_digest(spec(tmp_path, changed, compressed=False), "gate") != before
+
+
+BAD = [
+    ({"image": np.zeros((3, 3, 4, 4), np.uint8)}, r"no label column 'label'"),
+    ({"img": np.zeros((3, 3, 4, 4), np.uint8), "label": np.zeros(3)}, r"no column 'image'; did you mean 'img'\?"),
+    (images(3, label=np.zeros(4)), r"unequal numbers of rows: 'image' 3, 'label' 4"),
+    (images(0), "has 0 rows"),
+    (images(3, label=np.array([0.0, np.nan, 1.0])), "column 'label' has NaN at row 1"),
+    (images(3, image=np.zeros((3, 4, 4, 3), np.uint8)), r"has shape \[rows, 4, 4, 3\], model input input: float32"),
+    (images(3, image=np.zeros((3, 48), np.uint8)), r"has shape \[rows, 48\]"),
+    (images(3, image=np.array([{}, {}, {}])), r"column 'image' holds pickled Python objects, which qpipe never loads"),
+    (images(3, image=np.zeros((3, 3, 4, 4), "datetime64[s]")), "is datetime64.*; preprocess yields float32"),
+]
+
+
+@pytest.mark.parametrize(("columns", "message"), BAD)
+def test_bad_columns(tmp_path, columns, message):
+    with pytest.raises(DataError, match=message):
+        open_role(spec(tmp_path, columns), "gate", IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"preprocess": ()}, r"column 'image' is uint8, model input input: float32\[N, 3, 4, 4\] takes float32"),
+        ({"inputs": (("image", "inptu"),)}, r"'inptu', no input of the model; did you mean 'input'\?"),
+        ({"inputs": ()}, r"no column for model input input: float32"),
+        ({"inputs": (("image", "input"), ("label", "input"))}, "two columns go to model input 'input'"),
+        ({"preprocess": (Preprocess(column="imag"),)}, r"preprocess names 'imag'.*did you mean 'image'\?"),
+        ({"preprocess": (Preprocess(column="image", mean=(1, 2)),)}, "mean has 2 numbers, the column has 3 channels"),
+        ({"label": "lable"}, r"no label column 'lable'; did you mean 'label'\?"),
+        ({"trim": "mask"}, "no trim column 'mask'"),
+        ({"trim": "image"}, "is no 0/1 mask"),
+    ],
+)
+def test_bad_specification(tmp_path, change, message):
+    with pytest.raises(DataError, match=message):
+        open_role(replace(spec(tmp_path, images(3)), **change), "gate", IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"samples": 11}, "has 10 rows, and samples: 11"),
+        ({"slices": ("sorce",)}, r"no slice column 'sorce'; did you mean 'source'\?"),
+        ({"slices": ("source",)}, "column 'source' is empty at row 3"),
+        ({"group": "grp"}, "no group column 'grp'"),
+    ],
+)
+def test_bad_role(tmp_path, fields, message):
+    columns = images(10, source=np.array(["a"] * 3 + [" "] + ["b"] * 6))
+    with pytest.raises(DataError, match=message):
+        open_role(spec(tmp_path, columns, **fields), "gate", IMAGE)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "int64"])
+def test_tensors_are_not_cast_silently(tmp_path, dtype):
+    data = spec(tmp_path, images(3, image=np.zeros((3, 3, 4, 4), dtype)))
+    with pytest.raises(DataError, match=f"column 'image' is {dtype}, model input .* takes float32"):
+        open_role(replace(data, preprocess=()), "gate", IMAGE)
+
+
+def test_small_integers_widen(tmp_path):
+    columns = {name: array.astype(np.int32) for name, array in text().items()}
+    role = open_role(spec(tmp_path, columns, data=TEXT_DATA), "gate", TEXT)
+    assert next(role.batches())["ids"].dtype == np.int64
+    narrow = Signature(inputs=tuple(replace(s, dtype="int32") for s in TEXT.inputs), outputs=TEXT.outputs)
+    with pytest.raises(DataError, match=r"column 'ids' is int64, model input ids: int32\[N, L\] takes int32"):
+        open_role(spec(tmp_path, text(), data=TEXT_DATA), "gate", narrow)
+
+
+@pytest.mark.parametrize(("value", "what"), [(np.nan, "NaN"), (np.inf, "infinity")])
+def test_nan_names_column_and_row_of_the_file(tmp_path, value, what):
+    image = np.zeros((100, 3, 4, 4), np.float32)
+    image[77, 1, 2, 3] = value
+    data = replace(spec(tmp_path, images(100, image=image)), preprocess=())
+    with pytest.raises(DataError, match=f"gate data .*: column 'image' has {what} at row 77"):
+        joined(open_role(data, "gate", IMAGE))
+
+
+def test_broken_files(tmp_path):
+    data = spec(tmp_path, images(200))
+    path = data.roles[0].npz
+    content = path.read_bytes()
+    with pytest.raises(DataError, match=r"no such data file; did you mean 'gate.npz'\?"):
+        open_role(replace(data, roles=(replace(data.roles[0], npz=tmp_path / "gat.npz"),)), "gate", IMAGE)
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match=r"is not a whole \.npz file"):
+        open_role(data, "gate", IMAGE)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    with pytest.raises(DataError, match=r"'readme\.txt', which is not a NumPy array"):
+        open_role(data, "gate", IMAGE)
+    damaged = bytearray(content)
+    damaged[500:540] = bytes(40)
+    path.write_bytes(damaged)
+    with pytest.raises(DataError, match="column 'image' is damaged"):
+        joined(open_role(data, "gate", IMAGE))
+
+
+def test_a_role_that_the_pipeline_lacks(tmp_path):
+    for use in (role_digest, lambda data, role: open_role(data, role, IMAGE)):
+        with pytest.raises(DataError, match="the pipeline has no search data"):
+            use(spec(tmp_path, images()), "search")
+
+
+SOURCE = """
+import numpy as np
+from sibling import ROWS
+
+def batches():
+    for start in range(0, ROWS, 7):
+        rows = np.arange(start, min(ROWS, start + 7))
+        images = np.broadcast_to(rows[:, None, None, None], (len(rows), 3, 4, 4))
+        yield {"image": images.astype(np.uint8), "label": rows}
+
+def nothing():
+    return iter(())
+
+def number():
+    return 3
+
+def lists():
+    yield {"image": [1, 2], "label": [1, 2]}
+
+def uneven():
+    yield {"image": np.zeros((2, 3, 4, 4), np.uint8), "label": np.zeros(3)}
+
+def forgetful():
+    yield from batches()
+    yield {"label": np.zeros(1)}
+"""
+
+
+def function(tmp_path, name, **fields):
+    (tmp_path / "sibling.py").write_text("ROWS = 30")
+    (tmp_path / "my_rows.py").write_text(SOURCE)
+    entry = RoleSpec(role="gate", fn=f"my_rows:{name}", fn_path=tmp_path, **fields)
+    return DataSpec(
+        inputs=(("image", "input"),), label="label", preprocess=(Preprocess(column="image"),), roles=(entry,)
+    )
+
+
+@pytest.mark.parametrize("size", [1, 5, 7, 64])
+def test_function_rows(tmp_path, size):
+    role = open_role(function(tmp_path, "batches"), "gate", IMAGE)
+    assert role.rows == 30
+    assert role.column_names == ("label",)
+    np.testing.assert_array_equal(role.column("label"), np.arange(30))
+    np.testing.assert_array_equal(joined(role, size=size)[:, 0, 0, 0], np.arange(30))
+    assert max(len(batch["input"]) for batch in role.batches(size)) == min(size, 30)
+
+
+def test_function_rows_are_sampled(tmp_path):
+    role = open_role(function(tmp_path, "batches", samples=11, seed=3), "gate", IMAGE)
+    np.testing.assert_array_equal(joined(role, size=4)[:, 0, 0, 0], draw(30, 11, 3))
+    np.testing.assert_array_equal(role.column("label"), draw(30, 11, 3))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [
+        ("nothing", DataError, "has no rows"),
+        ("number", DataError, "returned int, not an iterable of batches"),
+        ("lists", DataError, "batch 0: column 'image' is list, not an array"),
+        ("uneven", DataError, "batch 0: columns have unequal numbers of rows: 'image' 2, 'label' 3"),
+        ("forgetful", DataError, "a batch lacks the column 'image'"),
+        ("batch", ConfigError, r"has no function 'batch'; did you mean 'batches'\?"),
+    ],
+)
+def test_functions_that_yield_wrong_things(tmp_path, name, kind, message):
+    with pytest.raises(kind, match=message):
+        joined(open_role(function(tmp_path, name), "gate", IMAGE))
+
+
+def test_function_digest_follows_its_source(tmp_path):
+    data = function(tmp_path, "batches")
+    before = role_digest(data, "gate")
+    (tmp_path / "my_rows.py").write_text(SOURCE + "# changed\n")
+    assert role_digest(data, "gate") != before
+    missing = replace(data, roles=(replace(data.roles[0], fn="my_row:batches"),))
+    with pytest.raises(ConfigError, match=r"no module 'my_row'; did you mean 'my_rows'\?"):
+        role_digest(missing, "gate")
