@@ -1,0 +1,132 @@
+"""BatchNorm and channel-wise Mul, Div, Add, Sub after a weighted operator go into its weights and bias.
+
+Source: w' = w·γ/√(σ²+ε), b' = (b − μ)·γ/√(σ²+ε) + β (Jacob et al. 2018, arXiv:1712.05877, section 3.2).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from qpipe.quant.fold.gemm import absorb, replace_constant
+from qpipe.quant.graph import attr_float, attr_int, constant, only_consumer, rank_of
+
+F64 = NDArray[np.float64]
+WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+
+
+def fold_affine(graph: ir.Graph) -> list[tuple[str, str]]:
+    """Fold every affine node that follows a weighted operator; (node gone, node that took it)."""
+    done: list[tuple[str, str]] = []
+    for node in list(graph):
+        if node.op_type not in WEIGHTED or constant(node.inputs[1]) is None:
+            continue
+        while (gone := _fold_next(graph, node)) is not None:
+            done.append((gone, node.name or ""))
+    return done
+
+
+def _fold_next(graph: ir.Graph, node: ir.Node) -> str | None:
+    after = only_consumer(node.outputs[0], graph)
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if after is None or (bias is not None and constant(bias) is None):
+        return None
+    channels = out_channels(node)
+    affine = _affine_of(after, node.outputs[0], channels, rank_of(node.outputs[0]), node.op_type)
+    if affine is None or (node.op_type == "MatMul" and np.any(affine[1])):
+        return None
+    _apply(graph, node, *affine)
+    name = after.name or ""
+    absorb(graph, after, node)
+    return name
+
+
+def out_channels(node: ir.Node) -> int:
+    """Number of output channels of a weighted operator with constant weights."""
+    weight = constant(node.inputs[1])
+    assert weight is not None
+    if node.op_type == "Conv":
+        return int(weight.shape[0])
+    if node.op_type == "ConvTranspose":
+        return int(weight.shape[1]) * attr_int(node, "group", 1)
+    if node.op_type == "Gemm" and attr_int(node, "transB", 0):
+        return int(weight.shape[0])
+    return int(weight.shape[-1])
+
+
+def _affine_of(after: ir.Node, data: ir.Value, channels: int, rank: int | None, op: str) -> tuple[F64, F64] | None:
+    """(factor, offset) per channel of the following node, or None where it is not channel-wise."""
+    if after.op_type == "BatchNormalization" and op in {"Conv", "ConvTranspose", "Gemm"}:
+        return _batch_norm(after)
+    if after.op_type not in {"Mul", "Div", "Add", "Sub"} or rank is None:
+        return None
+    first = after.inputs[0] is data
+    other = constant(after.inputs[1 if first else 0])
+    if other is None or other.dtype != np.float32 or (not first and after.op_type == "Div"):
+        return None
+    vector = _per_channel(np.asarray(other, np.float64), channels, rank, axis=1 if op.startswith("Conv") else rank - 1)
+    if vector is None:
+        return None
+    ones, zeros = np.ones(channels), np.zeros(channels)
+    if after.op_type == "Sub":
+        return (ones, -vector) if first else (-ones, vector)
+    return {"Mul": (vector, zeros), "Div": (1.0 / vector, zeros), "Add": (ones, vector)}[after.op_type]
+
+
+def _batch_norm(node: ir.Node) -> tuple[F64, F64] | None:
+    arrays = [constant(value) for value in node.inputs[1:5]]
+    unused = all(not value.uses() and not value.is_graph_output() for value in node.outputs[1:])
+    if attr_int(node, "training_mode", 0) or not unused or any(array is None for array in arrays):
+        return None
+    scale, shift, mean, variance = (np.asarray(array, np.float64) for array in arrays)
+    factor = scale / np.sqrt(variance + attr_float(node, "epsilon", 1e-5))
+    return factor, shift - mean * factor
+
+
+def _per_channel(array: F64, channels: int, rank: int, axis: int) -> F64 | None:
+    """The constant as one number per channel, or None where it varies along another axis or adds axes."""
+    if array.ndim > rank:
+        return None
+    shape = (1,) * (rank - array.ndim) + array.shape
+    if any(size != 1 for place, size in enumerate(shape) if place != axis) or shape[axis] not in {1, channels}:
+        return None
+    return np.broadcast_to(array.reshape(-1), (channels,)).copy()
+
+
+def _apply(graph: ir.Graph, node: ir.Node, factor: F64, offset: F64) -> None:
+    weight = constant(node.inputs[1])
+    assert weight is not None
+    scaled = np.asarray(weight, np.float64) * spread(node, factor)
+    replace_constant(graph, node, 1, scaled.astype(np.float32))
+    bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    if bias is None and not np.any(offset):
+        return
+    old = (
+        np.zeros_like(factor)
+        if bias is None
+        else np.broadcast_to(np.asarray(bias, np.float64).reshape(-1), factor.shape)
+    )
+    set_bias(graph, node, (old * factor + offset).astype(np.float32))
+
+
+def spread(node: ir.Node, per_channel: F64) -> F64:
+    """One number per output channel, shaped to multiply the node's weights."""
+    weight = constant(node.inputs[1])
+    assert weight is not None
+    if node.op_type == "Conv":
+        return per_channel.reshape((-1,) + (1,) * (weight.ndim - 1))
+    if node.op_type == "ConvTranspose":
+        group = attr_int(node, "group", 1)
+        rows = np.repeat(per_channel.reshape(group, -1), weight.shape[0] // group, axis=0)
+        return rows.reshape(rows.shape + (1,) * (weight.ndim - 2))
+    if node.op_type == "Gemm" and attr_int(node, "transB", 0):
+        return per_channel.reshape(-1, 1)
+    return per_channel
+
+
+def set_bias(graph: ir.Graph, node: ir.Node, bias: NDArray[np.float32]) -> None:
+    """Give a Conv, ConvTranspose or Gemm this bias, whether it had one or not."""
+    if len(node.inputs) < 3:
+        node.resize_inputs(3)
+    replace_constant(graph, node, 2, bias)

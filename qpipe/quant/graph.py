@@ -1,0 +1,216 @@
+"""ONNX graphs through onnx-ir: opening with checks, saving, and the few questions that every pass asks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx_ir.passes import common as passes
+
+from qpipe.errors import ModelError, QuantizationError
+
+NEEDED_OPSET = 13
+"""First opset with per-channel QuantizeLinear/DequantizeLinear."""
+LARGE_BYTES = 2**31 - 2**20
+"""Protobuf's limit; larger graphs are saved with external data."""
+QUANTIZED_OPS = frozenset(
+    {
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "DynamicQuantizeLinear",
+        "QLinearConv",
+        "QLinearMatMul",
+        "ConvInteger",
+        "MatMulInteger",
+        "MatMulNBits",
+        "DynamicQuantizeMatMul",
+        "QGemm",
+        "QLinearAdd",
+    }
+)
+
+
+def open_graph(path: Path) -> ir.Model:
+    """A float graph, ready for passes: functions inlined, constants lifted, every node named, shapes inferred.
+
+    Graphs of an opset before 13 are upgraded to 13.
+
+    Raises:
+        ModelError: the file is not an ONNX graph, or cannot be upgraded.
+        QuantizationError: the graph is already quantized; the message names the first such node.
+    """
+    try:
+        model = ir.load(path)
+    except Exception as error:
+        raise ModelError(f"{path} is not a readable ONNX file: {error}") from error
+    refuse_quantized(model)
+    if model.opset_imports.get("", NEEDED_OPSET) < NEEDED_OPSET:
+        model = _upgraded(path)
+    return tidy(model)
+
+
+def tidy(model: ir.Model) -> ir.Model:
+    """Inline functions, lift constants to initializers, drop what nobody reads, name nodes, infer shapes; in place."""
+    for step in (
+        passes.InlinePass(),
+        passes.RemoveInitializersFromInputsPass(),
+        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        passes.RemoveUnusedNodesPass(),
+        passes.NameFixPass(),
+    ):
+        step(model)
+    infer_shapes(model)
+    return model
+
+
+def infer_shapes(model: ir.Model) -> None:
+    """Fill in shapes and dtypes of all values as far as onnx can infer them, in place."""
+    passes.ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
+
+
+def save_graph(model: ir.Model, path: Path) -> Path:
+    """Write the graph; weights go to `<name>.data` beside it where the file would pass protobuf's 2 GB."""
+    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
+    if size > LARGE_BYTES:
+        ir.save(model, path, external_data=f"{path.name}.data")
+    else:
+        _own_weights(model)
+        ir.save(model, path)
+    return path
+
+
+def _own_weights(model: ir.Model) -> None:
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if isinstance(tensor, ir.ExternalTensor):
+                value.const_value = ir.Tensor(tensor.numpy().copy(), dtype=tensor.dtype, name=value.name)
+
+
+def _upgraded(path: Path) -> ir.Model:
+    import onnx
+    from onnx import version_converter
+
+    try:
+        return ir.from_proto(version_converter.convert_version(onnx.load(path), NEEDED_OPSET))
+    except Exception as error:
+        raise ModelError(
+            f"{path} has an opset before {NEEDED_OPSET} and onnx cannot upgrade it: {error}",
+            hint=f"export the model again with opset {NEEDED_OPSET} or later",
+        ) from error
+
+
+def refuse_quantized(model: ir.Model) -> None:
+    """Make sure that no node is quantized already.
+
+    Raises:
+        QuantizationError: naming the first node that is.
+    """
+    for graph in model.graphs():
+        for node in graph:
+            if node.op_type in QUANTIZED_OPS:
+                raise QuantizationError(
+                    f"node {node.name!r} ({node.op_type}) is quantized already",
+                    hint="give the float model that this one was made from, or use recipe 'none'",
+                )
+
+
+def constant(value: ir.Value | None) -> NDArray[np.generic] | None:
+    """The array of an initializer, or None for everything else."""
+    if value is None or value.const_value is None or not value.is_initializer():
+        return None
+    array: NDArray[np.generic] = value.const_value.numpy()
+    return array
+
+
+def is_float(value: ir.Value | None) -> bool:
+    """Whether this is a float32 tensor (or one of unknown dtype)."""
+    return value is not None and (value.dtype is None or value.dtype == ir.DataType.FLOAT)
+
+
+def name_of(value: ir.Value) -> str:
+    """The tensor's name, which NameFixPass made sure of."""
+    return value.name or ""
+
+
+def rank_of(value: ir.Value) -> int | None:
+    """Number of axes, or None where unknown."""
+    return None if value.shape is None else len(value.shape)
+
+
+def top_consumers(value: ir.Value, graph: ir.Graph) -> list[ir.Node] | None:
+    """Nodes of this graph that read the value; None where a subgraph reads it too."""
+    nodes = list(dict.fromkeys(use.node for use in value.uses()))
+    return nodes if all(node.graph is graph for node in nodes) else None
+
+
+def only_consumer(value: ir.Value, graph: ir.Graph) -> ir.Node | None:
+    """The one node that reads the value, or None (several readers, a graph output, a subgraph)."""
+    nodes = top_consumers(value, graph)
+    if nodes is None or len(nodes) != 1 or len(value.uses()) != 1 or value.is_graph_output():
+        return None
+    return nodes[0]
+
+
+def attr_int(node: ir.Node, name: str, default: int) -> int:
+    """An integer attribute, or its default."""
+    attribute = node.attributes.get(name)
+    return default if attribute is None else attribute.as_int()
+
+
+def attr_float(node: ir.Node, name: str, default: float) -> float:
+    """A float attribute, or its default."""
+    attribute = node.attributes.get(name)
+    return default if attribute is None else attribute.as_float()
+
+
+def attr_ints(node: ir.Node, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
+    """A list-of-integers attribute, or its default."""
+    attribute = node.attributes.get(name)
+    return default if attribute is None else tuple(attribute.as_ints())
+
+
+def attr_string(node: ir.Node, name: str, default: str) -> str:
+    """A string attribute, or its default."""
+    attribute = node.attributes.get(name)
+    return default if attribute is None else attribute.as_string()
+
+
+def fresh_name(graph: ir.Graph, wanted: str) -> str:
+    """`wanted`, or the first `wanted_1`, `wanted_2`, … that no value of the graph has."""
+    taken = {value.name for node in graph.all_nodes() for value in node.outputs}
+    taken.update(graph.initializers)
+    taken.update(value.name for value in graph.inputs)
+    name, number = wanted, 0
+    while name in taken:
+        number += 1
+        name = f"{wanted}_{number}"
+    return name
+
+
+def add_initializer(
+    graph: ir.Graph, name: str, array: NDArray[np.generic], dtype: ir.DataType | None = None
+) -> ir.Value:
+    """Register a new initializer; `dtype` is needed for types that numpy does not have."""
+    tensor = ir.Tensor(array, dtype=dtype, name=name) if dtype is not None else ir.tensor(array, name=name)
+    value = ir.Value(name=name, const_value=tensor, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype))
+    graph.register_initializer(value)
+    return value
+
+
+def remove_node(graph: ir.Graph, node: ir.Node, replacement: ir.Value) -> None:
+    """Take a single-output node out; its readers (and the graph's outputs) read `replacement` instead.
+
+    A graph output keeps its name: `replacement` takes it over.
+    """
+    output = node.outputs[0]
+    if output.is_graph_output():
+        name = output.name
+        output.replace_all_uses_with(replacement, replace_graph_outputs=True)
+        graph.remove(node, safe=True)
+        replacement.name = name
+        return
+    output.replace_all_uses_with(replacement)
+    graph.remove(node, safe=True)
