@@ -1,0 +1,174 @@
+"""The JSON document of a run: its keys are a promise to scripts."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TypeAlias
+
+from qpipe.records.evidence import BatchProfile, Evaluation, Percentile, Profile
+from qpipe.records.result import CellResult, Promoted, RunResult
+from qpipe.records.verdict import Verdict
+
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+
+
+def run_document(result: RunResult) -> dict[str, Json]:
+    """A run as `--json` prints it. Numbers that are not finite become null."""
+    return {
+        "run_id": result.run_id,
+        "mlflow_run_id": result.mlflow_run_id,
+        "pipeline": result.pipeline,
+        "exit_code": result.exit_code,
+        "warnings": list(result.warnings),
+        "cells": [cell_document(cell) for cell in result.cells],
+        "promoted": [promoted_document(one) for one in result.promoted],
+    }
+
+
+def run_json(result: RunResult) -> str:
+    """The document as one line of JSON."""
+    return json.dumps(run_document(result), allow_nan=False, ensure_ascii=False)
+
+
+def cell_document(cell: CellResult) -> dict[str, Json]:
+    """One cell."""
+    return {
+        "key": cell.key,
+        "model": cell.model,
+        "recipe": cell.recipe,
+        "target": cell.target,
+        "cached": cell.cached,
+        "status": cell.status,
+        "reason": cell.reason,
+        "hint": cell.hint,
+        "verdict": cell.decision.value if cell.decision else None,
+        "gates": gates_document(cell.verdicts),
+        "engine": _engine(cell),
+        "metrics": _metrics(cell),
+        "profile": _profile(cell),
+        "placement": _placement(cell),
+        "facts": _facts(cell),
+    }
+
+
+def gates_document(verdicts: tuple[Verdict, ...]) -> dict[str, Json]:
+    """Gates by name, with every number."""
+    return {verdict.gate: _gate(verdict) for verdict in verdicts}
+
+
+def promoted_document(one: Promoted) -> dict[str, Json]:
+    """One promotion."""
+    return {"model": one.model, "version": one.version, "alias": one.alias, "engine": one.engine, "note": one.note}
+
+
+def finite(value: float | None) -> float | None:
+    """The number, or None where JSON has no word for it."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _gate(verdict: Verdict) -> Json:
+    return {
+        "verdict": verdict.decision.value,
+        "observed": finite(verdict.observed),
+        "low": finite(verdict.low),
+        "high": finite(verdict.high),
+        "limit": finite(verdict.limit),
+        "n": verdict.n,
+        "alpha": finite(verdict.alpha),
+        "kind": verdict.kind,
+        "reason": verdict.reason,
+        "advice": verdict.advice,
+        "required": verdict.required,
+        "notes": list(verdict.notes),
+        "slices": [
+            {
+                "name": part.name,
+                "verdict": part.decision.value,
+                "observed": finite(part.observed),
+                "low": finite(part.low),
+                "high": finite(part.high),
+                "n": part.n,
+                "screen": part.screen,
+            }
+            for part in verdict.slices
+        ],
+    }
+
+
+def _engine(cell: CellResult) -> Json:
+    if cell.engine is None:
+        return None
+    return {
+        "digest": cell.engine.digest,
+        "path": str(cell.engine.path),
+        "files": [file.name for file in cell.engine.files],
+        "size_bytes": cell.engine.size_bytes,
+    }
+
+
+def _metrics(cell: CellResult) -> Json:
+    """`quantized` is the ONNX graph before the toolchain, known where the loss was attributed."""
+    metrics: dict[str, Json] = {"reference": {}, "quantized": {}, "engine": {}}
+    evidence = cell.evidence
+    if evidence is None:
+        return metrics
+    if isinstance(evidence.reference, Evaluation):
+        metrics["reference"] = {evidence.reference.metric: finite(evidence.reference.value)}
+    if isinstance(evidence.evaluation, Evaluation):
+        metrics["engine"] = _evaluation(evidence.evaluation)
+        step = next((value for name, value in cell.attribution if name.startswith("quantized")), None)
+        if step is not None:
+            metrics["quantized"] = {evidence.evaluation.metric: finite(step)}
+    return metrics
+
+
+def _evaluation(evaluation: Evaluation) -> Json:
+    values: dict[str, Json] = {evaluation.metric: finite(evaluation.value)}
+    if evaluation.sqnr_db is not None:
+        values["sqnr_db"] = finite(evaluation.sqnr_db)
+    if evaluation.cosine is not None:
+        values["cosine"] = finite(evaluation.cosine)
+    return values
+
+
+def _profile(cell: CellResult) -> Json:
+    profile = cell.evidence.profile if cell.evidence else None
+    if not isinstance(profile, Profile):
+        return None
+    return {
+        "kind": profile.kind,
+        "batch": {str(batch.batch): _batch(batch) for batch in profile.batches},
+        "peak_rss_bytes": max(profile.peak_rss_bytes, default=None),
+    }
+
+
+def _batch(batch: BatchProfile) -> Json:
+    ratio = batch.ratio
+    return {
+        "latency_ms": _percentiles(batch.latency_ms),
+        "baseline_ms": _percentiles(batch.baseline_ms),
+        "ratio": {"median": ratio.median, "low": ratio.low, "high": ratio.high} if ratio else None,
+    }
+
+
+def _percentiles(percentiles: tuple[tuple[str, Percentile], ...]) -> Json:
+    return {name: finite(percentile.value) for name, percentile in percentiles}
+
+
+def _placement(cell: CellResult) -> Json:
+    placement = cell.evidence.placement if cell.evidence else None
+    placement = placement or (cell.engine.placement if cell.engine else None)
+    if placement is None:
+        return None
+    return {
+        "integer": placement.integer,
+        "float": placement.float,
+        "elsewhere": placement.elsewhere,
+        "notes": list(placement.notes),
+    }
+
+
+def _facts(cell: CellResult) -> Json:
+    facts = cell.evidence.facts if cell.evidence else cell.engine.facts if cell.engine else ()
+    return {fact.name: {"value": finite(fact.value), "unit": fact.unit, "kind": fact.kind} for fact in facts}

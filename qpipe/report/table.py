@@ -1,0 +1,143 @@
+"""Tables for the terminal: one line a cell, one line a gate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from io import StringIO
+from typing import TYPE_CHECKING
+
+from qpipe.records.evidence import Evaluation, Profile
+from qpipe.records.result import CellResult, Promoted
+from qpipe.records.verdict import Decision, Verdict
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+STYLE = {
+    Decision.PASS: "bold green",
+    Decision.FAIL: "bold red",
+    Decision.INCONCLUSIVE: "bold yellow",
+}
+NOTHING = "–"
+
+
+def number(value: float | None) -> str:
+    """Four significant digits, or a dash."""
+    return NOTHING if value is None else f"{value:.4g}"
+
+
+def size(size_bytes: float | None) -> str:
+    """Bytes in a unit that people read, e.g. `1.2 MB` (decimal)."""
+    if size_bytes is None:
+        return NOTHING
+    for unit in ("B", "kB", "MB"):
+        if size_bytes < 1000:
+            return f"{size_bytes:.0f} B" if unit == "B" else f"{size_bytes:.3g} {unit}"
+        size_bytes /= 1000
+    return f"{size_bytes:.3g} GB"
+
+
+def decision_text(decision: Decision | None, otherwise: str = NOTHING) -> str:
+    """The decision in rich markup."""
+    return f"[{STYLE[decision]}]{decision.value}[/]" if decision else otherwise
+
+
+def results_table(cells: Iterable[CellResult]) -> Table:
+    """One line a cell: decision, metric beside the reference, latency, ratio, size."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for name in ("cell", "verdict", "metric", "float", "engine", "p50 ms", "× float", "size", "cached"):
+        table.add_column(
+            name, justify="left" if name in ("cell", "verdict", "metric", "cached") else "right", no_wrap=name == "cell"
+        )
+    for cell in cells:
+        table.add_row(*_cell_row(cell))
+    return table
+
+
+def _cell_row(cell: CellResult) -> tuple[str, ...]:
+    otherwise = "reference" if cell.status == "ok" else f"[red]{cell.status}[/]"
+    return (
+        cell.label,
+        decision_text(cell.decision, otherwise),
+        *_quality(cell),
+        *_speed(cell),
+        size(cell.engine.size_bytes if cell.engine else None),
+        "yes" if cell.cached else "",
+    )
+
+
+def _quality(cell: CellResult) -> tuple[str, str, str]:
+    evidence = cell.evidence
+    if evidence is None or not isinstance(evidence.evaluation, Evaluation):
+        return NOTHING, NOTHING, NOTHING
+    reference = evidence.reference.value if isinstance(evidence.reference, Evaluation) else None
+    return evidence.evaluation.metric, number(reference), number(evidence.evaluation.value)
+
+
+def _speed(cell: CellResult) -> tuple[str, str]:
+    profile = cell.evidence.profile if cell.evidence else None
+    if not isinstance(profile, Profile) or not profile.batches:
+        return NOTHING, NOTHING
+    first = profile.batches[0]
+    p50 = next((percentile.value for name, percentile in first.latency_ms if name == "p50"), None)
+    return number(p50), number(first.ratio.median if first.ratio else None)
+
+
+def gates_table(cell: CellResult) -> Table:
+    """One line a gate, with every number that it decided from."""
+    from rich.table import Table
+
+    table = Table(
+        box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0), title=cell.label, title_justify="left"
+    )
+    for name in ("gate", "verdict", "observed", "low", "high", "limit", "n"):
+        table.add_column(name, justify="left" if name in ("gate", "verdict") else "right", no_wrap=True)
+    table.add_column("reason", overflow="fold")
+    for verdict in cell.verdicts:
+        table.add_row(*gate_row(verdict))
+    return table
+
+
+def gate_row(verdict: Verdict) -> tuple[str, ...]:
+    """The cells of one gate's line, in rich markup."""
+    from rich.markup import escape
+
+    return (
+        verdict.gate if verdict.required else f"{verdict.gate} (optional)",
+        decision_text(verdict.decision),
+        number(verdict.observed),
+        number(verdict.low),
+        number(verdict.high),
+        number(verdict.limit),
+        NOTHING if verdict.n is None else f"{verdict.n:,}",
+        escape(f"{verdict.reason}. {verdict.advice}" if verdict.advice else verdict.reason),
+    )
+
+
+def promoted_text(promoted: Iterable[Promoted]) -> str:
+    """One line a promotion."""
+    return "\n".join(
+        f"{one.model} version {one.version} is {one.alias}{f' ({one.note})' if one.note else ''}" for one in promoted
+    )
+
+
+def cell_text(cell: CellResult) -> str:
+    """A cell and its gates as plain text, as it is logged beside the run."""
+    text = as_text(results_table((cell,)))
+    if cell.reason:
+        text += f"\n{cell.status}: {cell.reason}\n" + (f"hint: {cell.hint}\n" if cell.hint else "")
+    if cell.verdicts:
+        text += f"\n{as_text(gates_table(cell))}"
+    return text
+
+
+def as_text(renderable: RenderableType, width: int = 160) -> str:
+    """What rich would print, without colours."""
+    from rich.console import Console
+
+    stream = StringIO()
+    Console(file=stream, width=width, color_system=None, legacy_windows=False).print(renderable)
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"

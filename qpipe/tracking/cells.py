@@ -1,0 +1,150 @@
+"""The nested run of one cell."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qpipe.records.codec import encode
+from qpipe.records.result import CellResult
+from qpipe.records.target import Target
+from qpipe.report.document import gates_document
+from qpipe.report.table import cell_text
+from qpipe.tracking.figures import figures
+from qpipe.tracking.models import log_engine
+from qpipe.tracking.runs import cut, find_or_create, log_text
+from qpipe.tracking.tracker import Dataset, Logged, Tracker
+
+if TYPE_CHECKING:
+    from mlflow.entities import DatasetInput, Run
+
+COMPLETE = "qpipe.complete"
+"""Tag of a cell run that is wholly logged; its value is the digest of the result."""
+DATASET_DIGEST = 36
+"""MLflow's limit on the digest of a dataset."""
+
+
+def log_cell(
+    tracker: Tracker,
+    parent: str,
+    result: CellResult,
+    *,
+    target: Target | None,
+    evidence: Path | None,
+    dataset: Dataset | None,
+    plots: tuple[Path, ...],
+) -> Logged:
+    """Log one cell; a cell that is already there with this very result costs three calls."""
+    run = _cell_run(tracker, parent, result)
+    model_id = None
+    if result.engine is not None:
+        model_id = log_engine(tracker, run, result.engine, target)
+    if run.data.tags.get(COMPLETE) == _content(result):
+        return Logged(run_id=run.info.run_id, model_id=model_id)
+    if dataset is not None:
+        tracker.client.log_inputs(run.info.run_id, datasets=[_dataset_input(dataset)])
+    _log_files(tracker, run.info.run_id, result, evidence, plots)
+    _log_batch(tracker, run, result, model_id, dataset)
+    tracker.client.set_terminated(run.info.run_id, status="FINISHED" if result.status == "ok" else "FAILED")
+    return Logged(run_id=run.info.run_id, model_id=model_id)
+
+
+def _content(result: CellResult) -> str:
+    """Names what was logged; whether it came from the cache this time is not part of it."""
+    content = (result.key, result.status, result.reason, result.evidence, result.verdicts, result.attribution)
+    # The records are frozen and print all of themselves, NaN included, which canonical JSON refuses.
+    return hashlib.sha256(repr(content).encode()).hexdigest()
+
+
+def _cell_run(tracker: Tracker, parent: str, result: CellResult) -> Run:
+    experiment = tracker.client.get_run(parent).info.experiment_id
+    identity = {"qpipe.cell_key": result.key, "mlflow.parentRunId": parent}
+    tags = {
+        **identity,
+        "qpipe.role": "cell",
+        "qpipe.model": result.model,
+        "qpipe.recipe": result.recipe,
+        "qpipe.target": result.target,
+    }
+    return find_or_create(tracker, experiment, identity, tags, result.label)
+
+
+def _dataset_input(dataset: Dataset) -> DatasetInput:
+    from mlflow.entities import Dataset as MlflowDataset
+    from mlflow.entities import DatasetInput, InputTag
+
+    entity = MlflowDataset(
+        name=dataset.name,
+        digest=dataset.digest[:DATASET_DIGEST],
+        source_type="qpipe",
+        source=encode({"source": dataset.source, "sha256": dataset.digest}),
+        profile=encode({"rows": dataset.rows}),
+    )
+    return DatasetInput(entity, [InputTag("mlflow.data.context", "gate")])
+
+
+def _log_files(
+    tracker: Tracker, run_id: str, result: CellResult, evidence: Path | None, plots: tuple[Path, ...]
+) -> None:
+    log_text(tracker, run_id, "gates.json", json.dumps(gates_document(result.verdicts), indent=2, allow_nan=False))
+    log_text(tracker, run_id, "gates.txt", cell_text(result))
+    if result.log_tail:
+        log_text(tracker, run_id, "log_tail.txt", result.log_tail)
+    for plot in plots:
+        tracker.client.log_artifact(run_id, str(plot), artifact_path="plots")
+    if evidence is not None and result.evidence is not None:
+        tracker.client.log_artifacts(run_id, str(evidence), artifact_path=f"evidence/{result.evidence.digest}")
+
+
+def _log_batch(tracker: Tracker, run: Run, result: CellResult, model_id: str | None, dataset: Dataset | None) -> None:
+    """One call per cell; the time stamp is the run's start, so that a replay stores nothing twice."""
+    from mlflow.entities import Metric, Param, RunTag
+
+    found = figures(result)
+    metrics = [
+        Metric(
+            name,
+            value,
+            run.info.start_time,
+            0,
+            model_id=model_id,
+            dataset_name=dataset.name if dataset else None,
+            dataset_digest=dataset.digest[:DATASET_DIGEST] if dataset else None,
+            run_id=run.info.run_id,
+        )
+        for name, value in found.finite
+    ]
+    tags = _tags(result)
+    if found.refused:
+        tags["qpipe.not_logged"] = ", ".join(f"{name}={value}" for name, value in found.refused)
+    tags[COMPLETE] = _content(result)
+    params = {name: value for name, value in _params(result).items() if name not in run.data.params}
+    tracker.client.log_batch(
+        run.info.run_id,
+        metrics=metrics,
+        params=[Param(name, value) for name, value in params.items()],
+        tags=[RunTag(name, value) for name, value in cut(tags).items()],
+    )
+
+
+def _params(result: CellResult) -> dict[str, str]:
+    params = {"model": result.model, "recipe": result.recipe, "target": result.target, "cell_key": result.key}
+    if result.engine is not None:
+        params |= {"backend": result.engine.backend, "model_digest": result.engine.model_digest}
+    return params
+
+
+def _tags(result: CellResult) -> dict[str, str]:
+    """What may differ when the same cell is tried or judged again."""
+    tags = {"qpipe.status": result.status, "mlflow.note.content": f"```\n{cell_text(result)}\n```"}
+    if result.decision is not None:
+        tags["qpipe.decision"] = str(result.decision)
+    if result.reason:
+        tags |= {"qpipe.reason": result.reason, "qpipe.hint": result.hint}
+    if result.engine is not None:
+        tags["qpipe.engine"] = result.engine.digest
+    if result.evidence is not None:
+        tags["qpipe.evidence"] = result.evidence.digest
+    return tags | {f"qpipe.gate.{verdict.gate}": f"{verdict.decision}: {verdict.reason}" for verdict in result.verdicts}

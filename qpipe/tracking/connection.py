@@ -1,0 +1,181 @@
+"""Reaching MLflow before any work starts."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from qpipe.errors import ConfigError, UnreachableError
+from qpipe.tracking.patience import first_line, patience
+from qpipe.tracking.tracker import Tracker
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Experiment
+
+OFFLINE_HINT = (
+    "start the server, correct `tracking: uri:` or MLFLOW_TRACKING_URI, or run with --offline and `qpipe sync` later"
+)
+_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+
+
+def resolve_uri(uri: str | None, *, folder: Path) -> str:
+    """The tracking URI in force: as given, else MLFLOW_TRACKING_URI, else sqlite in the working folder."""
+    return uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder.resolve()}/mlflow.db"
+
+
+def stray_mlruns(folder: Path) -> Path | None:
+    """A leftover `mlruns` with experiments in it, which flips MLflow's own default from sqlite to the file store."""
+    mlruns = folder / "mlruns"
+    return mlruns if any(mlruns.glob("[0-9]*/meta.yaml")) else None
+
+
+def connect(uri: str | None, experiment: str, *, folder: Path, timeout_s: float = 10.0) -> Tracker:
+    """A tracker on a server that answered within `timeout_s`, with the experiment made where it was missing.
+
+    `uri` None means MLFLOW_TRACKING_URI, else `sqlite:///<folder>/mlflow.db` with artifacts in `<folder>/mlartifacts`.
+
+    Raises:
+        UnreachableError: no answer in time, or a folder that cannot be written (exit code 2).
+        ConfigError: a URI or an experiment that MLflow cannot use.
+    """
+    resolved = resolve_uri(uri, folder=folder)
+    _refuse_file_store(resolved)
+    deadline = time.monotonic() + timeout_s
+    database = sqlite_file(resolved)
+    if database is not None:
+        _check_writable(database)
+    else:
+        _knock(resolved, timeout_s)
+    client, found = _open(resolved, experiment, database, max(1, int(deadline - time.monotonic())))
+    return Tracker(
+        uri=resolved,
+        experiment=experiment,
+        experiment_id=found.experiment_id,
+        client=client,
+        warnings=_warnings(folder, resolved),
+    )
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The database file of a `sqlite:///` URI, else None."""
+    return Path(unquote(uri.removeprefix("sqlite:///"))).resolve() if uri.startswith("sqlite:///") else None
+
+
+def experiment_id(client: MlflowClient, name: str, artifacts: str | None) -> str:
+    """The experiment of that name, made where it is missing; two makers at once end with one."""
+    return _experiment(client, name, artifacts).experiment_id
+
+
+def artifact_location(uri: str) -> str | None:
+    """Artifacts lie beside a sqlite database, not in the current folder; a server has its own place."""
+    database = sqlite_file(uri)
+    return None if database is None else (database.parent / "mlartifacts").as_uri()
+
+
+def _warnings(folder: Path, uri: str) -> tuple[str, ...]:
+    stray = stray_mlruns(folder)
+    if stray is None:
+        return ()
+    return (
+        f"{stray} is left from MLflow's file store: plain `mlflow ui` there shows it instead of {uri}; move it away",
+    )
+
+
+def _refuse_file_store(uri: str) -> None:
+    if urlsplit(uri).scheme in ("", "file") and os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() != "true":
+        raise ConfigError(
+            f"tracking uri {uri!r} is MLflow's file store, which MLflow 3 no longer serves",
+            hint="use sqlite:///PATH/mlflow.db or http://HOST:PORT",
+        )
+
+
+def _check_writable(database: Path) -> None:
+    try:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        probe = database.parent / f".qpipe-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+        if database.exists():
+            database.open("r+b").close()
+    except OSError as error:
+        raise UnreachableError(
+            f"cannot write the MLflow database {database}: {error.strerror}",
+            hint="make the folder writable, or name another place with `tracking: uri:` or MLFLOW_TRACKING_URI",
+        ) from error
+
+
+def _knock(uri: str, timeout_s: float) -> None:
+    """A TCP connection first: MLflow and SQLAlchemy would try for minutes."""
+    parts = urlsplit(uri)
+    port = parts.port or _PORTS.get(parts.scheme.split("+")[0])
+    if parts.hostname is None or port is None:
+        return
+    try:
+        socket.create_connection((parts.hostname, port), timeout=timeout_s).close()
+    except OSError as error:
+        raise UnreachableError(f"no MLflow server at {uri}: {error}", hint=OFFLINE_HINT) from error
+
+
+def _open(uri: str, name: str, database: Path | None, left_s: int) -> tuple[MlflowClient, Experiment]:
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    probing = {
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(left_s),
+        # Only read for a database that we open ourselves: MLflow would make `./mlruns` its artifact root.
+        **({"_MLFLOW_SERVER_ARTIFACT_ROOT": str(database.parent / "mlartifacts")} if database else {}),
+    }
+    try:
+        with patience(probing), _quiet():
+            client = MlflowClient(tracking_uri=uri, registry_uri=os.environ.get("MLFLOW_REGISTRY_URI") or uri)
+            found = _experiment(client, name, artifact_location(uri))
+    except (MlflowException, OSError) as error:
+        raise UnreachableError(f"no MLflow at {uri}: {first_line(error)}", hint=OFFLINE_HINT) from error
+    if found.lifecycle_stage != "active":
+        raise ConfigError(
+            f"the experiment {name!r} at {uri} is deleted",
+            hint=f"restore it (`mlflow experiments restore -x {found.experiment_id}`) or name another one",
+        )
+    return client, found
+
+
+def _experiment(client: MlflowClient, name: str, artifacts: str | None) -> Experiment:
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            client.create_experiment(name, artifact_location=artifacts and f"{artifacts}/{_slug(name)}")
+        except MlflowException:
+            if client.get_experiment_by_name(name) is None:  # not a race that somebody else won
+                raise
+        found = client.get_experiment_by_name(name)
+        assert found is not None  # made a moment ago
+    return found
+
+
+def _slug(name: str) -> str:
+    return "".join(char if char.isalnum() or char in "-_." else "_" for char in name)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """MLflow announces the tables of a new database; that is no news for our users."""
+    loggers = [logging.getLogger(name) for name in ("mlflow.store.db.utils", "alembic")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,109 @@
+"""Runs that are found by tag before they are made, so that nothing is ever logged twice."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qpipe.records.result import RunResult
+from qpipe.report.document import run_json
+from qpipe.tracking.tracker import RunStatus, Tracker, owner
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+TAG_LIMIT = 8000
+"""MLflow cuts longer tag values silently."""
+PARAM_LIMIT = 6000
+_PARENT = "mlflow.parentRunId"
+
+
+def start_run(tracker: Tracker, run_id: str, pipeline: str, params: Mapping[str, str], join: str | None) -> str:
+    """The parent run of a pipeline run, RUNNING again where it was found."""
+    from mlflow.entities import Param
+
+    experiment = tracker.client.get_run(join).info.experiment_id if join else tracker.experiment_id
+    tags = {
+        "qpipe.run_id": run_id,
+        "qpipe.role": "pipeline",
+        "qpipe.pipeline": pipeline,
+        "qpipe.heartbeat": heartbeat(),
+    }
+    if join:
+        tags[_PARENT] = join
+    run = find_or_create(tracker, experiment, {"qpipe.run_id": run_id, "qpipe.role": "pipeline"}, tags, pipeline)
+    if run.info.status != "RUNNING":
+        tracker.client.update_run(run.info.run_id, status="RUNNING")
+    known = run.data.params
+    fresh = [Param(key, value[:PARAM_LIMIT]) for key, value in params.items() if key not in known]
+    tracker.client.log_batch(run.info.run_id, params=fresh)
+    return str(run.info.run_id)
+
+
+def find_or_create(
+    tracker: Tracker, experiment: str, identity: Mapping[str, str], tags: Mapping[str, str], name: str
+) -> Run:
+    """The oldest run with the tags of `identity`; made where there is none.
+
+    A retried or simultaneous create may leave more than one behind: all adopt the oldest, the others are deleted.
+    """
+    runs = find_runs(tracker, experiment, identity)
+    if not runs:
+        made = tracker.client.create_run(experiment, tags=cut(tags), run_name=name)
+        runs = find_runs(tracker, experiment, identity) or [made]
+    for double in runs[1:]:
+        tracker.client.delete_run(double.info.run_id)
+    return runs[0]
+
+
+def find_runs(tracker: Tracker, experiment: str, identity: Mapping[str, str]) -> list[Run]:
+    """Active runs with these tags, oldest first."""
+    query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in identity.items())
+    found = tracker.client.search_runs([experiment], filter_string=query, order_by=["attributes.start_time ASC"])
+    return sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
+
+
+def cut(tags: Mapping[str, str]) -> dict[str, str]:
+    """Tag values as MLflow can hold them, the cut marked."""
+    return {key: value if len(value) <= TAG_LIMIT else f"{value[: TAG_LIMIT - 1]}…" for key, value in tags.items()}
+
+
+def heartbeat() -> str:
+    """Owner and time; a RUNNING run whose heartbeat is old and whose pid is gone is an orphan."""
+    return f"{owner()} {datetime.now(UTC).isoformat(timespec='seconds')}"
+
+
+def finish_run(
+    tracker: Tracker, parent: str, status: RunStatus, result: RunResult | None, artifacts: tuple[Path, ...]
+) -> None:
+    """End the parent run with its results as tags and files."""
+    from mlflow.entities import RunTag
+
+    if result is not None:
+        tags = cut(_outcome(result))
+        tracker.client.log_batch(parent, tags=[RunTag(key, value) for key, value in tags.items()])
+        log_text(tracker, parent, "result.json", run_json(result))
+    for path in artifacts:
+        tracker.client.log_artifact(parent, str(path))
+    tracker.client.set_terminated(parent, status=status)
+
+
+def _outcome(result: RunResult) -> dict[str, str]:
+    decisions = {cell.label: str(cell.decision or cell.status) for cell in result.cells}
+    return {
+        "qpipe.exit_code": str(result.exit_code),
+        "qpipe.cells": ", ".join(f"{label}: {decision}" for label, decision in decisions.items()),
+        "qpipe.promoted": ", ".join(f"{one.model} v{one.version} as {one.alias}" for one in result.promoted),
+    }
+
+
+def log_text(tracker: Tracker, run_id: str, name: str, text: str) -> None:
+    """A small text artifact of a run; `name` may hold folders."""
+    with tempfile.TemporaryDirectory(prefix="qpipe-") as folder:
+        path = Path(folder) / Path(name).name
+        path.write_text(text, encoding="utf-8")
+        parent = str(Path(name).parent)
+        tracker.client.log_artifact(run_id, str(path), artifact_path=None if parent == "." else parent)

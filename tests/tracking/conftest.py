@@ -1,0 +1,247 @@
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import qpipe
+from qpipe.engines import write_engine
+from qpipe.records.engine import Built, Placement
+from qpipe.records.evidence import BatchProfile, Evaluation, Evidence, Percentile, Profile, Ratio
+from qpipe.records.result import CellResult
+from qpipe.records.tensors import Signature, TensorSpec
+from qpipe.records.verdict import Decision, Verdict
+from qpipe.tracking.connection import connect
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+# MLflow 3.17: with SQLAlchemy 2.1, and while it imports itself; nothing of ours calls these.
+MLFLOW_NOISE = (
+    "ignore:The ``noload`` loader strategy is deprecated",
+    "ignore:.*Any type hint is inferred as AnyType",
+)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            for line in MLFLOW_NOISE:
+                item.add_marker(pytest.mark.filterwarnings(line))
+
+
+SIGNATURE = Signature(
+    inputs=(TensorSpec(name="image", dtype="float32", shape=("N", 4)),),
+    outputs=(TensorSpec(name="logits", dtype="float32", shape=("N", 3)),),
+)
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch):
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_REGISTRY_URI"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def make_engine(folder: Path, *, content: bytes = b"weights", recipe: str = "int8", kind: str = "measured"):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.onnx").write_bytes(content)
+    return write_engine(
+        folder,
+        Built(files=(Path("model.onnx"),), placement=Placement(integer=3, float=1, elsewhere=0)),
+        model="digits",
+        model_digest="ab" * 32,
+        recipe=recipe,
+        target="cpu-local",
+        backend="stand-in",
+        signature=SIGNATURE,
+        kind=kind,
+    )
+
+
+def evaluation(value: float, kind: str = "measured") -> Evaluation:
+    return Evaluation(
+        kind=kind,
+        role="gate",
+        data_digest="cd" * 32,
+        metric="accuracy",
+        rows=500,
+        units=500,
+        value=value,
+        nonfinite_rows=0,
+        sqnr_db=31.5,
+        cosine=0.9991,
+        outputs_digest="ef" * 32,
+        seconds=0.5,
+    )
+
+
+def profile() -> Profile:
+    spread = tuple((f"p{q}", Percentile(value=q / 100, low=None, high=None)) for q in (50, 90, 95, 99))
+    batch = BatchProfile(
+        batch=1,
+        latency_ms=spread,
+        baseline_ms=tuple((name, Percentile(value=one.value * 2, low=None, high=None)) for name, one in spread),
+        ratio=Ratio(median=0.5, low=0.48, high=0.52),
+        cpu_ratio=None,
+        log_ratios=(-0.69, -0.7, -0.68),
+        samples=200,
+    )
+    return Profile(
+        kind="measured",
+        batches=(batch,),
+        peak_rss_bytes=(100_000_000, 101_000_000),
+        load_ms=12.0,
+        threads=1,
+        processes=3,
+        rounds=40,
+        conditions=(("cpu", "some CPU"),),
+        voided=0,
+        drifted=False,
+        outputs_match=True,
+    )
+
+
+def make_evidence_folder(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "evidence.json").write_text("{}")
+    np.savez(folder / "evaluation.npz", units=np.ones((10, 1)))
+    return folder
+
+
+def make_result(
+    engine,
+    *,
+    key: str = "11" * 32,
+    accuracy: float = 0.97,
+    decision: Decision | None = Decision.PASS,
+    evidence_digest: str = "22" * 32,
+    kind: str = "measured",
+) -> CellResult:
+    evidence = Evidence(
+        digest=evidence_digest,
+        model_digest=engine.model_digest,
+        engine_digest=engine.digest,
+        evaluation=evaluation(accuracy, kind),
+        reference=evaluation(0.975),
+        profile=profile(),
+        engine_size_bytes=engine.size_bytes,
+        baseline_size_bytes=4 * engine.size_bytes,
+        placement=engine.placement,
+        facts=(),
+    )
+    verdict = Verdict(
+        gate="quality",
+        decision=decision or Decision.PASS,
+        reason="lower bound −0.004 is above −0.01",
+        observed=-0.002,
+        low=-0.004,
+        high=0.001,
+        limit=-0.01,
+        n=500,
+        alpha=0.05,
+        kind="measured",
+    )
+    return CellResult(
+        key=key,
+        model="digits",
+        recipe=engine.recipe,
+        target="cpu-local",
+        status="ok",
+        engine=engine,
+        evidence=evidence,
+        verdicts=(verdict,) if decision else (),
+        decision=decision,
+        seconds=1.5,
+    )
+
+
+@pytest.fixture
+def make():
+    """The makers of examples; test modules cannot import one another."""
+    return SimpleNamespace(
+        engine=make_engine,
+        evidence_folder=make_evidence_folder,
+        result=make_result,
+        environment=environment,
+        free_port=free_port,
+        wait_for=wait_for,
+    )
+
+
+@pytest.fixture
+def engine(tmp_path):
+    return make_engine(tmp_path / "engine")
+
+
+@pytest.fixture
+def result(engine):
+    return make_result(engine)
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory) -> str:
+    """One migrated sqlite database for the session: a new one costs two seconds."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    return connect(None, "first", folder=folder).uri
+
+
+@pytest.fixture
+def tracker(database, request, tmp_path):
+    """A tracker in an experiment of its own."""
+    return connect(database, f"{request.node.name}-{tmp_path.name}", folder=tmp_path)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(url: str, process: subprocess.Popen, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "the server ended"
+        try:
+            with urllib.request.urlopen(url, timeout=1):
+                return
+        except OSError:
+            time.sleep(0.1)
+    raise TimeoutError(url)
+
+
+def environment(**more: str) -> dict[str, str]:
+    """As a shell would have it, with our interpreter's folder first on PATH: mlflow calls `python` and `uvicorn`."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    source = str(Path(qpipe.__file__).parents[1])  # children find the qpipe under test, installed or not
+    return {**os.environ, "PATH": path, "PYTHONPATH": source, **more}
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """A real `mlflow server` on a free loopback port."""
+    folder = tmp_path_factory.mktemp("server")
+    port = free_port()
+    command = [
+        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
+        *("--backend-store-uri", f"sqlite:///{folder}/server.db", "--artifacts-destination", str(folder / "artifacts")),
+    ]
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env=environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"),
+        )
+    try:
+        wait_for(f"http://127.0.0.1:{port}/health", process, 60)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait(20)

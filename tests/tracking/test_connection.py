@@ -1,0 +1,155 @@
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from qpipe.errors import ConfigError, TrackingError, UnreachableError
+from qpipe.tracking.connection import connect, resolve_uri, stray_mlruns
+from qpipe.tracking.patience import calling, patience
+from qpipe.tracking.tracker import joined_run
+
+RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+
+
+def test_the_package_imports_without_mlflow():
+    modules = "qpipe.tracking.connection, qpipe.tracking.tracker, qpipe.tracking.flavor"
+    code = f"import sys, {modules}; sys.exit('mlflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_uri_is_as_given_then_the_environment_then_sqlite(tmp_path, monkeypatch):
+    assert resolve_uri(None, folder=tmp_path) == f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://there:5000")
+    assert resolve_uri(None, folder=tmp_path) == "http://there:5000"
+    assert resolve_uri("sqlite:///x.db", folder=tmp_path) == "sqlite:///x.db"
+
+
+def test_a_new_database_leaves_artifacts_beside_it_and_prints_nothing(tmp_path, make):
+    here = tmp_path / "elsewhere"
+    here.mkdir()
+    code = (
+        "from pathlib import Path; from qpipe.tracking.connection import connect\n"
+        f"tracker = connect(None, 'digits', folder=Path({str(tmp_path / 'work')!r}))\n"
+        "run = tracker.start('run-1', 'digits', {}); tracker.finish(run, 'FINISHED')\n"
+        "assert tracker.client.get_run(run).info.artifact_uri.startswith('file://'), tracker\n"
+        "assert '/work/mlartifacts/digits/' in tracker.client.get_run(run).info.artifact_uri\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=here, env=make.environment(), capture_output=True, text=True, check=False
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert list(here.iterdir()) == []
+    assert (tmp_path / "work" / "mlflow.db").exists()
+
+
+def test_two_connections_share_the_experiment(database, tmp_path):
+    assert (
+        connect(database, "shared", folder=tmp_path).experiment_id
+        == connect(database, "shared", folder=tmp_path).experiment_id
+    )
+
+
+def test_a_server_that_is_not_there_is_refused_at_once(make, tmp_path):
+    started = time.monotonic()
+    with pytest.raises(UnreachableError, match="no MLflow server") as caught:
+        connect(f"http://127.0.0.1:{make.free_port()}", "digits", folder=tmp_path)
+    assert time.monotonic() - started < 10
+    assert caught.value.code == 2
+    assert "--offline" in caught.value.hint
+
+
+def test_a_server_that_never_answers_is_given_up(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        started = time.monotonic()
+        with pytest.raises(UnreachableError, match="no MLflow at"):
+            connect(f"http://127.0.0.1:{silent.getsockname()[1]}", "digits", folder=tmp_path, timeout_s=2)
+        assert time.monotonic() - started < 4
+
+
+def test_a_database_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UnreachableError, match="cannot write the MLflow database") as caught:
+        connect(f"sqlite:///{tmp_path}/file/mlflow.db", "digits", folder=tmp_path)
+    assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("uri", ["./mlruns", "file:///tmp/mlruns"])
+def test_the_file_store_is_refused(uri, tmp_path):
+    with pytest.raises(ConfigError, match="file store"):
+        connect(uri, "digits", folder=tmp_path)
+
+
+def test_a_deleted_experiment_is_named(database, tmp_path):
+    tracker = connect(database, "gone", folder=tmp_path)
+    tracker.client.delete_experiment(tracker.experiment_id)
+    with pytest.raises(ConfigError, match=r"'gone' .* is deleted"):
+        connect(database, "gone", folder=tmp_path)
+
+
+def test_a_stray_mlruns_is_told(database, tmp_path):
+    assert stray_mlruns(tmp_path) is None
+    (tmp_path / "mlruns" / "0").mkdir(parents=True)
+    (tmp_path / "mlruns" / "0" / "meta.yaml").write_text("")
+    assert stray_mlruns(tmp_path) == tmp_path / "mlruns"
+    assert "mlruns" in connect(database, "digits", folder=tmp_path).warnings[0]
+
+
+def test_patience_leaves_the_environment_as_it_was(monkeypatch):
+    monkeypatch.delenv(RETRIES, raising=False)
+    seen = []
+
+    def hold(seconds):
+        with patience():
+            time.sleep(seconds)
+            seen.append(os.environ.get(RETRIES))
+
+    threads = [threading.Thread(target=hold, args=(0.02 * part,)) for part in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == ["3"] * 5
+    assert RETRIES not in os.environ
+
+
+def test_patience_respects_the_users_choice(monkeypatch):
+    monkeypatch.setenv(RETRIES, "9")
+    with patience():
+        assert os.environ[RETRIES] == "9"
+    assert os.environ[RETRIES] == "9"
+
+
+def test_errors_say_what_was_being_done():
+    with (
+        pytest.raises(TrackingError, match="MLflow at here: logging the cell: disk full") as caught,
+        calling("here", "logging the cell"),
+    ):
+        raise OSError("disk full")
+    assert caught.value.code == 5
+    assert "qpipe sync" in caught.value.hint
+
+
+def test_a_run_lost_in_the_middle_is_a_tracking_error(database, tmp_path):
+    with pytest.raises(TrackingError, match="finishing the run"):
+        connect(database, "lost", folder=tmp_path).finish("0" * 32, "FINISHED")
+
+
+def test_joined_run_is_the_users(monkeypatch, database):
+    import mlflow
+
+    assert joined_run() is None
+    monkeypatch.setenv("MLFLOW_RUN_ID", "abc")
+    assert joined_run() == "abc"
+    monkeypatch.delenv("MLFLOW_RUN_ID")
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(database)
+    try:
+        with mlflow.start_run(experiment_id="0") as run:
+            assert joined_run() == run.info.run_id
+    finally:
+        mlflow.set_tracking_uri(before)
