@@ -1,0 +1,1 @@
+"""Jobs in guarded children: one fresh interpreter each, on this machine or another."""
