@@ -24,6 +24,12 @@ class ActivationSpec:
     zero_point: int
     shares: str = ""
     """The tensor whose parameters this one repeats (Concat, MaxPool, Reshape), or empty."""
+    consumers: tuple[str, ...] = ()
+    """Nodes that read the quantized value; empty where every reader does (the producer's kernel writes integers)."""
+    method: str = ""
+    """How the range was found: `minmax`, `percentile`, `entropy`, `mse`, `bounds`."""
+    clipped: float = 0.0
+    """Share of calibration values outside the range, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +44,10 @@ class WeightSpec:
     """Channel axis, or None for per-tensor."""
     block_size: int | None = None
     """Length of a block along the reduced axis (int4), or None."""
+    method: str = "max"
+    """How scales are found: `max` (largest magnitude), or `mse` (smallest squared error)."""
+    nodes: tuple[str, ...] = ()
+    """The nodes that read it quantized."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +58,8 @@ class NodeChoice:
     op: str
     quantized: bool
     reason: str = ""
+    absorbed_into: str = ""
+    """The node whose output quantizer does this Relu's or Clip's work, or empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,3 +72,11 @@ class QuantPlan:
     weights: tuple[WeightSpec, ...]
     nodes: tuple[NodeChoice, ...]
     notes: tuple[str, ...] = ()
+
+    def activation(self, tensor: str) -> ActivationSpec | None:
+        """The parameters of one tensor, or None where it stays float."""
+        return next((spec for spec in self.activations if spec.tensor == tensor), None)
+
+    def left_in_float(self) -> tuple[NodeChoice, ...]:
+        """Quantizable nodes that stay float, with reasons."""
+        return tuple(choice for choice in self.nodes if not choice.quantized)

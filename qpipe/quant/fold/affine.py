@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from qpipe.quant.fold.gemm import absorb, replace_constant
 from qpipe.quant.graph import attr_float, attr_int, constant, only_consumer, rank_of
+from qpipe.quant.operators import WEIGHTED, out_channels
 
 F64 = NDArray[np.float64]
-WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 
 def fold_affine(graph: ir.Graph) -> list[tuple[str, str]]:
@@ -40,19 +40,6 @@ def _fold_next(graph: ir.Graph, node: ir.Node) -> str | None:
     name = after.name or ""
     absorb(graph, after, node)
     return name
-
-
-def out_channels(node: ir.Node) -> int:
-    """Number of output channels of a weighted operator with constant weights."""
-    weight = constant(node.inputs[1])
-    assert weight is not None
-    if node.op_type == "Conv":
-        return int(weight.shape[0])
-    if node.op_type == "ConvTranspose":
-        return int(weight.shape[1]) * attr_int(node, "group", 1)
-    if node.op_type == "Gemm" and attr_int(node, "transB", 0):
-        return int(weight.shape[0])
-    return int(weight.shape[-1])
 
 
 def _affine_of(after: ir.Node, data: ir.Value, channels: int, rank: int | None, op: str) -> tuple[F64, F64] | None:

@@ -1,0 +1,106 @@
+"""What is particular to each weighted operator: its channel axis, its bias, and when it cannot be quantized."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from qpipe.quant.graph import attr_float, attr_int, constant, is_float, rank_of
+from qpipe.records.scheme import Scheme
+
+WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+
+
+def refusal(node: ir.Node, scheme: Scheme) -> str:
+    """Why a weighted operator cannot run on integers under a scheme, or an empty string."""
+    data, weight = node.inputs[0], node.inputs[1]
+    if data is None or weight is None:
+        return "an input is missing"
+    if not is_float(data) or not is_float(weight):
+        return f"it computes in {data.dtype.name if data.dtype is not None else 'an unknown type'}, not in float32"
+    if data.is_initializer():
+        return "its data input is constant"
+    if constant(weight) is None:
+        return _activation_matmul(node, scheme)
+    return _constant_weight(node, scheme)
+
+
+def _activation_matmul(node: ir.Node, scheme: Scheme) -> str:
+    if node.op_type != "MatMul":
+        return "its weights are not constant"
+    return "" if scheme.activation_matmul else "both inputs are activations, which this scheme keeps in float"
+
+
+def _constant_weight(node: ir.Node, scheme: Scheme) -> str:
+    array = constant(node.inputs[1])
+    assert array is not None
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if array.size == 0:
+        return "its weights are empty"
+    if node.op_type == "MatMul" and array.ndim < 2:
+        return "its weights are a vector"
+    if node.op_type == "Gemm" and attr_int(node, "transA", 0):
+        return "its data input is transposed (transA)"
+    if node.op_type == "Gemm" and attr_float(node, "alpha", 1.0) != 1.0:
+        return "its alpha is not 1"
+    if bias is not None and scheme.quantize_bias:
+        return _bias_refusal(node, bias)
+    return ""
+
+
+def _bias_refusal(node: ir.Node, bias: ir.Value) -> str:
+    array = constant(bias)
+    if array is None:
+        return "its bias is not constant"
+    if node.op_type == "Gemm" and attr_float(node, "beta", 1.0) != 1.0:
+        return "its beta is not 1"
+    channels = out_channels(node)
+    if array.size not in {1, channels} or (array.ndim > 1 and array.size == channels and array.shape[-1] != channels):
+        return "its bias varies along the batch"
+    return ""
+
+
+def out_channels(node: ir.Node) -> int:
+    """Number of output channels of a weighted operator with constant weights."""
+    weight = constant(node.inputs[1])
+    assert weight is not None
+    if node.op_type == "ConvTranspose":
+        return int(weight.shape[1]) * attr_int(node, "group", 1)
+    axis = channel_axis(node)
+    return int(weight.shape[-1 if axis is None else axis])
+
+
+def channel_axis(node: ir.Node) -> int | None:
+    """Axis of the weights that runs over output channels, or None where there is none that kernels take."""
+    weight = constant(node.inputs[1])
+    assert weight is not None
+    if node.op_type == "Conv":
+        return 0
+    if node.op_type == "ConvTranspose":
+        return 1 if attr_int(node, "group", 1) == 1 else None
+    if node.op_type == "Gemm":
+        return 0 if attr_int(node, "transB", 0) else 1
+    return 1 if weight.ndim == 2 else None
+
+
+def reads_channels_last(node: ir.Node) -> bool:
+    """Whether the node's data input has its channels on the last axis (MatMul, Gemm) rather than on axis 1."""
+    return node.op_type in {"MatMul", "Gemm"}
+
+
+def activation_axis(value: ir.Value) -> int:
+    """The channel axis of an activation, from the operators around it: 1 near convolutions, the last one elsewhere."""
+    rank = rank_of(value)
+    producer = value.producer()
+    around = [use.node for use in value.uses()] + ([producer] if producer is not None else [])
+    if any(node.op_type in {"Conv", "ConvTranspose", "BatchNormalization"} for node in around):
+        return 1
+    if any(node.op_type in {"MatMul", "Gemm", "LayerNormalization"} for node in around) or rank is None or rank < 3:
+        return -1
+    return 1 if rank in {4, 5} else -1
+
+
+def finite(node: ir.Node) -> bool:
+    """Whether all constant float inputs of the node are finite."""
+    arrays = [constant(value) for value in node.inputs[1:]]
+    return all(array is None or array.dtype.kind != "f" or bool(np.isfinite(array).all()) for array in arrays)
