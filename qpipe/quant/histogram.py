@@ -1,0 +1,92 @@
+"""A histogram whose range doubles when values fall outside: one pass, constant memory, no second look at the data."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+F32 = NDArray[np.float32]
+BINS = 2048
+BUFFERED = 2**16
+"""Values that wait before they are counted: fewer, larger numpy calls."""
+
+
+class Histogram:
+    """Counts of finite float32 values over `bins` equal bins."""
+
+    __slots__ = ("_waiting", "_waiting_size", "counts", "drawn", "high", "low", "square_sum", "zeros")
+
+    def __init__(self, bins: int = BINS) -> None:
+        if bins % 2:
+            raise ValueError(f"{bins} bins cannot be merged in pairs")
+        self.counts = np.zeros(bins, np.int64)
+        self.low = 0.0
+        self.high = 0.0
+        self.drawn = 0
+        self.zeros = 0
+        self.square_sum = 0.0
+        self._waiting: list[F32] = []
+        self._waiting_size = 0
+
+    def add(self, values: F32) -> None:
+        """Count more values; they are copied, so that the caller's buffer is free."""
+        self._waiting.append(values.copy())
+        self._waiting_size += values.size
+        if self._waiting_size >= BUFFERED:
+            self.flush()
+
+    def flush(self) -> None:
+        """Count what waits."""
+        if not self._waiting_size:
+            return
+        values = np.concatenate(self._waiting)
+        self._waiting, self._waiting_size = [], 0
+        values = values[np.isfinite(values)]
+        if values.size:
+            self._count(values)
+
+    def _count(self, values: F32) -> None:
+        self._cover(float(values.min()), float(values.max()))
+        self.drawn += values.size
+        self.zeros += int(values.size - np.count_nonzero(values))
+        self.square_sum += float(np.square(values, dtype=np.float64).sum())
+        bins = self.counts.size
+        width = self.high - self.low
+        if width <= 0:
+            self.counts[0] += values.size
+            return
+        places = (values - np.float32(self.low)) * np.float32(bins / width)
+        self.counts += np.bincount(np.clip(places, 0, bins - 1).astype(np.intp), minlength=bins)
+
+    def _cover(self, low: float, high: float) -> None:
+        """Widen the range until it holds [low, high]; counts move exactly, by merging neighbours in pairs."""
+        if not self.drawn:
+            self.low, self.high = low, high
+            return
+        if self.high == self.low and (low < self.low or high > self.high):
+            self._open(low, high)
+            return
+        while high > self.high:
+            self._double(upwards=True)
+        while low < self.low:
+            self._double(upwards=False)
+
+    def _open(self, low: float, high: float) -> None:
+        """The first range was a single value: take the new range and put its count where it belongs."""
+        value, count = self.low, int(self.counts[0])
+        self.low, self.high = min(low, value), max(high, value)
+        place = int((value - self.low) / (self.high - self.low) * self.counts.size)
+        self.counts[0] = 0
+        self.counts[min(place, self.counts.size - 1)] = count
+
+    def _double(self, *, upwards: bool) -> None:
+        merged = self.counts.reshape(-1, 2).sum(axis=1)
+        half = merged.size
+        self.counts = np.zeros_like(self.counts)
+        width = self.high - self.low
+        if upwards:
+            self.counts[:half] = merged
+            self.high += width
+        else:
+            self.counts[half:] = merged
+            self.low -= width

@@ -1,0 +1,100 @@
+"""Cutting batches into micro-batches so that the activations of one run stay within a bound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx_ir as ir
+
+from qpipe.plugins.backend import Tensors
+from qpipe.quant.graph import infer_shapes
+
+CACHED_BYTES = 8 * 2**20
+"""Micro-batches whose live activations stay near the cache's size run fastest."""
+UNKNOWN_FACTOR = 16
+"""Assumed size of live activations, in units of the inputs, where shapes cannot be inferred."""
+
+
+class Slicer:
+    """Cuts batches along axis 0 where all inputs share a free first axis (or to the size that the graph fixes)."""
+
+    def __init__(self, model: ir.Model, memory_bytes: int) -> None:
+        self.model = model
+        self.bound = max(min(memory_bytes, CACHED_BYTES), 1)
+        firsts = [
+            value.shape[0] if value.shape is not None and len(value.shape) else None for value in model.graph.inputs
+        ]
+        fixed = {size for size in firsts if isinstance(size, int)}
+        self.free = bool(firsts) and not fixed and None not in firsts
+        self.fixed = fixed.pop() if len(fixed) == 1 and all(isinstance(size, int) for size in firsts) else None
+        self.per_row: dict[tuple[tuple[int, ...], ...], int] = {}
+
+    def parts(self, batch: Tensors) -> Iterator[Tensors]:
+        """The batch in pieces of whole rows; one that cannot be cut comes back as it is."""
+        lengths = {array.shape[0] for array in batch.values() if array.ndim}
+        if len(lengths) != 1 or not all(array.ndim for array in batch.values()):
+            yield batch
+            return
+        rows = lengths.pop()
+        size = self._size(batch, rows)
+        for start in range(0, rows, size):
+            yield {name: array[start : start + size] for name, array in batch.items()}
+
+    def _size(self, batch: Tensors, rows: int) -> int:
+        if self.fixed is not None:
+            return self.fixed if rows % self.fixed == 0 else rows
+        if not self.free or rows <= 1:
+            return max(rows, 1)
+        key = tuple(array.shape[1:] for array in batch.values())
+        if key not in self.per_row:
+            self.per_row[key] = max(self._bytes_per_row(batch), 1)
+        return int(np.clip(self.bound // self.per_row[key], 1, rows))
+
+    def _bytes_per_row(self, batch: Tensors) -> int:
+        if self.per_row:
+            known, cost = next(iter(self.per_row.items()))
+            return cost * _elements(tuple(array.shape[1:] for array in batch.values())) // max(_elements(known), 1)
+        live = live_bytes(self.model, {name: array[:1] for name, array in batch.items()})
+        return live or UNKNOWN_FACTOR * sum(array[:1].nbytes for array in batch.values())
+
+
+def _elements(shapes: tuple[tuple[int, ...], ...]) -> int:
+    return sum(int(np.prod(shape, dtype=np.int64)) for shape in shapes)
+
+
+def live_bytes(model: ir.Model, inputs: Tensors) -> int:
+    """Largest sum of activations alive at once when the graph runs on these inputs; 0 where shapes are unknown."""
+    copy = model.clone()
+    for value in copy.graph.inputs:
+        value.shape = ir.Shape(inputs[value.name or ""].shape)
+    for node in copy.graph:
+        for value in node.outputs:
+            value.shape = None
+    infer_shapes(copy)
+    last: dict[ir.Value, int] = {}
+    for number, node in enumerate(copy.graph):
+        for read in node.inputs:
+            if read is not None:
+                last[read] = number
+    live = peak = 0
+    for number, node in enumerate(copy.graph):
+        sizes = [_bytes(value) for value in node.outputs]
+        if any(size is None for size in sizes):
+            return 0
+        live += sum(size or 0 for size in sizes)
+        peak = max(peak, live)
+        done = {
+            value for value in node.inputs if value is not None and last[value] == number and not value.is_initializer()
+        }
+        live -= sum(_bytes(value) or 0 for value in done if value.producer() is not None)
+    return peak
+
+
+def _bytes(value: ir.Value) -> int | None:
+    if not value.uses() and not value.is_graph_output():
+        return 0
+    if value.shape is None or not all(isinstance(dim, int) for dim in value.shape):
+        return None
+    elements = np.prod([int(dim) for dim in value.shape if isinstance(dim, int)], dtype=np.int64)
+    return int(elements) * (value.dtype.bitwidth // 8 if value.dtype is not None else 4)

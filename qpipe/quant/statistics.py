@@ -1,0 +1,170 @@
+"""What one pass over the calibration rows leaves behind: per-tensor ranges, means, moments and a histogram."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qpipe.errors import StoreError
+
+F64 = NDArray[np.float64]
+I64 = NDArray[np.int64]
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorStatistics:
+    """One activation over all calibration rows. Extremes and means are exact; the histogram is of drawn values."""
+
+    tensor: str
+    axis: int | None
+    """Channel axis of the arrays (1, or −1 for the last), or None where they hold one number for the whole tensor."""
+    shape: tuple[int, ...]
+    """Shape in the largest batch that was run."""
+    elements: int
+    low: F64
+    """Smallest value per channel, [C]."""
+    high: F64
+    mean: F64
+    bins_low: float
+    bins_high: float
+    bins: I64
+    """Counts of drawn values between `bins_low` and `bins_high`."""
+    zeros: int
+    """Drawn values that are exactly zero: they quantize without error."""
+    drawn: int
+    square: float
+    """Mean square of the drawn values."""
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Smallest and largest value of the whole tensor."""
+        return float(self.low.min()), float(self.high.max())
+
+    @property
+    def finite(self) -> bool:
+        """Whether no NaN or infinity was met."""
+        return bool(np.isfinite(self.low).all() and np.isfinite(self.high).all())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputStatistics:
+    """One model input: whether it varies at all is checked by the calibration lint."""
+
+    name: str
+    low: float
+    high: float
+    shapes: tuple[tuple[int, ...], ...]
+    """Smallest and largest shape (axis by axis)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistics:
+    """All observed tensors of one float graph over one set of calibration rows."""
+
+    rows: int
+    batches: int
+    inputs: tuple[InputStatistics, ...]
+    tensors: dict[str, TensorStatistics]
+    missing: tuple[str, ...] = ()
+    """Observed tensors that no row reached, or that were empty."""
+
+    def __iter__(self) -> Iterator[TensorStatistics]:
+        return iter(self.tensors.values())
+
+    def get(self, tensor: str) -> TensorStatistics | None:
+        """The statistics of one tensor, or None where it was not observed."""
+        return self.tensors.get(tensor)
+
+
+_ARRAYS = ("low", "high", "mean", "bins")
+
+
+def save_statistics(statistics: Statistics, folder: Path) -> None:
+    """Write `statistics.json` and `statistics.npz` (plain arrays, no pickles) into an existing folder."""
+    entries: list[dict[str, object]] = []
+    arrays: dict[str, NDArray[np.generic]] = {}
+    for number, item in enumerate(statistics):
+        entries.append(
+            {
+                "tensor": item.tensor,
+                "axis": item.axis,
+                "shape": list(item.shape),
+                "elements": item.elements,
+                "range": [item.bins_low, item.bins_high],
+                "zeros": item.zeros,
+                "drawn": item.drawn,
+                "square": item.square,
+            }
+        )
+        for name in _ARRAYS:
+            arrays[f"{number}.{name}"] = getattr(item, name)
+    head = {
+        "version": VERSION,
+        "rows": statistics.rows,
+        "batches": statistics.batches,
+        "inputs": [
+            {"name": item.name, "range": [item.low, item.high], "shapes": [list(shape) for shape in item.shapes]}
+            for item in statistics.inputs
+        ],
+        "missing": list(statistics.missing),
+        "tensors": entries,
+    }
+    (folder / "statistics.json").write_text(json.dumps(head, sort_keys=True, indent=1))
+    with (folder / "statistics.npz").open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def load_statistics(folder: Path) -> Statistics:
+    """Read what `save_statistics` wrote.
+
+    Raises:
+        StoreError: the folder does not hold statistics of this version.
+    """
+    try:
+        head = json.loads((folder / "statistics.json").read_text())
+        with np.load(folder / "statistics.npz", allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError) as error:
+        raise StoreError(f"no readable calibration statistics in {folder}: {error}") from error
+    if head.get("version") != VERSION:
+        raise StoreError(f"calibration statistics in {folder} have version {head.get('version')}, not {VERSION}")
+    tensors = [
+        TensorStatistics(
+            tensor=entry["tensor"],
+            axis=entry["axis"],
+            shape=tuple(entry["shape"]),
+            elements=entry["elements"],
+            bins_low=entry["range"][0],
+            bins_high=entry["range"][1],
+            zeros=entry["zeros"],
+            drawn=entry["drawn"],
+            square=entry["square"],
+            low=arrays[f"{number}.low"],
+            high=arrays[f"{number}.high"],
+            mean=arrays[f"{number}.mean"],
+            bins=arrays[f"{number}.bins"],
+        )
+        for number, entry in enumerate(head["tensors"])
+    ]
+    inputs = tuple(
+        InputStatistics(
+            name=entry["name"],
+            low=entry["range"][0],
+            high=entry["range"][1],
+            shapes=tuple(tuple(shape) for shape in entry["shapes"]),
+        )
+        for entry in head["inputs"]
+    )
+    return Statistics(
+        rows=head["rows"],
+        batches=head["batches"],
+        inputs=inputs,
+        tensors={item.tensor: item for item in tensors},
+        missing=tuple(head["missing"]),
+    )
