@@ -1,0 +1,1 @@
+"""LiteRT engines: ONNX to `.tflite`, quantized with our own ranges, run with XNNPACK."""

@@ -1,0 +1,126 @@
+"""The `litert` backend: check, scheme, build, open, and the tool environment."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from qpipe.errors import EngineError
+from qpipe.plugins.backend import Progress, Session
+from qpipe.quant.schemes import LITERT
+from qpipe.records.engine import Availability, Built, Engine, Prepared, Ready, Requirement, Unavailable
+from qpipe.records.scheme import Scheme
+from qpipe.records.target import Target
+from qpipe_litert.options import read_options
+from qpipe_litert.tools import ONNX2TF, create_tool, tool_state
+
+PACKAGES = ("ai-edge-litert", "ai-edge-quantizer")
+
+
+class LiteRtBackend:
+    """Engines are `.tflite` files, quantized by ai-edge-quantizer with the plan's ranges."""
+
+    name = "litert"
+
+    def check(self, target: Target) -> Availability:
+        """Whether the converter's environment and the runtime are here."""
+        read_options(target)
+        missing = missing_packages()
+        return Availability(
+            build=missing or tool_state(),
+            run=missing or _runs_here(target),
+            fingerprint=cpu_fingerprint(),
+            toolchain=toolchain(),
+        )
+
+    def scheme(self, target: Target) -> Scheme:
+        """Asymmetric int8 activations (or symmetric int16), symmetric per-channel int8 weights."""
+        if read_options(target).activations == "int16":
+            return replace(LITERT, name="litert-16x8", activation="int16", activation_symmetric=True)
+        return LITERT
+
+    def build(self, prepared: Prepared, target: Target, workdir: Path, progress: Progress) -> Built:
+        """`model.tflite` and `layout.json`."""
+        from qpipe_litert.build import MODEL, build_tflite
+        from qpipe_litert.placement import place
+        from qpipe_litert.session import LAYOUT
+
+        options = read_options(target)
+        made = build_tflite(prepared, workdir, options, progress)
+        placement, facts = place(made.path, options.kernels, made.left)
+        return Built(
+            files=(Path(MODEL), Path(LAYOUT)),
+            placement=placement,
+            facts=facts,
+            requires=(Requirement(what="package", value="ai-edge-litert"),),
+            toolchain=toolchain(),
+            notes=made.notes,
+        )
+
+    def open(self, engine: Engine, target: Target) -> Session:
+        """An interpreter with the target's threads."""
+        from qpipe_litert.session import LiteRtSession, read_layout
+
+        options = read_options(target)
+        here = missing_packages() or _runs_here(target)
+        if isinstance(here, Unavailable):
+            raise EngineError(here.reason, hint=here.hint)
+        return LiteRtSession(
+            engine.main_file,
+            read_layout(engine.path),
+            engine.signature,
+            threads=target.threads,
+            kernels=options.kernels,
+            kind="measured",
+        )
+
+    def setup(self, target: Target, progress: Progress) -> None:  # noqa: ARG002 - one environment for all targets
+        """Make the converter's environment."""
+        create_tool(progress)
+
+
+def missing_packages() -> Unavailable | None:
+    """What must be installed first, or None."""
+    for name in PACKAGES:
+        try:
+            version(name)
+        except PackageNotFoundError:
+            return Unavailable(reason=f"the package {name} is not installed", hint="pip install qpipe-litert")
+    return None
+
+
+def toolchain() -> tuple[tuple[str, str], ...]:
+    """Names and versions of what shapes a `.tflite`."""
+    found = []
+    for name in PACKAGES:
+        try:
+            found.append((name, version(name)))
+        except PackageNotFoundError:
+            found.append((name, "missing"))
+    return (*found, ("onnx2tf", ONNX2TF))
+
+
+def cpu_fingerprint() -> str:
+    """Machine, CPU model and a digest of its flags."""
+    machine = platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8", errors="replace").splitlines()
+    except OSError:
+        return machine
+    fields = dict(line.partition(":")[::2] for line in reversed(lines) if ":" in line)
+    plain = {key.strip(): value.strip() for key, value in fields.items()}
+    flags = plain.get("flags") or plain.get("Features") or ""
+    model = plain.get("model name") or plain.get("CPU part") or "?"
+    return f"{machine} {model} {hashlib.sha256(flags.encode()).hexdigest()[:12]}"
+
+
+def _runs_here(target: Target) -> Ready | Unavailable:
+    if target.host.kind == "local" and target.arch and target.arch != platform.machine():
+        return Unavailable(
+            reason=f"target {target.name} is {target.arch}, this machine is {platform.machine()}",
+            hint="give the target a `host:` (ssh, adb or emulator)",
+        )
+    return Ready()

@@ -1,0 +1,97 @@
+"""From a prepared model to a `.tflite` with the layout that a session needs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from qpipe.errors import BuildError
+from qpipe.plugins.backend import Progress
+from qpipe.records.codec import encode
+from qpipe.records.engine import Prepared
+from qpipe.records.quantization import QuantPlan
+from qpipe_litert.convert import Converted, convert
+from qpipe_litert.flatbuffer import read_flatbuffer
+from qpipe_litert.layout import Layout
+from qpipe_litert.matching import match_tensors
+from qpipe_litert.options import Options
+from qpipe_litert.probe import probe_inputs
+from qpipe_litert.quantize import LeftInFloat, cast_half, ops_left_in_float, quantize_static, quantize_weights
+from qpipe_litert.ranges import carry_ranges
+from qpipe_litert.session import LAYOUT, LiteRtSession
+from qpipe_litert.tools import require_tool
+
+MODEL = "model.tflite"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TfliteFile:
+    """`model.tflite` and `layout.json` in the work folder, and what is known of them."""
+
+    path: Path
+    layout: Layout
+    left: tuple[LeftInFloat, ...]
+    notes: tuple[str, ...]
+
+
+def build_tflite(prepared: Prepared, workdir: Path, options: Options, progress: Progress) -> TfliteFile:
+    """Convert, compare, quantize with the plan's ranges, and run the result once.
+
+    Raises:
+        BuildError: a tool refused, or the result cannot be run.
+        UnavailableError: the converter's environment is missing.
+    """
+    tool = require_tool()
+    scratch = workdir / "scratch"
+    scratch.mkdir(parents=True, exist_ok=True)
+    try:
+        progress.step("convert to .tflite and compare with onnxruntime")
+        converted = convert(prepared, scratch, options, tool)
+        progress.step("quantize the .tflite")
+        left = _quantize(prepared, converted, workdir / MODEL, options)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    (workdir / LAYOUT).write_text(encode(converted.layout), "utf-8")
+    _run_once(prepared, workdir / MODEL, converted.layout, options)
+    return TfliteFile(path=workdir / MODEL, layout=converted.layout, left=left, notes=converted.notes)
+
+
+def _quantize(prepared: Prepared, converted: Converted, made: Path, options: Options) -> tuple[LeftInFloat, ...]:
+    plan = prepared.plan
+    if plan is None:
+        if converted.half:
+            cast_half(converted.path, made)
+        else:
+            shutil.copyfile(converted.path, made)
+        return ()
+    return _quantize_plan(prepared, plan, converted, made, options)
+
+
+def _quantize_plan(
+    prepared: Prepared, plan: QuantPlan, converted: Converted, made: Path, options: Options
+) -> tuple[LeftInFloat, ...]:
+    flat = read_flatbuffer(converted.path)
+    matched = match_tensors(prepared, converted.graph, converted.path, converted.layout)
+    carried = carry_ranges(plan, converted.graph, flat, matched)
+    left = ops_left_in_float(plan, flat, matched, carried, _makers(converted))
+    if plan.mode == "static":
+        quantize_static(converted.path, made, plan, carried, left=left, options=options)
+    else:
+        quantize_weights(converted.path, made, plan, left)
+    return left
+
+
+def _makers(converted: Converted) -> Mapping[str, str]:
+    return {name: node.name for node in converted.graph.graph.node for name in node.output}
+
+
+def _run_once(prepared: Prepared, path: Path, layout: Layout, options: Options) -> None:
+    session = LiteRtSession(path, layout, prepared.signature, threads=1, kernels=options.kernels, kind="measured")
+    outputs = session.run(probe_inputs(prepared, 2 if layout.any_batch else 1))
+    broken = [name for name, array in outputs.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
+    if broken:
+        raise BuildError(f"the engine gives NaN or infinity in {', '.join(broken)} on a probe batch")

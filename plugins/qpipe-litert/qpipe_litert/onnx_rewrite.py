@@ -1,0 +1,51 @@
+"""Rewrites that change no value, for patterns that the converter gets wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+_FAR = 2**31 - 1
+
+
+def strided_slices_as_pools(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Every `x[:, :, ::s]` or `x[..., ::s]` of rank 4 as a 1×1 MaxPool with that stride: the same numbers.
+
+    onnx2tf 2.6.9 loses the producer of a tensor that feeds both a convolution and such a Slice (the parameter-free
+    shortcut of residual nets); it handles pools well, and they have integer kernels everywhere.
+    """
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in made.graph.initializer}
+    ranks = _ranks(made)
+    for index, node in enumerate(made.graph.node):
+        strides = _spatial_strides(node, constants) if node.op_type == "Slice" else None
+        if strides is not None and ranks.get(node.input[0]) == 4:
+            pool = helper.make_node(
+                "MaxPool", node.input[:1], node.output, name=node.name, kernel_shape=[1, 1], strides=strides
+            )
+            made.graph.node[index].CopyFrom(pool)
+    return made
+
+
+def _ranks(model: onnx.ModelProto) -> dict[str, int]:
+    values = (*model.graph.input, *model.graph.value_info)
+    floats = [v for v in values if v.type.tensor_type.elem_type == onnx.TensorProto.FLOAT]
+    return {v.name: len(v.type.tensor_type.shape.dim) for v in floats if v.type.tensor_type.HasField("shape")}
+
+
+def _spatial_strides(node: onnx.NodeProto, constants: Mapping[str, NDArray[np.generic]]) -> list[int] | None:
+    if len(node.input) != 5 or any(name not in constants for name in node.input[1:]):
+        return None
+    starts, ends, axes, steps = (constants[name].reshape(-1).astype(np.int64) for name in node.input[1:])
+    whole = not starts.any() and bool((ends >= _FAR).all())
+    if not whole or not set(axes.tolist()) <= {2, 3, -1, -2} or bool((steps < 1).any()):
+        return None
+    strides = [1, 1]
+    for axis, step in zip(axes.tolist(), steps.tolist(), strict=True):
+        strides[axis % 4 - 2] = int(step)
+    return strides

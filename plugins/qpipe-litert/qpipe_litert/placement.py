@@ -1,0 +1,102 @@
+"""Which operators run as integer kernels, in XNNPACK or outside it: read from the opened interpreter."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from qpipe.records.engine import Fact, FloatNode, Placement
+from qpipe_litert.flatbuffer import FlatModel, FlatOp, read_flatbuffer
+from qpipe_litert.interpreter import open_interpreter
+from qpipe_litert.options import Kernels
+from qpipe_litert.quantize import LeftInFloat
+
+COMPUTING = (
+    *("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL", "ADD", "SUB", "MUL"),
+    *("MEAN", "SUM", "AVERAGE_POOL_2D", "LOGISTIC", "TANH", "SOFTMAX", "LEAKY_RELU", "HARD_SWISH", "GELU", "RELU"),
+)
+"""Operators that compute; the others move or convert values."""
+_INTEGER = ("int8", "uint8", "int16")
+_LOW = (*_INTEGER, "int4", "float16")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delegated:
+    """Operators (by position) that a delegate took over, and in how many parts."""
+
+    ops: frozenset[int]
+    parts: int
+
+
+def place(path: Path, kernels: Kernels, left: tuple[LeftInFloat, ...] = ()) -> tuple[Placement, tuple[Fact, ...]]:
+    """Placement of every computing operator, and the share of all operators that XNNPACK runs."""
+    flat = read_flatbuffer(path)
+    taken = delegated(path, flat) if kernels == "xnnpack" else Delegated(ops=frozenset(), parts=0)
+    computing = [(at, op) for at, op in enumerate(flat.ops) if op.name in COMPUTING and _is_data(flat, op)]
+    low = [at for at, op in computing if precision(flat, op) != "float32"]
+    outside = [at for at, _ in computing if kernels == "xnnpack" and at not in taken.ops]
+    reasons = {op.output: op.reason for op in left}
+    float_nodes = tuple(_float_node(flat, op, reasons) for at, op in computing if at not in low)
+    share = len(taken.ops) / max(len(flat.ops), 1)
+    note = f"XNNPACK runs {len(taken.ops)} of {len(flat.ops)} operators in {taken.parts} parts"
+    placement = Placement(
+        integer=len(low),
+        float=len(computing) - len(low),
+        elsewhere=len(outside),
+        left_in_float=float_nodes,
+        kernels=tuple(sorted(_kernels(flat, taken).items())),
+        notes=(note, *(f"outside XNNPACK: {_name(flat, flat.ops[at])}" for at in outside)),
+    )
+    return placement, (Fact(name="xnnpack_share", value=share, unit="share", kind="measured"),)
+
+
+def precision(flat: FlatModel, op: FlatOp) -> str:
+    """Narrowest type that the kernel takes: of its output, else of its weights (dynamic, weight-only, float16)."""
+    made = flat.tensors[op.outputs[0]].dtype if op.outputs else "float32"
+    if made in _LOW:
+        return made
+    widened = {
+        o.outputs[0]: o.inputs[0] for o in flat.ops if o.name == "DEQUANTIZE" and flat.tensors[o.inputs[0]].constant
+    }
+    weights = [flat.tensors[widened.get(index, index)] for index in op.inputs[1:] if index >= 0]
+    return next((w.dtype for w in weights if w.constant and w.dtype in _LOW), made)
+
+
+def delegated(path: Path, flat: FlatModel) -> Delegated:
+    """What XNNPACK took: the interpreter appends a DELEGATE operator per part, with the part's borders."""
+    details = open_interpreter(path)._get_ops_details()
+    parts = [op for op in details if op["op_name"] == "DELEGATE"]
+    maker = {index: at for at, op in enumerate(flat.ops) for index in op.outputs}
+    taken: set[int] = set()
+    for part in parts:
+        borders, waiting = {int(i) for i in part["inputs"]}, [int(i) for i in part["outputs"]]
+        while waiting:
+            index = waiting.pop()
+            at = maker.get(index)
+            if index not in borders and at is not None and at not in taken:
+                taken.add(at)
+                waiting.extend(flat.ops[at].inputs)
+    return Delegated(ops=frozenset(taken), parts=len(parts))
+
+
+def _is_data(flat: FlatModel, op: FlatOp) -> bool:
+    # Shape arithmetic is ADD and MUL on integers too; it is not what a plan quantizes.
+    return bool(op.outputs) and flat.tensors[op.outputs[0]].dtype in (*_LOW, "float32")
+
+
+def _float_node(flat: FlatModel, op: FlatOp, reasons: Mapping[str, str]) -> FloatNode:
+    name = _name(flat, op)
+    return FloatNode(name=name, op=op.name, reason=reasons.get(name, "not asked to be quantized, or no integer kernel"))
+
+
+def _name(flat: FlatModel, op: FlatOp) -> str:
+    return flat.tensors[op.outputs[0]].name
+
+
+def _kernels(flat: FlatModel, taken: Delegated) -> Counter[str]:
+    return Counter(
+        f"{'xnnpack' if at in taken.ops else 'builtin'} {op.name} {precision(flat, op)}"
+        for at, op in enumerate(flat.ops)
+    )

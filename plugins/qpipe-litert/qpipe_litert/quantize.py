@@ -1,0 +1,211 @@
+"""A float `.tflite` to a quantized one, with ranges that we give."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qpipe.errors import BuildError
+from qpipe.records.quantization import QuantPlan
+from qpipe_litert.flatbuffer import FlatModel, FlatOp, read_flatbuffer
+from qpipe_litert.options import Options
+from qpipe_litert.ranges import CarriedRanges, Range
+
+if TYPE_CHECKING:
+    from ai_edge_quantizer.recipe_manager import RecipeManager
+
+Array = NDArray[np.generic]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftInFloat:
+    """One `.tflite` operator that is not to be quantized, and why; `output` is its first output's name."""
+
+    output: str
+    op: str
+    reason: str
+
+
+def quantize_static(
+    source: Path,
+    made: Path,
+    plan: QuantPlan,
+    carried: CarriedRanges,
+    *,
+    left: tuple[LeftInFloat, ...],
+    options: Options,
+) -> None:
+    """INT8 (or 16×8) with the plan's ranges.
+
+    Raises:
+        BuildError: the quantizer refused.
+    """
+    names = {tensor.index: tensor.name for tensor in read_flatbuffer(source).tensors}
+    manager = _manager()
+    bits = 16 if options.activations == "int16" else 8
+    manager.add_static_config(
+        ".*", _every(), activation_num_bits=bits, weight_num_bits=8, weight_granularity=_granularity(plan)
+    )
+    if weight_bits(plan) == 4:
+        for op in _ops("FULLY_CONNECTED", "CONV_2D"):
+            manager.add_static_config(
+                ".*", op, activation_num_bits=bits, weight_num_bits=4, weight_granularity=_granularity(plan)
+            )
+    _leave_in_float(manager, left)
+    if options.io == "float":
+        _no_quantize(manager, ".*", _ops("INPUT", "OUTPUT"))
+    statistics = {names[index]: _statistics(ends) for index, ends in carried.ranges.items()}
+    _export(source, made, manager, statistics)
+
+
+def quantize_weights(source: Path, made: Path, plan: QuantPlan, left: tuple[LeftInFloat, ...]) -> None:
+    """Dynamic (activations quantized at run time) or weight-only, 8 or 4 bits.
+
+    Raises:
+        BuildError: the quantizer refused.
+    """
+    manager = _manager()
+    add = manager.add_dynamic_config if plan.mode == "dynamic" else manager.add_weight_only_config
+    add(".*", _every(), num_bits=8, granularity=_granularity(plan))
+    if weight_bits(plan) == 4:
+        for op in _ops("FULLY_CONNECTED", "CONV_2D"):
+            add(".*", op, num_bits=4, granularity=_granularity(plan))
+    _leave_in_float(manager, left)
+    _export(source, made, manager, None)
+
+
+def cast_half(source: Path, made: Path) -> None:
+    """Weights as float16; kernels compute in float32 (or float16 where the device has it).
+
+    Raises:
+        BuildError: the quantizer refused.
+    """
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+    from ai_edge_quantizer.qtyping import OpQuantizationConfig, TensorDataType, TensorQuantizationConfig
+
+    manager = _manager()
+    weights = TensorQuantizationConfig(num_bits=16, dtype=TensorDataType.FLOAT)
+    config = OpQuantizationConfig(weight_tensor_config=weights, explicit_dequantize=True)
+    manager.add_quantization_config(".*", _every(), config, AlgorithmName.FLOAT_CASTING)
+    _export(source, made, manager, None)
+
+
+def minmax_ranges(source: Path, batches: Iterable[Mapping[str, Array]]) -> dict[str, Range]:
+    """True minimum and maximum of each tensor over batches in the file's layout: a cross-check of our own ranges."""
+    from ai_edge_quantizer import calibrator, recipe, recipe_manager
+    from ai_edge_quantizer.utils import qsv_utils
+
+    manager = recipe_manager.RecipeManager()
+    manager.load_quantization_recipe(recipe.static_wi8_ai8())
+    # The default update is an exponential moving average, which clips.
+    made = calibrator.Calibrator(str(source), qsv_update_func=qsv_utils.min_max_update)
+    made.calibrate({"serving_default": [dict(batch) for batch in batches]}, manager)
+    return {
+        name: (float(np.min(found["min"])), float(np.max(found["max"])))
+        for name, found in made.get_model_qsvs().items()
+        if "min" in found
+    }
+
+
+def weight_bits(plan: QuantPlan) -> int:
+    """Bits of all weights of the plan.
+
+    Raises:
+        BuildError: weights of several widths; the file's quantizer takes one.
+    """
+    bits = {spec.bits for spec in plan.weights} or {8}
+    if len(bits) > 1 or not bits <= {4, 8}:
+        raise BuildError(
+            f"weights of {sorted(bits)} bits in one model", hint="LiteRT engines take 8 or 4 bits throughout"
+        )
+    return bits.pop()
+
+
+def ops_left_in_float(
+    plan: QuantPlan,
+    flat: FlatModel,
+    matched: Mapping[int, tuple[str, ...]],
+    carried: CarriedRanges,
+    outputs: Mapping[str, str],
+) -> tuple[LeftInFloat, ...]:
+    """Operators that the plan leaves in float (`outputs`: ONNX node by output tensor), or that lack a range."""
+    refused = {
+        choice.node: choice.reason or "the plan leaves it in float" for choice in plan.nodes if not choice.quantized
+    }
+    missing = set(carried.missing) if plan.mode == "static" else set()
+    left: list[LeftInFloat] = []
+    for op in flat.ops:
+        name = flat.tensors[op.outputs[0]].name if op.outputs else ""
+        lacking = sorted(missing & {*op.inputs, *op.outputs})
+        nodes = [outputs[t] for i in op.outputs for t in matched.get(i, ()) if t in outputs and outputs[t] in refused]
+        if nodes:
+            left.append(LeftInFloat(output=name, op=op.name, reason=f"{nodes[0]}: {refused[nodes[0]]}"))
+        elif lacking:
+            reason = f"no range in the plan for {flat.tensors[lacking[0]].name}"
+            left.append(LeftInFloat(output=name, op=op.name, reason=reason))
+    return tuple(left)
+
+
+def scope_of(flat: FlatModel, op: FlatOp) -> str:
+    """The first output's name: what the quantizer's scopes begin with."""
+    return flat.tensors[op.outputs[0]].name
+
+
+def _manager() -> RecipeManager:
+    from ai_edge_quantizer import recipe_manager
+
+    return recipe_manager.RecipeManager()
+
+
+def _every() -> object:
+    from ai_edge_quantizer.qtyping import TFLOperationName
+
+    return TFLOperationName.ALL_SUPPORTED
+
+
+def _ops(*names: str) -> tuple[object, ...]:
+    from ai_edge_quantizer.qtyping import TFLOperationName
+
+    return tuple(TFLOperationName(name) for name in names)
+
+
+def _granularity(plan: QuantPlan) -> object:
+    from ai_edge_quantizer.qtyping import QuantGranularity
+
+    return QuantGranularity.CHANNELWISE if plan.scheme.per_channel else QuantGranularity.TENSORWISE
+
+
+def _leave_in_float(manager: RecipeManager, left: tuple[LeftInFloat, ...]) -> None:
+    for op in left:
+        _no_quantize(manager, f"^{re.escape(op.output)}(;|$)", (_every(),))
+
+
+def _no_quantize(manager: RecipeManager, regex: str, operations: tuple[object, ...]) -> None:
+    from ai_edge_quantizer.algorithm_manager import AlgorithmName
+
+    for operation in operations:
+        manager.add_quantization_config(regex, operation, algorithm_key=AlgorithmName.NO_QUANTIZE)
+
+
+def _statistics(ends: Range) -> dict[str, Array]:
+    low, high = ends
+    return {"min": np.array([min(low, 0.0)], np.float32), "max": np.array([max(high, 0.0)], np.float32)}
+
+
+def _export(source: Path, made: Path, manager: RecipeManager, statistics: dict[str, dict[str, Array]] | None) -> None:
+    from ai_edge_quantizer import quantizer
+
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    try:
+        worker = quantizer.Quantizer(str(source))
+        worker.load_quantization_recipe(manager.get_quantization_recipe())
+        worker.quantize(statistics).export_model(str(made), overwrite=True)
+    except (ValueError, RuntimeError, KeyError, NotImplementedError) as problem:
+        raise BuildError(f"ai-edge-quantizer refused: {' '.join(str(problem).split())[:300]}") from problem

@@ -1,0 +1,1 @@
+"""Microcontroller engines: tflite-micro and Ethos-U."""
