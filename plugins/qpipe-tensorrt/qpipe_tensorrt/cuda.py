@@ -1,0 +1,153 @@
+"""The few calls of the CUDA driver API that a session needs, through ctypes: memory, streams, events, graphs.
+
+Not run on a GPU here: no NVIDIA driver. Source: CUDA driver API reference 13.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_size_t, c_uint, c_uint64, c_void_p
+
+from qpipe.errors import EngineError
+from qpipe_tensorrt.driver import LIBRARY
+
+_THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+_SIGNATURES: dict[str, tuple[type, ...]] = {
+    "cuInit": (c_uint,),
+    "cuDeviceGet": (POINTER(c_int), c_int),
+    "cuDevicePrimaryCtxRetain": (POINTER(c_void_p), c_int),
+    "cuDevicePrimaryCtxRelease_v2": (c_int,),
+    "cuCtxSetCurrent": (c_void_p,),
+    "cuMemGetInfo_v2": (POINTER(c_size_t), POINTER(c_size_t)),
+    "cuMemAlloc_v2": (POINTER(c_uint64), c_size_t),
+    "cuMemFree_v2": (c_uint64,),
+    "cuMemcpyHtoDAsync_v2": (c_uint64, c_void_p, c_size_t, c_void_p),
+    "cuMemcpyDtoHAsync_v2": (c_void_p, c_uint64, c_size_t, c_void_p),
+    "cuStreamCreate": (POINTER(c_void_p), c_uint),
+    "cuStreamSynchronize": (c_void_p,),
+    "cuStreamDestroy_v2": (c_void_p,),
+    "cuStreamBeginCapture_v2": (c_void_p, c_int),
+    "cuStreamEndCapture": (c_void_p, POINTER(c_void_p)),
+    "cuGraphInstantiateWithFlags": (POINTER(c_void_p), c_void_p, c_uint64),
+    "cuGraphLaunch": (c_void_p, c_void_p),
+    "cuGraphExecDestroy": (c_void_p,),
+    "cuGraphDestroy": (c_void_p,),
+    "cuEventCreate": (POINTER(c_void_p), c_uint),
+    "cuEventRecord": (c_void_p, c_void_p),
+    "cuEventSynchronize": (c_void_p,),
+    "cuEventElapsedTime": (POINTER(c_float), c_void_p, c_void_p),
+    "cuEventDestroy_v2": (c_void_p,),
+    "cuGetErrorName": (c_int, POINTER(c_char_p)),
+}
+
+
+class Cuda:
+    """The primary context of one GPU, and one stream in it.
+
+    Raises:
+        EngineError: a call of the driver failed; the message names the call and the error.
+    """
+
+    def __init__(self, device: int, library: str = LIBRARY) -> None:
+        self._driver = ctypes.CDLL(library)
+        for name, arguments in _SIGNATURES.items():
+            getattr(self._driver, name).argtypes = arguments
+        self._call("cuInit", 0)
+        self._device = c_int()
+        self._call("cuDeviceGet", byref(self._device), device)
+        context = c_void_p()
+        self._call("cuDevicePrimaryCtxRetain", byref(context), self._device)
+        self._call("cuCtxSetCurrent", context)
+        self._stream = c_void_p()
+        self._call("cuStreamCreate", byref(self._stream), 1)  # CU_STREAM_NON_BLOCKING
+
+    @property
+    def stream(self) -> int:
+        """Handle for the vendor's API."""
+        return self._stream.value or 0
+
+    def close(self) -> None:
+        """Give stream and context back."""
+        self._call("cuStreamDestroy_v2", self._stream)
+        self._call("cuDevicePrimaryCtxRelease_v2", self._device)
+
+    def free_bytes(self) -> int:
+        """Free memory of the device."""
+        free, total = c_size_t(), c_size_t()
+        self._call("cuMemGetInfo_v2", byref(free), byref(total))
+        return free.value
+
+    def allocate(self, size_bytes: int) -> int:
+        """Address of new device memory."""
+        address = c_uint64()
+        self._call("cuMemAlloc_v2", byref(address), max(size_bytes, 1))
+        return address.value
+
+    def free(self, address: int) -> None:
+        """Give device memory back."""
+        self._call("cuMemFree_v2", address)
+
+    def upload(self, address: int, host: int, size_bytes: int) -> None:
+        """Copy host memory to the device, in the stream."""
+        self._call("cuMemcpyHtoDAsync_v2", address, host, size_bytes, self._stream)
+
+    def download(self, host: int, address: int, size_bytes: int) -> None:
+        """Copy device memory to the host, in the stream."""
+        self._call("cuMemcpyDtoHAsync_v2", host, address, size_bytes, self._stream)
+
+    def wait(self) -> None:
+        """Until the stream has done all that it was given."""
+        self._call("cuStreamSynchronize", self._stream)
+
+    @contextmanager
+    def capture(self) -> Iterator[list[int]]:
+        """Record what is put into the stream; afterwards the list holds the handle of an executable graph."""
+        handles: list[int] = []
+        self._call("cuStreamBeginCapture_v2", self._stream, _THREAD_LOCAL)
+        graph, executable = c_void_p(), c_void_p()
+        try:
+            yield handles
+        finally:
+            self._call("cuStreamEndCapture", self._stream, byref(graph))
+        self._call("cuGraphInstantiateWithFlags", byref(executable), graph, 0)
+        self._call("cuGraphDestroy", graph)
+        handles.append(executable.value or 0)
+
+    def launch(self, graph: int) -> None:
+        """Put an executable graph into the stream."""
+        self._call("cuGraphLaunch", graph, self._stream)
+
+    def drop_graph(self, graph: int) -> None:
+        """Give an executable graph back."""
+        self._call("cuGraphExecDestroy", graph)
+
+    def event(self) -> int:
+        """A new event."""
+        handle = c_void_p()
+        self._call("cuEventCreate", byref(handle), 0)
+        return handle.value or 0
+
+    def record(self, event: int) -> None:
+        """Put an event into the stream."""
+        self._call("cuEventRecord", event, self._stream)
+
+    def elapsed_ms(self, start: int, end: int) -> float:
+        """Milliseconds between two events, once the second has happened."""
+        self._call("cuEventSynchronize", end)
+        milliseconds = c_float()
+        self._call("cuEventElapsedTime", byref(milliseconds), start, end)
+        return milliseconds.value
+
+    def drop_event(self, event: int) -> None:
+        """Give an event back."""
+        self._call("cuEventDestroy_v2", event)
+
+    def _call(self, name: str, *arguments: object) -> None:
+        status = getattr(self._driver, name)(*arguments)
+        if status != 0:
+            text = c_char_p()
+            self._driver.cuGetErrorName(status, byref(text))
+            reason = text.value.decode() if text.value else f"error {status}"
+            raise EngineError(f"CUDA: {name} failed: {reason}", hint="look at nvidia-smi and the kernel log")

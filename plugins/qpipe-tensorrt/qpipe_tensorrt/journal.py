@@ -1,0 +1,59 @@
+"""The vendor's log, kept as lines: errors for messages, the layer dump for placement.
+
+The vendor's logger is global to its process, so one journal serves one build at a time. An `IErrorRecorder` is never
+used: with the Python bindings it segfaults when the builder is torn down.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from qpipe_tensorrt.api import Member, Vendor
+
+_DUMP_START = "Layers:\n"
+_LOCATION = re.compile(r" In [\w:]+ at /_src/\S+?(?=\)|$)")
+
+
+@dataclass(slots=True)
+class Journal:
+    """Lines of one build."""
+
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    dump: str = ""
+    """The last `Layers:` block: one line per layer of the finished engine."""
+
+    def write(self, severity: str, text: str) -> None:
+        """Keep what is worth keeping; verbose lines other than the dump are dropped."""
+        if severity in ("ERROR", "INTERNAL_ERROR"):
+            self.errors.append(text)
+        elif severity == "WARNING":
+            self.warnings.append(text)
+        elif text.startswith(_DUMP_START):
+            self.dump = text
+
+    def reason(self) -> str:
+        """The last error in one line, without source locations of the vendor."""
+        if not self.errors:
+            return "no reason given"
+        return " ".join(_LOCATION.sub("", self.errors[-1]).split())
+
+
+class Logger(Protocol):
+    """An object of the vendor's `ILogger` that writes into a journal."""
+
+
+def attach(vendor: Vendor, journal: Journal) -> Logger:
+    """A logger of the vendor's type that writes into the journal."""
+
+    def start(self: object) -> None:
+        vendor.ILogger.__init__(self)  # type: ignore[misc]  # the vendor demands its own initializer
+
+    def log(self: object, severity: Member, text: str) -> None:  # noqa: ARG001 - the vendor's signature
+        journal.write(severity.name, text)
+
+    logger: Logger = type("JournalLogger", (vendor.ILogger,), {"__init__": start, "log": log})()
+    return logger

@@ -1,0 +1,87 @@
+"""The builder's layer dump (`ProfilingVerbosity.DETAILED`), one record per layer of the finished engine."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from qpipe.errors import BuildError
+
+_LINE = re.compile(
+    r"^Name: (?P<name>.*?), LayerType: (?P<kind>.*?), Inputs: \[(?P<inputs>.*?)\], Constants: \[(?P<constants>.*?)\], "
+    r"Outputs: \[(?P<outputs>.*?)\], TacticName: (?P<tactic>.*?), StreamId: \d+, Metadata: (?P<nodes>.*)$"
+)
+_DTYPE = re.compile(r"Datatype: (\w+)")
+_NODE = re.compile(r"\[ONNX Layer: (.*?)\](?=\x1f|\x1e|\[ONNX Layer: |$)")
+_ROUND = "Roun"  # the compiler names a generated kernel after its operations: …MulMinMaxRounCast…
+_GENERATED = re.compile(r"__myl_((?:[A-Z][a-z0-9]+)+)_myl")
+_OPERATION = re.compile(r"[A-Z][a-z0-9]+")
+_MOVES = frozenset({"Move", "Repl", "Conc", "Tran", "Resh", "Cast", "Slic", "Copy", "Pad"})
+_PRODUCT = re.compile(r"gemm|mha|conv|Fc|Conv|Gemm")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One kernel of the engine."""
+
+    name: str
+    kind: str
+    inputs: tuple[str, ...]
+    """Types of the inputs by TensorRT's names: `Int8`, `Half`, `BFloat16`, `FP8`, `Float`."""
+    constants: tuple[str, ...]
+    outputs: tuple[str, ...]
+    tactic: str
+    nodes: tuple[str, ...]
+    """ONNX nodes that it was made from."""
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """Operations that a generated kernel is named after; empty for others."""
+        match = _GENERATED.search(self.name)
+        return tuple(_OPERATION.findall(match[1])) if match else ()
+
+    @property
+    def multiplies(self) -> bool:
+        """Whether it holds a convolution or a matrix product."""
+        if self.kind in ("kgen", "runtime_fusion"):
+            return bool(_PRODUCT.search(self.name))
+        return self.kind not in ("shape_call", "reformat", "Reformat", "NoOp", "Constant") and not self.moves
+
+    @property
+    def roundings(self) -> int:
+        """How often a generated kernel rounds to integers."""
+        return self.operations.count(_ROUND)
+
+    @property
+    def moves(self) -> bool:
+        """Whether it only moves, copies or converts data."""
+        operations = self.operations
+        return self.kind in ("reformat", "Reformat") or (bool(operations) and set(operations) <= _MOVES)
+
+
+def parse_layers(dump: str) -> tuple[Layer, ...]:
+    """Layers in the order of execution; an empty dump has none.
+
+    Raises:
+        BuildError: a line that this version of the plugin cannot read.
+    """
+    body = dump.partition("\n\nI/O Tensors")[0].removeprefix("Layers:\n")
+    return tuple(_layer(line) for line in body.splitlines() if line.strip())
+
+
+def _layer(line: str) -> Layer:
+    match = _LINE.match(line)
+    if match is None:
+        raise BuildError(
+            f"a line of TensorRT's layer dump cannot be read: {line[:120]}",
+            hint="this plugin reads the dumps of TensorRT 11 and TensorRT for RTX 1.7",
+        )
+    return Layer(
+        name=match["name"],
+        kind=match["kind"],
+        inputs=tuple(_DTYPE.findall(match["inputs"])),
+        constants=tuple(_DTYPE.findall(match["constants"])),
+        outputs=tuple(_DTYPE.findall(match["outputs"])),
+        tactic=match["tactic"],
+        nodes=tuple(_NODE.findall(match["nodes"])),
+    )
