@@ -8,6 +8,11 @@ from dataclasses import dataclass, field
 REFERENCE = "none"
 """The recipe that is the float model itself: built and measured, never gated, never promoted."""
 
+BUILTIN_RECIPES: tuple[str, ...] = (REFERENCE, "int8", "dynamic", "fp16")
+"""Recipes that need no writing: the target's scheme gives their stages."""
+CALIBRATED_RECIPES: tuple[str, ...] = ("int8",)
+"""Those of them that read calibration rows."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageSpec:

@@ -1,0 +1,137 @@
+"""A YAML file whose every value knows its line."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from qpipe.errors import ConfigError, nearest
+
+KeyPath = tuple[str | int, ...]
+"""Keys and list positions from the top of the file, e.g. ("data", "gate", "npz")."""
+
+_MERGE = "tag:yaml.org,2002:merge"
+_MOST_VALUES = 20_000
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, with `1e-3` as a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """The content of a file as plain values, and the line of each."""
+
+    path: Path
+    data: dict[str, object]
+    lines: dict[KeyPath, int]
+
+    def place(self, at: KeyPath) -> str:
+        """`file:line` of a value, or of the nearest thing around it that the file has."""
+        while at and at not in self.lines:
+            at = at[:-1]
+        return f"{self.path}:{self.lines.get(at, 1)}"
+
+
+def read_document(path: Path, *, kind: str) -> Document:
+    """Parse a file that must hold one mapping; `kind` (e.g. `pipeline`) is for messages.
+
+    Raises:
+        ConfigError: no such file, not UTF-8, no YAML, two equal keys, empty, or not a mapping.
+    """
+    node, loader = _compose(path, _read(path, kind))
+    if node is None:
+        raise ConfigError(f"{path}:1: the {kind} file is empty", hint="see `qpipe init MODEL` for a draft")
+    if not isinstance(node, yaml.MappingNode):
+        found = "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
+        raise ConfigError(f"{path}:{_line(node)}: a {kind} file is a mapping of keys, this is {found}", hint="name: …")
+    lines: dict[KeyPath, int] = {}
+    _walk(path, node, (), lines, ())
+    data = loader.construct_document(node)
+    return Document(path=path, data=data, lines=lines)
+
+
+def _read(path: Path, kind: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        siblings = (file.name for file in path.parent.glob("*.y*ml")) if path.parent.is_dir() else ()
+        raise ConfigError(
+            f"{path}: no such {kind} file{nearest(path.name, siblings)}", hint="give the path of a YAML file"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 text (byte {error.start})", hint=f"a {kind} file is YAML") from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}", hint=f"a {kind} file is YAML") from error
+
+
+def _compose(path: Path, text: str) -> tuple[yaml.Node | None, _Loader]:
+    loader = _Loader(text)
+    try:
+        return loader.get_single_node(), loader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        raise ConfigError(
+            f"{path}:{line}: {_reason(error, text, line)}", hint="YAML: `key: value`, two spaces inwards"
+        ) from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ConfigError(f"{path}:{line}: a character that YAML does not allow: {error.character!r}") from error
+
+
+def _reason(error: yaml.MarkedYAMLError, text: str, line: int) -> str:
+    shown = text.splitlines()[line - 1 : line]
+    if shown and "\t" in shown[0][: len(shown[0]) - len(shown[0].lstrip())]:
+        return "a tab indents this line; YAML takes spaces"
+    if "expected a single document" in str(error.context):
+        return "a second document begins here (`---`); one file holds one"
+    return f"not YAML: {error.problem or error.context}"
+
+
+def _walk(path: Path, node: yaml.Node, at: KeyPath, lines: dict[KeyPath, int], above: tuple[int, ...]) -> None:
+    """Note the line of every value; refuse equal keys, keys that are no text, and aliases without an end."""
+    if id(node) in above or len(lines) > _MOST_VALUES:
+        raise ConfigError(
+            f"{path}:{_line(node)}: an alias that contains itself, or too many", hint="write the values out"
+        )
+    lines.setdefault(at, _line(node))
+    if isinstance(node, yaml.SequenceNode):
+        for number, item in enumerate(node.value):
+            _walk(path, item, (*at, number), lines, (*above, id(node)))
+    if isinstance(node, yaml.MappingNode):
+        _walk_mapping(path, node, at, lines, (*above, id(node)))
+
+
+def _walk_mapping(
+    path: Path, node: yaml.MappingNode, at: KeyPath, lines: dict[KeyPath, int], above: tuple[int, ...]
+) -> None:
+    seen: dict[str, int] = {}
+    for key, value in node.value:
+        if key.tag == _MERGE:
+            for merged in value.value if isinstance(value, yaml.SequenceNode) else (value,):
+                _walk(path, merged, at, lines, above)
+            continue
+        if not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str":
+            shown = key.value if isinstance(key, yaml.ScalarNode) else "…"
+            raise ConfigError(f"{path}:{_line(key)}: the key {shown} is no text", hint=f'write it in quotes: "{shown}"')
+        if key.value in seen:
+            raise ConfigError(
+                f"{path}:{_line(key)}: key {key.value!r} stands here and in line {seen[key.value]} already",
+                hint="keep one of them",
+            )
+        seen[key.value] = _line(key)
+        lines[*at, key.value] = _line(key)
+        _walk(path, value, (*at, key.value), lines, above)
+
+
+def _line(node: yaml.Node) -> int:
+    return int(node.start_mark.line) + 1

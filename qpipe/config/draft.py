@@ -1,0 +1,80 @@
+"""A first pipeline file for a model, as `qpipe init` prints it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from qpipe.records.model import Model
+from qpipe.records.tensors import Signature, TensorSpec
+
+
+def draft_pipeline(model: Model, *, targets: Sequence[str] = ("cpu-local",)) -> str:
+    """The text of a pipeline file; what only the user can know is marked `TODO` and has a sensible guess."""
+    task = _task(model.signature)
+    return "\n".join(
+        (
+            f"# A draft for {model.origin or model.file.path}. TODO marks what only you know.",
+            f"name: {model.name}",
+            f"model: {_source(model)}  # opset {model.opset}, {model.file.size_bytes / 1e6:.1f} MB",
+            *(f"#   input  {spec}" for spec in model.signature.inputs),
+            *(f"#   output {spec}" for spec in model.signature.outputs),
+            f"task: {task}  # TODO classification, binary-classification, regression, similarity; or metric: …",
+            "data:",
+            f"  inputs: {_mapping(model.signature)}  # column of the .npz files: model input",
+            "  label: label  # TODO the column with the right answers; leave the line out where there are none",
+            "  calibration: {npz: calibration.npz, samples: 256, seed: 0}  # TODO rows that set the ranges",
+            "  gate: {npz: gate.npz}  # TODO rows of no other use; slices: [COLUMN] judges each slice",
+            *_preprocess(model.signature),
+            *_trim(model.signature),
+            f"targets: [{', '.join(targets)}]  # `qpipe targets` lists all",
+            f"recipes: [{'dynamic' if _is_text(model.signature) else 'int8'}]  # also int8, dynamic, fp16, your own stages",
+            "gates:",
+            "  quality: {margin: 0.01, confidence: 0.95}  # at most this much worse than the float model",
+            "  finite: {}",
+            "  size: {at_most_ratio: 0.5}",
+            "  speedup: {at_least: 1.1, required: false}",
+            'promote: {model: "{model}-{target}", alias: champion}',
+            f"tracking: {{uri: null, experiment: {model.name}}}  # null: MLFLOW_TRACKING_URI, else sqlite here",
+            "",
+        )
+    )
+
+
+def _source(model: Model) -> str:
+    if model.origin.startswith(("models:/", "runs:/")):
+        return f"{{uri: {json.dumps(model.origin)}}}"
+    return f"{{path: {json.dumps(str(Path(model.origin or model.file.path)))}}}"
+
+
+def _task(signature: Signature) -> str:
+    last = signature.outputs[0].shape[-1] if signature.outputs[0].shape else None
+    if _is_text(signature):
+        return "similarity"
+    return "regression" if last == 1 else "classification"
+
+
+def _is_text(signature: Signature) -> bool:
+    return all(spec.dtype.startswith("int") for spec in signature.inputs)
+
+
+def _mapping(signature: Signature) -> str:
+    return "{" + ", ".join(f"{json.dumps(spec.name)}: {json.dumps(spec.name)}" for spec in signature.inputs) + "}"
+
+
+def _preprocess(signature: Signature) -> tuple[str, ...]:
+    images = [spec for spec in signature.inputs if _is_image(spec)]
+    if not images:
+        return ()
+    lines = (f"#   {json.dumps(spec.name)}: {{scale: 0.00392157, mean: [0.0], std: [1.0]}}" for spec in images)
+    return ("#  preprocess:  # TODO for columns kept as uint8: (x · scale − mean) / std", *lines)
+
+
+def _trim(signature: Signature) -> tuple[str, ...]:
+    masks = [spec.name for spec in signature.inputs if "mask" in spec.name]
+    return (f"  trim: {json.dumps(masks[0])}  # cut each batch to its longest row",) if masks else ()
+
+
+def _is_image(spec: TensorSpec) -> bool:
+    return spec.dtype.startswith("float") and len(spec.shape) == 4

@@ -1,0 +1,82 @@
+"""The gates of a pipeline, their parameters checked by their type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from qpipe.config.document import KeyPath
+from qpipe.config.names import Names
+from qpipe.config.params import read_params
+from qpipe.config.problems import Problem
+from qpipe.config.text import GateText
+from qpipe.errors import QpipeError, nearest
+from qpipe.plugins.gate import GateType
+from qpipe.plugins.metric import Metric
+from qpipe.records.verdict import GateSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demands:
+    """What gates may refer to."""
+
+    targets: tuple[str, ...]
+    recipes: tuple[str, ...] | None
+    """None where a search makes recipes of its own."""
+    metric: Metric | None
+    """None where it is the user's own function, which is not loaded here."""
+
+
+def choose_gates(
+    written: Mapping[str, GateText | None], demands: Demands, names: Names, problems: list[Problem]
+) -> tuple[GateSpec, ...]:
+    """Gates in the order of the file."""
+    return tuple(
+        _gate(name, text or GateText.model_validate({}), demands, names, problems) for name, text in written.items()
+    )
+
+
+def _gate(name: str, text: GateText, demands: Demands, names: Names, problems: list[Problem]) -> GateSpec:
+    at, kind = ("gates", name), text.type or name
+    params = dict(text.__pydantic_extra__ or {})
+    try:
+        gate = names.gate(kind)
+    except QpipeError as error:
+        place = (*at, "type") if text.type else at
+        problems.append(Problem.of(place, error))
+    else:
+        problems += _check(gate, params, demands.metric, at)
+    problems += _unknown("target", text.targets, demands.targets, (*at, "targets"))
+    if demands.recipes is not None:
+        problems += _unknown("recipe", text.recipes, demands.recipes, (*at, "recipes"))
+    return GateSpec(
+        name=name,
+        type=kind,
+        params=params,
+        required=text.required,
+        recipes=text.recipes,
+        targets=text.targets,
+        accept=text.accept,
+    )
+
+
+def _check(
+    gate: GateType[object], params: Mapping[str, object], metric: Metric | None, at: KeyPath
+) -> tuple[Problem, ...]:
+    found = read_params(gate.params, params, at)
+    if isinstance(found, tuple):
+        return tuple(found)
+    reason = gate.check(found, metric) if gate.check is not None and metric is not None else None
+    return (Problem(at=at, message=f"gate {at[-1]!r}: {reason}"),) if reason else ()
+
+
+def _unknown(what: str, asked: tuple[str, ...] | None, known: tuple[str, ...], at: KeyPath) -> tuple[Problem, ...]:
+    return tuple(
+        Problem(
+            at=(*at, number),
+            message=f"the pipeline has no {what} {name!r}{nearest(name, known)}",
+            hint=f"its {what}s are {', '.join(known)}",
+        )
+        for number, name in enumerate(asked or ())
+        if name not in known
+    )
