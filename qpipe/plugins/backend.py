@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol, runtime_checkable
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 from qpipe.records.engine import Availability, Built, Engine, Kind, Prepared
 from qpipe.records.scheme import Scheme
 from qpipe.records.target import Target
 from qpipe.records.tensors import Signature
 
-Tensors = Mapping[str, NDArray[np.generic]]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Tensors: TypeAlias = "Mapping[str, NDArray[np.generic]]"
 """Tensors by name."""
 
 

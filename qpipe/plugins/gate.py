@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from qpipe.plugins.metric import Metric
 from qpipe.records.evidence import Evidence
 from qpipe.records.verdict import Verdict
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 P = TypeVar("P")
 Need = Literal["evaluation", "profile", "placement"]
@@ -45,6 +46,8 @@ class Outcomes:
     seed: int
     """Derived from gate-set digest and metric; not settable."""
     accept: tuple[str, ...]
+    latency_ms: Mapping[int, tuple[NDArray[np.float64], ...]] = field(default_factory=dict)
+    """Raw wall times of the engine by batch size: per process [rounds]; empty where no profile was measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,153 @@
+"""The registry: every backend, target, stage, gate and metric by name. Each kind is loaded at its first use."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
+
+from qpipe.plugins.kinds import BACKENDS, GATES, METRICS, STAGES, TARGETS
+from qpipe.plugins.origin import PluginInfo, PluginProblem
+from qpipe.plugins.shelf import Kind, Owned, Shelf, fill_shelf
+
+if TYPE_CHECKING:
+    import pluggy
+
+    from qpipe.plugins.backend import Backend
+    from qpipe.plugins.gate import GateType
+    from qpipe.plugins.metric import Metric
+    from qpipe.plugins.stage import StageType
+    from qpipe.records.result import CellResult
+    from qpipe.records.target import Target
+
+T = TypeVar("T")
+Hook = tuple[PluginInfo, Callable[..., object], tuple[str, ...]]
+"""A plugin's function for a hook, with the names of the arguments that it takes."""
+
+
+class Registry:
+    """What all plugins bring. A name that two plugins claim is refused when it is used; it is a problem before."""
+
+    def __init__(
+        self,
+        *,
+        manager: pluggy.PluginManager,
+        plugins: tuple[PluginInfo, ...],
+        load_problems: tuple[PluginProblem, ...],
+    ) -> None:
+        self._manager = manager
+        self._load_problems = load_problems
+        self.plugins = plugins
+        """Plugins that were loaded, the core's first."""
+
+    def backend(self, name: str) -> Backend:
+        """Raises PluginError for an unknown name, with the nearest one."""
+        return self._backends.get(name)
+
+    def target(self, name: str) -> Target:
+        """Raises TargetError for an unknown name, with the nearest one."""
+        return self._targets.get(name)
+
+    def stage(self, name: str) -> StageType[object]:
+        """Raises ConfigError for an unknown name, with the nearest one."""
+        return self._stages.get(name)
+
+    def gate(self, name: str) -> GateType[object]:
+        """Raises ConfigError for an unknown name, with the nearest one."""
+        return self._gates.get(name)
+
+    def metric(self, name: str) -> Metric:
+        """Raises ConfigError for an unknown name, with the nearest one."""
+        return self._metrics.get(name)
+
+    @property
+    def backends(self) -> Mapping[str, Backend]:
+        """All backends by name."""
+        return self._backends.values
+
+    @property
+    def targets(self) -> Mapping[str, Target]:
+        """All targets by name."""
+        return self._targets.values
+
+    @property
+    def stages(self) -> Mapping[str, StageType[object]]:
+        """All stages by name."""
+        return self._stages.values
+
+    @property
+    def gates(self) -> Mapping[str, GateType[object]]:
+        """All gate types by name."""
+        return self._gates.values
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """All metrics by name."""
+        return self._metrics.values
+
+    @property
+    def problems(self) -> tuple[PluginProblem, ...]:
+        """Everything that was left out and why. Calls every hook."""
+        return (*self._load_problems, *(trouble for shelf in self._shelves() for trouble in shelf.problems))
+
+    def brings(self, plugin: PluginInfo) -> tuple[str, ...]:
+        """What a plugin contributes, as `backend onnxruntime`. Calls every hook."""
+        return tuple(
+            f"{shelf.kind.word} {owned.name}"
+            for shelf in self._shelves()
+            for owned in _owned(shelf)
+            if owned.plugin == plugin
+        )
+
+    def cell_finished(self, result: CellResult) -> tuple[str, ...]:
+        """Tell every plugin; returns a warning for each hook that raised."""
+        warnings = []
+        given = {"result": result}
+        for plugin, function, names in self._hooks("qpipe_cell_finished"):
+            try:
+                function(*(given[name] for name in names))
+            except (Exception, SystemExit) as error:  # noqa: BLE001  (a hook is anybody's code)
+                reason = " ".join(f"{type(error).__name__}: {error}".split())
+                warnings.append(f"qpipe_cell_finished of {plugin.owner} raised {reason} for {result.label}")
+        return tuple(warnings)
+
+    @cached_property
+    def _backends(self) -> Shelf[Backend]:
+        return self._fill(BACKENDS)
+
+    @cached_property
+    def _targets(self) -> Shelf[Target]:
+        return self._fill(TARGETS)
+
+    @cached_property
+    def _stages(self) -> Shelf[StageType[object]]:
+        return self._fill(STAGES)
+
+    @cached_property
+    def _gates(self) -> Shelf[GateType[object]]:
+        return self._fill(GATES)
+
+    @cached_property
+    def _metrics(self) -> Shelf[Metric]:
+        return self._fill(METRICS)
+
+    def _shelves(self) -> tuple[Shelf[object], ...]:
+        return (self._backends, self._targets, self._stages, self._gates, self._metrics)  # type: ignore[return-value]  # read only
+
+    def _fill(self, kind: Kind[T]) -> Shelf[T]:
+        return fill_shelf(kind, ((plugin, function) for plugin, function, _ in self._hooks(kind.hook)))
+
+    def _hooks(self, name: str) -> Iterator[Hook]:
+        """The plugins that have a hook, in order of registration."""
+        owners = {plugin.owner: plugin for plugin in self.plugins}
+        for found in getattr(self._manager.hook, name).get_hookimpls():
+            plugin = owners[found.plugin_name]
+            if os.environ.get("QPIPE_TRACE") == "1":
+                sys.stderr.write(f"qpipe: {name} of {plugin.owner}\n")
+            yield plugin, found.function, tuple(found.argnames)
+
+
+def _owned(shelf: Shelf[T]) -> tuple[Owned[T], ...]:
+    return shelf.owned
