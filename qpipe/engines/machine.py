@@ -10,13 +10,14 @@ from qpipe.errors import EngineError
 from qpipe.records.engine import Engine
 
 CPUINFO = Path("/proc/cpuinfo")
+_ALIASES = {"arm64": "aarch64", "AMD64": "x86_64"}
 
 
 def check_requirements(engine: Engine) -> None:
     """Refuse an engine that cannot run on this machine. Other kinds of requirement are its backend's to check.
 
-    `arch` is a machine as `uname -m` names it, `isa` one CPU flag by the kernel's name, `package` a requirement
-    such as `onnxruntime==1.23.2`.
+    `arch` is a machine as `uname -m` names it, `isa` (or `isa_any`) a CPU flag by the kernel's name or alternatives
+    (`avx512_vnni|avx_vnni`), `package` a requirement such as `onnxruntime==1.23.2`.
 
     Raises:
         EngineError: naming everything that is missing.
@@ -35,22 +36,21 @@ def check_requirements(engine: Engine) -> None:
 
 
 def cpu_flags() -> frozenset[str]:
-    """CPU flags of this machine by the kernel's names (x86 `flags`, Arm `Features`)."""
-    flags: set[str] = set()
-    for line in CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() in {"flags", "Features"}:
-            flags.update(value.split())
-    return frozenset(flags)
+    """CPU flags of this machine by the kernel's names (x86 `flags`, Arm `Features`), those that all cores share."""
+    lines = (line.partition(":") for line in CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines())
+    cores = [frozenset(value.split()) for name, _, value in lines if name.strip() in {"flags", "Features"}]
+    return frozenset.intersection(*cores) if cores else frozenset()
 
 
 def _check_arch(value: str) -> str | None:
     here = platform.machine()
-    return None if here == value else f"it needs a {value} machine, this one is {here}"
+    return None if _ALIASES.get(value, value) == _ALIASES.get(here, here) else f"it needs a {value} machine, this one is {here}"
 
 
 def _check_isa(value: str) -> str | None:
-    return None if value in cpu_flags() else f"it needs the CPU flag {value}, which this CPU lacks"
+    if not cpu_flags().isdisjoint(value.split("|")):
+        return None
+    return f"it needs the CPU flag {value.replace('|', ' or ')}, which this CPU lacks"
 
 
 def _check_package(value: str) -> str | None:
@@ -71,5 +71,6 @@ def _check_package(value: str) -> str | None:
 _CHECKS: Mapping[str, Callable[[str], str | None]] = {
     "arch": _check_arch,
     "isa": _check_isa,
+    "isa_any": _check_isa,
     "package": _check_package,
 }

@@ -140,6 +140,8 @@ def test_truncated_missing_and_broken(folder, tmp_path):
         ("arch", "riscv128", "needs a riscv128 machine, this one is"),
         ("isa", sorted(cpu_flags())[0], None),
         ("isa", "avx9000", "needs the CPU flag avx9000"),
+        ("isa_any", f"avx9000|{sorted(cpu_flags())[0]}", None),
+        ("isa_any", "avx9000|avx9001", "needs the CPU flag avx9000 or avx9001, which this CPU lacks"),
         ("package", "numpy>=2", None),
         ("package", "numpy==1.0", r"needs numpy==1\.0, here is"),
         ("package", "no-such-package==1", "which is not installed"),
