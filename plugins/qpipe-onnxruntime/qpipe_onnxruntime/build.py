@@ -33,7 +33,7 @@ def build_engine(prepared: Prepared, target: Target, workdir: Path, progress: Pr
         BuildError: onnxruntime refused the graph; the message has its reason.
     """
     progress.step("copy")
-    graph = onnx.load(prepared.deployable.path, load_external_data=False)
+    graph = _read(prepared.deployable.path)
     files = copy_model(graph, prepared.deployable.path, workdir)
     progress.step("load and optimize")
     optimized = optimize(workdir / MAIN, target)
@@ -41,7 +41,7 @@ def build_engine(prepared: Prepared, target: Target, workdir: Path, progress: Pr
     return Built(
         files=files,
         placement=read_placement(
-            float_graph=onnx.load(prepared.graph.path, load_external_data=False).graph,
+            float_graph=_read(prepared.graph.path).graph,
             deployable=graph.graph,
             optimized=optimized.graph,
             plan=prepared.plan,
@@ -52,6 +52,14 @@ def build_engine(prepared: Prepared, target: Target, workdir: Path, progress: Pr
         toolchain=toolchain(),
         notes=notes(target, cpu),
     )
+
+
+def _read(path: Path) -> onnx.ModelProto:
+    """The graph without its external data."""
+    try:
+        return onnx.load(path, load_external_data=False)
+    except Exception as error:
+        raise BuildError(f"{path} is not a readable ONNX file: {refusal(error)[0]}") from error
 
 
 def copy_model(model: onnx.ModelProto, source: Path, workdir: Path) -> tuple[Path, ...]:

@@ -40,7 +40,7 @@ def choose_scheme(target: Target, cpu: Cpu) -> Scheme:
 
 
 def requirements(target: Target, cpu: Cpu, *, quantized: bool) -> tuple[Requirement, ...]:
-    """What an engine of this target needs of a machine.
+    """What an engine of this target needs of a machine: `arch`, `isa` (a flag), `isa_any` (one of `a|b`).
 
     A quantized engine whose target names no flags (`cpu-local`) needs those that its scheme supposes: 8-bit weights
     saturate on x86-64 without VNNI.
@@ -49,7 +49,7 @@ def requirements(target: Target, cpu: Cpu, *, quantized: bool) -> tuple[Requirem
     isa = target.isa
     if not isa and quantized and choose_scheme(target, cpu) == ORT_X86_VNNI:
         isa = (VNNI,)
-    return (*found, *(Requirement(what="isa", value=flag) for flag in isa))
+    return (*found, *(Requirement(what="isa_any" if "|" in demand else "isa", value=demand) for demand in isa))
 
 
 def can_run(target: Target, cpu: Cpu) -> Ready | Unavailable:
@@ -87,7 +87,7 @@ def _lacks(demand: Requirement, cpu: Cpu) -> str:
     """Why this CPU does not meet one requirement, or an empty string."""
     if demand.what == "arch" and _same_arch(demand.value) != _same_arch(cpu.arch):
         return f"{demand.value}; this machine is {cpu.arch}"
-    if demand.what == "isa" and not cpu.has(demand.value):
+    if demand.what in ("isa", "isa_any") and not cpu.has(demand.value):
         best = " ".join(cpu.isa) or "none of the flags that qpipe knows"
         return f"{demand.value.replace('|', ' or ')}; this CPU ({cpu.model}) has {best}"
     return ""

@@ -41,11 +41,18 @@ def load(path: Path, settings: ort.SessionOptions) -> ort.InferenceSession:
     import onnxruntime as ort
 
     session = ort.InferenceSession(str(path), settings, providers=[PROVIDER])
-    if session.get_providers() != [PROVIDER]:
-        raise EngineError(
-            f"{path.name} was asked to run on {PROVIDER} and runs on {', '.join(session.get_providers())}"
-        )
+    check_provider(session)
     return session
+
+
+def check_provider(session: ort.InferenceSession) -> None:
+    """Refuse a session that may run on another provider than the CPU's.
+
+    Raises:
+        EngineError: with the providers that it has.
+    """
+    if (found := session.get_providers()) != [PROVIDER]:
+        raise EngineError(f"an engine was asked to run on {PROVIDER} and may run on {', '.join(found)}")
 
 
 def open_engine(engine: Engine, target: Target) -> OrtSession:

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from qpipe.errors import BuildError
+from qpipe.records.quantization import NodeChoice
+
+
+def test_qdq_runs_as_integer_kernels_and_the_rest_is_explained(kit, build):
+    graph = kit.network()
+    built = build(kit.prepared(graph, kit.static(graph)))
+    placement = built.placement
+    assert (placement.integer, placement.float, placement.elsewhere) == (3, 1, 0)
+    assert [(node.name, node.op) for node in placement.left_in_float] == [("up", "ConvTranspose")]
+    assert "no integer kernel" in placement.left_in_float[0].reason
+    assert dict(placement.kernels)["com.microsoft.QLinearConv"] == 2
+    assert built.files[0].name == "model.onnx"
+
+
+def test_a_clip_between_conv_and_quantizer_is_found(kit, build):
+    graph = kit.network()
+    model = onnx.load(kit.static(graph))
+    conv = next(node for node in model.graph.node if node.name == "conv1")
+    # A bound inside the quantizer's range: onnxruntime may not drop it.
+    clip = helper.make_node("Clip", ["raw", "lo", "narrow"], [conv.output[0]], name="clip1")
+    conv.output[0] = "raw"
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(1), "narrow"))
+    if not any(tensor.name == "lo" for tensor in model.graph.initializer):
+        model.graph.initializer.append(numpy_helper.from_array(np.float32(0), "lo"))
+    model.graph.node.insert(list(model.graph.node).index(conv) + 1, clip)
+    placement = build(kit.prepared(graph, kit.save(model, "clipped.onnx"))).placement
+    assert placement.integer == 2
+    reasons = {node.name: node.reason for node in placement.left_in_float}
+    assert reasons["conv1"] == "Clip 'clip1' stands between it and its quantizer"
+
+
+def test_sixteen_bit_activations_have_no_kernel(kit, build):
+    graph = kit.network()
+    placement = build(kit.prepared(graph, kit.static(graph, activation="QUInt16"))).placement
+    assert placement.integer == 0
+    reasons = {node.name: node.reason for node in placement.left_in_float}
+    assert reasons["conv1"] == "onnxruntime has no Conv kernel for uint16 × int8"
+
+
+def test_the_plans_own_reason_comes_first(kit, build):
+    graph = kit.network()
+    choice = NodeChoice(node="up", op="ConvTranspose", quantized=False, reason="not in the scheme")
+    placement = build(kit.prepared(graph, kit.static(graph), (choice,))).placement
+    assert placement.left_in_float[0].reason == "not in the scheme"
+
+
+def test_the_float_model_has_nothing_to_explain(kit, build):
+    placement = build(kit.prepared(kit.network())).placement
+    assert (placement.integer, placement.float, placement.left_in_float, placement.notes) == (0, 4, (), ())
+
+
+def test_dynamic_matmuls_are_found_under_their_new_names(kit, build):
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    random = np.random.default_rng(0)
+    # `MatMul` is a stem of `MatMul_1`, which multiplies two activations and stays float.
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"], name="MatMul"),
+        helper.make_node("MatMul", ["a", "a"], ["b"], name="MatMul_1"),
+        helper.make_node("MatMul", ["b", "w"], ["y"], name="MatMul_2"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "square",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [8, 8])],
+        [numpy_helper.from_array(random.normal(size=(8, 8)).astype(np.float32), "w")],
+    )
+    source = kit.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), "mm.onnx")
+    quantize_dynamic(source, kit.folder / "dynamic.onnx", weight_type=QuantType.QInt8)
+    placement = build(kit.prepared(source, kit.folder / "dynamic.onnx")).placement
+    assert (placement.integer, placement.float, placement.notes) == (2, 0, ())
+
+
+@pytest.mark.parametrize("level", ["extended", "all"])
+def test_fused_and_laid_out_float_nodes_are_found(kit, build, local, level):
+    target = replace(local, options={"graph_optimization": level})
+    placement = build(kit.prepared(kit.network()), target).placement
+    assert placement.float == 4
+    assert placement.notes == ()
+
+
+def test_the_lowest_level_fuses_nothing(kit, build, local):
+    graph = kit.network()
+    placement = build(
+        kit.prepared(graph, kit.static(graph)), replace(local, options={"graph_optimization": "basic"})
+    ).placement
+    assert placement.integer == 0
+
+
+def test_a_build_for_another_architecture_says_where_placement_was_read(kit, build, local):
+    other = "aarch64" if __import__("platform").machine() == "x86_64" else "x86_64"
+    built = build(kit.prepared(kit.network()), replace(local, name="other", arch=other))
+    assert f"not on the target's {other}" in built.placement.notes[0]
+    assert built.requires[0].value == other
+
+
+def test_external_data_travels(kit, build):
+    model = onnx.load(kit.network("inner.onnx"))
+    (kit.folder / "sub").mkdir()
+    path = kit.folder / "sub" / "big.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="big.bin", size_threshold=64)
+    built = build(kit.prepared(path))
+    assert [str(file) for file in built.files] == ["model.onnx", "big.bin"]
+    assert (kit.folder / "built" / "big.bin").stat().st_size == (kit.folder / "sub" / "big.bin").stat().st_size
+
+
+def test_missing_external_data_is_named(kit, build):
+    model = onnx.load(kit.network())
+    path = kit.folder / "big.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="big.bin", size_threshold=64)
+    (kit.folder / "big.bin").unlink()
+    with pytest.raises(BuildError, match=r"external data 'big\.bin' is missing"):
+        build(kit.prepared(path))
+
+
+def test_an_opset_that_the_runtime_lacks(kit, build):
+    model = onnx.load(kit.network())
+    model.opset_import[0].version = 99
+    with pytest.raises(BuildError, match=r"(?i)opset") as caught:
+        build(kit.prepared(kit.save(model, "future.onnx")))
+    assert "older opset" in caught.value.hint
+
+
+def test_an_unknown_operator_is_named(kit, build):
+    model = onnx.load(kit.network())
+    next(node for node in model.graph.node if node.name == "relu2").op_type = "Frobnicate"
+    with pytest.raises(BuildError, match="Frobnicate"):
+        build(kit.prepared(kit.save(model, "unknown.onnx")))
+
+
+def test_a_truncated_file_is_refused(kit, build):
+    whole = kit.network()
+    broken = kit.folder / "broken.onnx"
+    broken.write_bytes(whole.read_bytes()[:-500])
+    with pytest.raises(BuildError, match=r"broken\.onnx"):
+        build(kit.prepared(broken))
