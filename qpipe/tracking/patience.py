@@ -12,6 +12,7 @@ from qpipe.errors import TrackingError
 # Waiting 2 + 4 + 8 s rides out a restart of the server; MLflow's default of 7 retries takes 246 s.
 OURS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # the run has a progress display of its own
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout belongs to `--json`
 }
 

@@ -1,0 +1,143 @@
+"""Model versions: made only of LoggedModels whose artifacts are there and are the engine's."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qpipe.errors import PromotionError
+from qpipe.records.engine import Engine
+from qpipe.records.result import CellResult
+from qpipe.tracking.ledger import registered_model
+from qpipe.tracking.models import PACKAGE, find_model
+from qpipe.tracking.patience import patience
+from qpipe.tracking.runs import cut
+from qpipe.tracking.tracker import Tracker
+
+if TYPE_CHECKING:
+    from mlflow.entities import LoggedModel
+
+_MANIFEST = "engine.json"
+
+
+def verified_model(tracker: Tracker, engine: Engine, model_id: str | None) -> LoggedModel:
+    """The LoggedModel of an engine, READY, its manifest read back and its files counted.
+
+    MLflow registers a PENDING model without artifacts and shows it READY.
+
+    Raises:
+        PromotionError: not logged, not ready, or its artifacts are not the engine's.
+    """
+    if model_id is not None:
+        model: LoggedModel | None = tracker.client.get_logged_model(model_id)
+    else:
+        model = find_model(tracker, tracker.experiment_id, engine.digest)
+    if model is None:
+        raise PromotionError(
+            f"the engine {engine.digest[:12]} is not logged in experiment {tracker.experiment!r}",
+            hint="log its run first: `qpipe sync RUN_ID`",
+        )
+    if str(model.status) != "READY":
+        raise PromotionError(f"the logged model {model.model_id} is {model.status}", hint="log its run again")
+    _check_artifacts(tracker, model, engine)
+    return model
+
+
+def _check_artifacts(tracker: Tracker, model: LoggedModel, engine: Engine) -> None:
+    from mlflow.artifacts import download_artifacts, list_artifacts
+
+    folder = f"{model.artifact_location}/{PACKAGE}/engine"
+    with tempfile.TemporaryDirectory(prefix="qpipe-") as scratch:
+        there = {
+            Path(item.path).name: item.file_size
+            for item in list_artifacts(artifact_uri=folder, tracking_uri=tracker.uri)
+        }
+        absent = [
+            file.name for file in engine.files if "/" not in file.name and there.get(file.name) != file.size_bytes
+        ]
+        if absent or _MANIFEST not in there:
+            raise PromotionError(
+                f"the logged model {model.model_id} lacks {', '.join([*absent, _MANIFEST][:3])}",
+                hint="log its run again",
+            )
+        path = download_artifacts(artifact_uri=f"{folder}/{_MANIFEST}", dst_path=scratch, tracking_uri=tracker.uri)
+        found = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    if found != engine.digest:
+        raise PromotionError(
+            f"the logged model {model.model_id} holds the engine {found[:12]}, not {engine.digest[:12]}",
+            hint="its artifacts were changed after they were logged",
+        )
+
+
+def register(
+    tracker: Tracker, name: str, model: LoggedModel, result: CellResult, *, force_reason: str | None = None
+) -> str:
+    """The version of an engine with this evidence: found by digests, or made. The lowest one counts."""
+    engine = result.engine.digest if result.engine else ""
+    evidence = result.evidence.digest if result.evidence else ""
+    versions = _versions(tracker, name, engine, evidence)
+    if versions:
+        return str(versions[0])
+    tags = {
+        "qpipe.engine": engine,
+        "qpipe.evidence": evidence,
+        "qpipe.model_id": str(model.model_id),
+        "qpipe.decision": str(result.decision or ""),
+        "qpipe.cell_key": result.key,
+    }
+    if force_reason:
+        tags["qpipe.forced"] = force_reason
+    made = _create(tracker, name, model, cut(tags), f"{result.label}: {result.decision or 'no verdict'}")
+    lowest = _versions(tracker, name, engine, evidence)[0]
+    if made != lowest:  # somebody registered the same at the same time, or a request was retried
+        tracker.client.delete_model_version(name, str(made))
+    return str(lowest)
+
+
+def _create(tracker: Tracker, name: str, model: LoggedModel, tags: dict[str, str], description: str) -> int:
+    import mlflow
+
+    # A local store resolves `models:/m-…` by MLflow's global URI; where that is not ours, the location serves.
+    with patience({"MLFLOW_TRACKING_URI": tracker.uri}):
+        ours = mlflow.get_tracking_uri() == tracker.uri or tracker.uri.startswith("http")
+        made = tracker.client.create_model_version(
+            name,
+            source=f"models:/{model.model_id}" if ours else str(model.artifact_location),
+            run_id=model.source_run_id,
+            tags=tags,
+            description=description,
+            model_id=model.model_id,
+        )
+    return int(made.version)
+
+
+def _versions(tracker: Tracker, name: str, engine: str, evidence: str) -> list[int]:
+    found = tracker.client.search_model_versions(f"name = '{name}' and tags.`qpipe.engine` = '{engine}'")
+    return sorted(int(one.version) for one in found if one.tags.get("qpipe.evidence", "") == evidence)
+
+
+def alias_version(tracker: Tracker, name: str, alias: str) -> str | None:
+    """The version that an alias points to in the registry, or None."""
+    model = registered_model(tracker, name)
+    version = model.aliases.get(alias) if model else None
+    return None if version is None else str(version)
+
+
+def require_version(tracker: Tracker, name: str, version: str) -> None:
+    """Refuse a version that is gone.
+
+    Raises:
+        PromotionError: it was deleted.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        tracker.client.get_model_version(name, version)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise PromotionError(
+            f"version {version} of {name} was deleted", hint="promote another engine instead"
+        ) from error
