@@ -38,6 +38,11 @@ class Store:
             self.root = Path(unquote(parts.path) if self.url else root).absolute()
         self._objects = Objects(self.root)
 
+    @property
+    def location(self) -> str:
+        """The root as another process would be given it."""
+        return self.url or str(self.root)
+
     def check_writable(self) -> None:
         """Find out before work starts whether the store's folder can be written.
 
