@@ -130,13 +130,23 @@ def _from_frame(frame: pd.DataFrame, specs: tuple[TensorSpec, ...]) -> dict[str,
 
 
 def _fit(value: object, spec: TensorSpec) -> NDArray[np.generic]:
-    array = np.asarray(value)
-    wanted = np.dtype(spec.dtype)
-    if array.dtype != wanted:
-        array = array.astype(wanted, casting="same_kind" if array.dtype.kind != "i" else "unsafe")
+    array = _cast(np.asarray(value), spec)
     fits = len(array.shape) == len(spec.shape) and all(
         not isinstance(dim, int) or dim == size for dim, size in zip(spec.shape, array.shape, strict=True)
     )
     if not fits:
         raise DataError(f"input {spec.name} has shape {list(array.shape)}", hint=f"the engine takes {spec}")
     return array
+
+
+def _cast(array: NDArray[np.generic], spec: TensorSpec) -> NDArray[np.generic]:
+    """JSON knows two kinds of number: floats become narrower floats, integers anything that holds their values."""
+    wanted = np.dtype(spec.dtype)
+    if array.dtype == wanted:
+        return array
+    if not np.can_cast(array.dtype, wanted, casting="same_kind") and array.dtype.kind not in "iu":
+        raise DataError(f"input {spec.name} is {array.dtype}", hint=f"the engine takes {spec}")
+    cast = array.astype(wanted)
+    if wanted.kind in "iu" and not np.array_equal(cast, array):
+        raise DataError(f"input {spec.name} has values that {wanted} cannot hold", hint=f"the engine takes {spec}")
+    return cast

@@ -1,4 +1,6 @@
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -47,12 +49,14 @@ def clean_environment(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-def make_engine(folder: Path, *, content: bytes = b"weights", recipe: str = "int8", kind: str = "measured"):
+def make_engine(
+    folder: Path, *, content: bytes = b"weights", recipe: str = "int8", kind: str = "measured", requires=()
+):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.onnx").write_bytes(content)
     return write_engine(
         folder,
-        Built(files=(Path("model.onnx"),), placement=Placement(integer=3, float=1, elsewhere=0)),
+        Built(files=(Path("model.onnx"),), placement=Placement(integer=3, float=1, elsewhere=0), requires=requires),
         model="digits",
         model_digest="ab" * 32,
         recipe=recipe,
@@ -169,6 +173,7 @@ def make():
         result=make_result,
         environment=environment,
         free_port=free_port,
+        stop=stop,
         wait_for=wait_for,
     )
 
@@ -221,6 +226,16 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PATH": path, "PYTHONPATH": source, **more}
 
 
+def stop(process: subprocess.Popen) -> None:
+    """End a server that stands in a session of its own, with its workers."""
+    os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(20)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     """A real `mlflow server` on a free loopback port."""
@@ -243,5 +258,4 @@ def server(tmp_path_factory):
         wait_for(f"http://127.0.0.1:{port}/health", process, 60)
         yield f"http://127.0.0.1:{port}"
     finally:
-        os.killpg(process.pid, 15)
-        process.wait(20)
+        stop(process)
