@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import onnx
 
-from qpipe.errors import BuildError
+from qpipe.errors import BuildError, ModelError
 from qpipe.measure.cpu import read_cpu
 from qpipe.measure.ort import refusal
+from qpipe.models.digest import external_files
 from qpipe.records.engine import Built, Prepared
 from qpipe.records.target import Target
 from qpipe_onnxruntime.machine import notes, requirements, toolchain
@@ -33,16 +33,15 @@ def build_engine(prepared: Prepared, target: Target, workdir: Path, progress: Pr
         BuildError: onnxruntime refused the graph; the message has its reason.
     """
     progress.step("copy")
-    graph = _read(prepared.deployable.path)
-    files = copy_model(graph, prepared.deployable.path, workdir)
+    files = copy_model(prepared.deployable.path, workdir)
     progress.step("load and optimize")
     optimized = optimize(workdir / MAIN, target)
     cpu = read_cpu()
     return Built(
         files=files,
         placement=read_placement(
-            float_graph=_read(prepared.graph.path).graph,
-            deployable=graph.graph,
+            float_graph=_read(prepared.graph.path),
+            deployable=_read(prepared.deployable.path),
             optimized=optimized.graph,
             plan=prepared.plan,
             built_on=cpu.arch,
@@ -54,43 +53,32 @@ def build_engine(prepared: Prepared, target: Target, workdir: Path, progress: Pr
     )
 
 
-def _read(path: Path) -> onnx.ModelProto:
+def _read(path: Path) -> onnx.GraphProto:
     """The graph without its external data."""
     try:
-        return onnx.load(path, load_external_data=False)
+        return onnx.load(path, load_external_data=False).graph
     except Exception as error:
         raise BuildError(f"{path} is not a readable ONNX file: {refusal(error)[0]}") from error
 
 
-def copy_model(model: onnx.ModelProto, source: Path, workdir: Path) -> tuple[Path, ...]:
+def copy_model(source: Path, workdir: Path) -> tuple[Path, ...]:
     """The graph as `model.onnx` with its external data beside it; the files relative to `workdir`.
 
     Raises:
         BuildError: external data is missing or outside the model's folder.
     """
+    try:
+        external = external_files(source)
+    except ModelError as error:
+        raise BuildError(error.message, hint=error.hint) from error
     shutil.copyfile(source, workdir / MAIN)
     files = [Path(MAIN)]
-    for location in dict.fromkeys(_external(model.graph)):
-        data = source.parent / location
-        if not data.resolve().is_relative_to(source.parent.resolve()) or not data.is_file():
-            raise BuildError(f"{source}: external data '{location}' is missing or outside the model's folder")
+    for data in external:
+        location = data.relative_to(source.parent.resolve())
         (workdir / location).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(data, workdir / location)
-        files.append(Path(location))
+        files.append(location)
     return tuple(files)
-
-
-def _external(graph: onnx.GraphProto) -> Iterator[str]:
-    """Locations of external data, those of subgraphs too."""
-    tensors = [*graph.initializer]
-    for node in graph.node:
-        for attribute in node.attribute:
-            tensors.extend([attribute.t] if attribute.HasField("t") else attribute.tensors)
-            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-                yield from _external(inner)
-    for tensor in tensors:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            yield from (entry.value for entry in tensor.external_data if entry.key == "location")
 
 
 def optimize(path: Path, target: Target) -> onnx.ModelProto:
