@@ -15,6 +15,7 @@ KeyPath = tuple[str | int, ...]
 
 _MERGE = "tag:yaml.org,2002:merge"
 _MOST_VALUES = 20_000
+_PLAIN = "YAML is `key: value`, with two spaces inwards"
 
 
 class _Loader(yaml.SafeLoader):
@@ -74,23 +75,22 @@ def _read(path: Path, kind: str) -> str:
 
 
 def _compose(path: Path, text: str) -> tuple[yaml.Node | None, _Loader]:
-    loader = _Loader(text)
     try:
+        loader = _Loader(text)
         return loader.get_single_node(), loader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
-        raise ConfigError(
-            f"{path}:{line}: {_reason(error, text, line)}", hint="YAML: `key: value`, two spaces inwards"
-        ) from error
+        shown = "".join(text.splitlines()[line - 1 : line])
+        hint = 'put a value with ${…} in quotes: {npz: "${FOLDER}/gate.npz"}' if "${" in shown else _PLAIN
+        raise ConfigError(f"{path}:{line}: {_reason(error, shown)}", hint=hint) from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise ConfigError(f"{path}:{line}: a character that YAML does not allow: {error.character!r}") from error
 
 
-def _reason(error: yaml.MarkedYAMLError, text: str, line: int) -> str:
-    shown = text.splitlines()[line - 1 : line]
-    if shown and "\t" in shown[0][: len(shown[0]) - len(shown[0].lstrip())]:
+def _reason(error: yaml.MarkedYAMLError, line: str) -> str:
+    if "\t" in line[: len(line) - len(line.lstrip())]:
         return "a tab indents this line; YAML takes spaces"
     if "expected a single document" in str(error.context):
         return "a second document begins here (`---`); one file holds one"

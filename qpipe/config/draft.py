@@ -29,7 +29,7 @@ def draft_pipeline(model: Model, *, targets: Sequence[str] = ("cpu-local",)) -> 
             *_preprocess(model.signature),
             *_trim(model.signature),
             f"targets: [{', '.join(targets)}]  # `qpipe targets` lists all",
-            f"recipes: [{'dynamic' if _is_text(model.signature) else 'int8'}]  # also int8, dynamic, fp16, your own stages",
+            f"recipes: [{'dynamic' if _is_text(model.signature) else 'int8'}]  # or int8, dynamic, fp16, your own",
             "gates:",
             "  quality: {margin: 0.01, confidence: 0.95}  # at most this much worse than the float model",
             "  finite: {}",

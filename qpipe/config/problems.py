@@ -34,12 +34,12 @@ class Problem:
 
 
 def fail(document: Document, problems: Iterable[Problem]) -> None:
-    """Raise all problems as one error, in the order of their lines; return where there is none.
+    """Raise all problems as one error: wrong lines in order, then what is missing; return where there is none.
 
     Raises:
         ConfigError: the first problem is the message, the others stand in the hint.
     """
-    ordered = sorted(problems, key=lambda problem: _line(document, problem))
+    ordered = sorted(problems, key=lambda problem: (problem.at not in document.lines, _line(document, problem)))
     if not ordered:
         return
     shown = [f"{document.place(problem.at)}: {problem.message}" for problem in ordered]

@@ -1,0 +1,51 @@
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from qpipe.config import draft_pipeline, read_pipeline
+from qpipe.records.model import Model, OnnxFile
+from qpipe.records.tensors import Signature, TensorSpec
+
+
+def model(tmp_path, inputs, outputs, origin=None):
+    file = OnnxFile(path=tmp_path / "net.onnx", digest="0" * 64, size_bytes=1_234_567)
+    signature = Signature(inputs=inputs, outputs=outputs)
+    return Model(name="net", file=file, origin=origin or str(file.path), opset=17, signature=signature)
+
+
+IMAGE = (TensorSpec(name="input", dtype="float32", shape=("N", 3, 32, 32)),)
+TEXT = tuple(TensorSpec(name=name, dtype="int64", shape=("N", "L")) for name in ("input_ids", "attention_mask"))
+ODD = (TensorSpec(name="x: y", dtype="float32", shape=(1, None)),)
+LOGITS = (TensorSpec(name="logits", dtype="float32", shape=("N", 10)),)
+NUMBER = (TensorSpec(name="y", dtype="float32", shape=("N", 1)),)
+
+
+@pytest.mark.parametrize("inputs", [IMAGE, TEXT, ODD])
+@pytest.mark.parametrize("outputs", [LOGITS, NUMBER])
+@pytest.mark.parametrize("origin", [None, "models:/net@champion", "runs:/a b/model"])
+def test_a_draft_is_a_pipeline(tmp_path, names, inputs, outputs, origin):
+    text = draft_pipeline(model(tmp_path, inputs, outputs, origin), targets=("cpu-local", "cpu-x86-vnni"))
+    (tmp_path / "p.yaml").write_text(text)
+    got = read_pipeline(tmp_path / "p.yaml", names)
+    assert [target.name for target in got.targets] == ["cpu-local", "cpu-x86-vnni"]
+    assert got.data.inputs == tuple((spec.name, spec.name) for spec in inputs)
+    assert got.models[0].uri == origin
+    assert got.data.trim == ("attention_mask" if inputs == TEXT else None)
+
+
+def test_a_draft_shows_shapes_and_marks_what_it_guesses(tmp_path):
+    text = draft_pipeline(model(tmp_path, IMAGE, LOGITS))
+    assert "#   input  input: float32[N, 3, 32, 32]" in text
+    assert "task: classification  # TODO" in text
+    uncommented = text.replace("#  preprocess:", "  preprocess:").replace("#   ", "    ")
+    uncommented = "\n".join(line for line in uncommented.splitlines() if "float32[" not in line)
+    assert yaml.safe_load(uncommented)["data"]["preprocess"]["input"]["std"] == [1.0]
+
+
+def test_config_imports_nothing_heavy():
+    heavy = ("numpy", "onnx", "onnxruntime", "scipy", "pandas", "mlflow")
+    code = f"import sys, qpipe.config; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
