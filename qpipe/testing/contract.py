@@ -1,0 +1,358 @@
+"""The suite that every backend passes: subclass it in a test file and give it two fixtures.
+
+```python
+class TestMyBackend(BackendContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def backend(cls):
+        return MyBackend()
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def target(cls):
+        return Target(name="my-board", backend="my-backend")
+```
+
+Where `check` says that engines cannot be built or run here, the tests that need it are skipped with its reason.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from qpipe.engines import check_requirements, read_engine, write_engine
+from qpipe.errors import EngineError, QpipeError, TargetError
+from qpipe.plugins.backend import Backend, Session, Tensors
+from qpipe.records import codec
+from qpipe.records.engine import Availability, Built, Engine, Prepared, Unavailable
+from qpipe.records.model import Model
+from qpipe.records.scheme import Scheme
+from qpipe.records.target import Target
+from qpipe.records.tensors import TensorSpec
+from qpipe.testing.models import small_batches, small_rows, write_small_model
+
+HEAVY = ("onnxruntime", "onnx", "tensorflow", "torch", "tensorrt", "mlflow", "pandas", "scipy", "ai_edge_litert")
+_LIGHT_CHECK = """
+import importlib, sys
+sys.path[:] = {path!r}
+from qpipe.records import codec
+from qpipe.records.target import Target
+backend = getattr(importlib.import_module({module!r}), {name!r})()
+backend.check(codec.decode(Target, {target!r}))
+print(",".join(sorted(set(sys.modules) & set({heavy!r}))))
+"""
+
+
+class Silent:
+    """Progress that nobody looks at."""
+
+    def step(self, name: str, *, total: int | None = None) -> None:
+        """Nothing."""
+
+    def advance(self, amount: int = 1) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One recipe with what came of it."""
+
+    recipe: str
+    model: Model
+    prepared: Prepared
+    built: Built
+    engine: Engine
+
+
+def run(session: Session, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The small network's logits."""
+    return np.asarray(session.run({"image": rows})["logits"])
+
+
+class BackendContract:
+    """What the core relies on. Override the class variables where a runtime is coarser."""
+
+    recipes: ClassVar[tuple[str, ...]] = ("none", "int8")
+    """Recipes that the backend must be able to build."""
+    float_tolerance: ClassVar[float] = 1e-3
+    """Largest error of the float engine, relative to the largest output."""
+    int8_cosine: ClassVar[float] = 0.95
+    """Smallest cosine of int8 and float outputs over all rows."""
+    vendor_modules: ClassVar[tuple[str, ...]] = ()
+    """More modules that `check` must not import."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def backend(cls) -> Backend:
+        """The backend under test."""
+        raise NotImplementedError(f"{cls.__name__} gives a fixture `backend`")
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def target(cls) -> Target:
+        """A target of it; one that this machine can build and, if possible, run."""
+        raise NotImplementedError(f"{cls.__name__} gives a fixture `target`")
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def state(cls, backend: Backend, target: Target) -> Availability:
+        """What `check` says."""
+        return backend.check(target)
+
+    @pytest.fixture(scope="class", params=["none", "int8"])
+    @classmethod
+    def case(
+        cls,
+        request: pytest.FixtureRequest,
+        backend: Backend,
+        target: Target,
+        state: Availability,
+        tmp_path_factory: pytest.TempPathFactory,
+    ) -> Case:
+        """An engine of the small network for each recipe."""
+        recipe = str(request.param)
+        if recipe not in cls.recipes:
+            pytest.skip(f"{cls.__name__} does not build {recipe}")
+        if isinstance(state.build, Unavailable):
+            pytest.skip(state.build.reason)
+        folder = tmp_path_factory.mktemp(f"contract-{recipe}")
+        model = write_small_model(folder)
+        prepared = _prepare(model, recipe, backend.scheme(target), folder)
+        return _build(backend, target, model, prepared, recipe, folder / "engine")
+
+    @pytest.fixture
+    def session(self, backend: Backend, target: Target, state: Availability, case: Case) -> Iterator[Session]:
+        """An open session on the engine."""
+        if isinstance(state.run, Unavailable):
+            pytest.skip(state.run.reason)
+        session = backend.open(case.engine, target)
+        yield session
+        session.close()
+
+    def test_it_is_a_backend_of_the_targets_name(self, backend: Backend, target: Target) -> None:
+        """The methods are there, and the target names this backend."""
+        assert isinstance(backend, Backend)
+        assert backend.name == target.backend
+
+    def test_check_is_steady_and_explains_itself(self, backend: Backend, target: Target, state: Availability) -> None:
+        """The same answer twice; what is missing has a reason; what is there has a name."""
+        assert backend.check(target) == state
+        for part in (state.build, state.run):
+            assert not isinstance(part, Unavailable) or part.reason.strip()
+        assert state.toolchain
+        assert isinstance(state.run, Unavailable) or state.fingerprint, "a device that runs has a fingerprint"
+
+    def test_check_imports_nothing_heavy(self, backend: Backend, target: Target) -> None:
+        """`qpipe targets` asks every backend."""
+        code = _LIGHT_CHECK.format(
+            path=sys.path,
+            module=type(backend).__module__,
+            name=type(backend).__name__,
+            target=codec.encode(target),
+            heavy=HEAVY + self.vendor_modules,
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip() == "", f"check imports {done.stdout.strip()}"
+
+    def test_unknown_options_are_refused(self, backend: Backend, target: Target) -> None:
+        """By `check`, before any work, with the key in the message."""
+        wrong = replace(target, options={**target.options, "no_such_option": 1})
+        with pytest.raises(TargetError, match="no_such_option"):
+            backend.check(wrong)
+
+    def test_unknown_schemes_are_refused(self, backend: Backend, target: Target) -> None:
+        """By `check`, before any work."""
+        with pytest.raises(TargetError, match="no-such-scheme"):
+            backend.check(replace(target, scheme="no-such-scheme"))
+
+    def test_scheme_is_steady_data(self, backend: Backend, target: Target) -> None:
+        """It is part of the prepare key."""
+        scheme = backend.scheme(target)
+        assert codec.decode(Scheme, codec.encode(scheme)) == scheme == backend.scheme(target)
+
+    def test_build_says_what_it_made(self, case: Case) -> None:
+        """Files (the manifest has checked them), requirements, toolchain, reasons for what stayed float."""
+        assert case.built.requires, "an engine requires something of a machine: a package, an arch, a GPU"
+        assert case.built.toolchain
+        check_requirements(case.engine)
+        placement = case.built.placement
+        if placement is not None:
+            assert min(placement.integer, placement.float, placement.elsewhere) >= 0
+            assert len(placement.left_in_float) <= placement.float
+            assert all(node.name and node.reason for node in placement.left_in_float)
+        assert all(np.isfinite(fact.value) and fact.name for fact in case.built.facts)
+
+    def test_build_is_repeatable_and_touches_nothing_else(
+        self, case: Case, backend: Backend, target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The same list of files again; the model and the working folder are as before."""
+        monkeypatch.chdir(_made(tmp_path / "cwd"))
+        before = _bytes_below(case.prepared.graph.path.parent, without=case.engine.path)
+        again = _build(backend, target, case.model, case.prepared, case.recipe, tmp_path / "engine")
+        assert again.built.files == case.built.files
+        assert again.built.toolchain == case.built.toolchain
+        assert again.built.requires == case.built.requires
+        assert _bytes_below(case.prepared.graph.path.parent, without=case.engine.path) == before
+        assert list(Path.cwd().iterdir()) == []
+
+    @pytest.mark.parametrize("batch", [1, 5])
+    def test_outputs_are_those_of_the_signature(self, case: Case, session: Session, batch: int) -> None:
+        """Names in order, dtypes, shapes; finite; the inputs are left alone."""
+        rows = small_rows(batch)
+        given = rows.copy()
+        outputs = session.run({"image": rows})
+        assert session.signature == case.model.signature
+        assert session.kind in {"measured", "emulated", "simulated"}
+        assert list(outputs) == [spec.name for spec in case.model.signature.outputs]
+        for spec in case.model.signature.outputs:
+            _assert_fits(outputs[spec.name], spec, batch)
+        assert np.array_equal(rows, given), "a session does not write into its inputs"
+
+    def test_outputs_are_the_models(self, case: Case, session: Session) -> None:
+        """The float engine gives the model's numbers, the int8 engine similar ones; rows keep their order."""
+        rows = small_rows(16, seed=2)
+        expected = _reference(case.model, rows)
+        found = np.concatenate([run(session, rows[start : start + 4]) for start in range(0, 16, 4)])
+        if case.recipe == "none":
+            assert np.abs(found - expected).max() <= self.float_tolerance * np.abs(expected).max()
+        else:
+            cosine = (found * expected).sum() / np.sqrt((found**2).sum() * (expected**2).sum())
+            assert cosine >= self.int8_cosine
+
+    def test_a_row_does_not_depend_on_its_batch(self, session: Session) -> None:
+        """Batch 1 and batch 5 give the same rows, up to float rounding."""
+        rows = small_rows(5)
+        single = np.concatenate([run(session, rows[number : number + 1]) for number in range(5)])
+        np.testing.assert_allclose(run(session, rows), single, rtol=1e-3, atol=1e-3)
+
+    def test_outputs_stay_and_repeat(self, session: Session) -> None:
+        """A later run does not write into the outputs of an earlier one; the same rows give the same outputs."""
+        first = run(session, small_rows(2))
+        kept = first.copy()
+        for seed in range(2, 8):
+            run(session, small_rows(2, seed))
+        np.testing.assert_array_equal(first, kept)
+        np.testing.assert_allclose(run(session, small_rows(2)), kept, rtol=1e-5, atol=1e-6)
+
+    def test_wrong_inputs_are_an_exception(self, session: Session) -> None:
+        """Not a crash, and not an answer."""
+        wrong: Tensors = {"no_such_input": small_rows(1)}
+        with pytest.raises(Exception, match=r"."):
+            session.run(wrong)
+
+    def test_run_after_close_raises(self, session: Session) -> None:
+        """And closing twice is fine."""
+        run(session, small_rows(1))
+        session.close()
+        session.close()
+        with pytest.raises(QpipeError):
+            run(session, small_rows(1))
+
+    def test_two_sessions_at_once(self, case: Case, session: Session, backend: Backend, target: Target) -> None:
+        """Timing opens the float engine and the quantized one side by side."""
+        rows = small_rows(3)
+        alone = run(session, rows)
+        other = backend.open(case.engine, target)
+        np.testing.assert_allclose(run(other, rows), alone, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(run(session, rows), alone, rtol=1e-5, atol=1e-6)
+        other.close()
+        np.testing.assert_allclose(run(session, rows), alone, rtol=1e-5, atol=1e-6)
+
+    def test_an_engine_works_in_another_folder(
+        self, case: Case, session: Session, backend: Backend, target: Target, tmp_path: Path
+    ) -> None:
+        """It is fetched, copied and moved: nothing in it may name its place, nor be written to."""
+        shutil.copytree(case.engine.path, tmp_path / "copy")
+        for path in (tmp_path / "copy").rglob("*"):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        before = _bytes_below(tmp_path / "copy")
+        hidden = case.engine.path.rename(case.engine.path.with_name("hidden"))
+        try:
+            copy = backend.open(read_engine(tmp_path / "copy"), target)
+            found = run(copy, small_rows(2))
+            copy.close()
+        finally:
+            hidden.rename(case.engine.path)
+        np.testing.assert_allclose(found, run(session, small_rows(2)), rtol=1e-5, atol=1e-6)
+        assert _bytes_below(tmp_path / "copy") == before
+
+    def test_a_changed_engine_is_refused(self, case: Case, tmp_path: Path) -> None:
+        """One flipped byte of any file, through the manifest."""
+        for name in [file.name for file in case.engine.files]:
+            copy = tmp_path / name.replace("/", "_")
+            shutil.copytree(case.engine.path, copy)
+            data = bytearray((copy / name).read_bytes())
+            data[len(data) // 2] ^= 1
+            (copy / name).write_bytes(data)
+            with pytest.raises(EngineError, match="expected sha256"):
+                read_engine(copy)
+
+    def test_where_it_cannot_run_it_says_so(
+        self, case: Case, backend: Backend, target: Target, state: Availability
+    ) -> None:
+        """`open` raises an error for users, where `check` says that engines do not run here."""
+        if not isinstance(state.run, Unavailable):
+            pytest.skip("engines run here")
+        with pytest.raises(QpipeError) as caught:
+            backend.open(case.engine, target)
+        assert caught.value.message.strip()
+
+
+def _prepare(model: Model, recipe: str, scheme: Scheme, folder: Path) -> Prepared:
+    from qpipe.prepare import builtin_recipe, prepare
+
+    stages = folder / "stages"
+    stages.mkdir()
+    return prepare(model, builtin_recipe(recipe, scheme), scheme, small_batches, stages, None, Silent())
+
+
+def _build(backend: Backend, target: Target, model: Model, prepared: Prepared, recipe: str, workdir: Path) -> Case:  # noqa: PLR0917  (one noun each)
+    built = backend.build(prepared, target, _made(workdir), Silent())
+    engine = write_engine(
+        workdir,
+        built,
+        model=model.name,
+        model_digest=model.digest,
+        recipe=recipe,
+        target=target.name,
+        backend=backend.name,
+        signature=prepared.signature,
+    )
+    return Case(recipe=recipe, model=model, prepared=prepared, built=built, engine=engine)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def _reference(model: Model, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    from onnx.reference import ReferenceEvaluator
+
+    outputs = ReferenceEvaluator(str(model.file.path)).run(None, {"image": rows})
+    return np.asarray(outputs[0])  # type: ignore[index]  # a list, unless intermediate values are asked for
+
+
+def _bytes_below(folder: Path, without: Path | None = None) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path): path.read_bytes() for path in files if without is None or not path.is_relative_to(without)}
+
+
+def _assert_fits(values: NDArray[np.generic], spec: TensorSpec, batch: int) -> None:
+    assert values.dtype == np.dtype(spec.dtype)
+    assert values.ndim == len(spec.shape)
+    assert values.shape[0] == batch
+    for size, dim in zip(values.shape, spec.shape, strict=True):
+        assert not isinstance(dim, int) or size == dim
+    assert np.isfinite(values).all()
