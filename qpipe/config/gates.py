@@ -25,6 +25,8 @@ class Demands:
     """None where a search makes recipes of its own."""
     metric: Metric | None
     """None where it is the user's own function, which is not loaded here."""
+    slices: tuple[str, ...]
+    """Slice columns of the gate rows."""
 
 
 def choose_gates(
@@ -46,6 +48,7 @@ def _gate(name: str, text: GateText, demands: Demands, names: Names, problems: l
         problems.append(Problem.of(place, error))
     else:
         problems += _check(gate, params, demands.metric, at)
+        problems += _unsliced(kind, params, demands.slices, at)
     problems += _unknown("target", text.targets, demands.targets, (*at, "targets"))
     if demands.recipes is not None:
         problems += _unknown("recipe", text.recipes, demands.recipes, (*at, "recipes"))
@@ -68,6 +71,15 @@ def _check(
         return tuple(found)
     reason = gate.check(found, metric) if gate.check is not None and metric is not None else None
     return (Problem(at=at, message=f"gate {at[-1]!r}: {reason}"),) if reason else ()
+
+
+def _unsliced(kind: str, params: Mapping[str, object], slices: tuple[str, ...], at: KeyPath) -> tuple[Problem, ...]:
+    """The `slices` gate judges columns that evaluation keeps: those of `data.gate.slices`."""
+    by = params.get("by")
+    if kind != "slices" or not isinstance(by, str) or by in slices:
+        return ()
+    message = f"gate {at[-1]!r} judges by {by!r}, which is not in data.gate.slices{nearest(by, slices)}"
+    return (Problem(at=(*at, "by"), message=message, hint=f"data.gate.slices: [{', '.join((*slices, by))}]"),)
 
 
 def _unknown(what: str, asked: tuple[str, ...] | None, known: tuple[str, ...], at: KeyPath) -> tuple[Problem, ...]:

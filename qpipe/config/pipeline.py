@@ -16,7 +16,6 @@ from qpipe.config.sources import read_sources
 from qpipe.config.targets import choose_targets
 from qpipe.config.text import MetricText, PipelineText, ProfileText, PromoteText, TrackingText
 from qpipe.errors import QpipeError, nearest
-from qpipe.plugins.metric import Metric
 from qpipe.records.cell import Timing
 from qpipe.records.data import DataSpec
 from qpipe.records.pipeline import Pipeline, PromoteSpec, TrackingSpec
@@ -47,7 +46,8 @@ def _assemble(text: PipelineText, folder: Path, names: Names, problems: list[Pro
     demands = Demands(
         targets=tuple(target.name for target in targets),
         recipes=None if search else tuple(recipe.name for recipe in recipes),
-        metric=_registered(metric, names),
+        metric=names.metrics.get(metric),
+        slices=text.data.gate.slices,
     )
     if not problems:
         problems += _missing_roles(data, (recipes, search), names)
@@ -99,10 +99,6 @@ def _metric(text: PipelineText, names: Names, problems: list[Problem]) -> str:
         except QpipeError as error:
             problems.append(Problem.of(at, error))
     return chosen or ""
-
-
-def _registered(metric: str, names: Names) -> Metric | None:
-    return names.metrics.get(metric)
 
 
 def _missing_roles(data: DataSpec, chosen: Recipes, names: Names) -> tuple[Problem, ...]:

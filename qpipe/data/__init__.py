@@ -1,10 +1,19 @@
 """Rows to batches: roles with digests, columns matched to a model's inputs, and no row in two roles."""
 
 from qpipe.data.batches import Batch
-from qpipe.data.digests import role_digest
+from qpipe.data.digests import outcome_digest, role_digest
 from qpipe.data.feeds import feeds_for_profile
 from qpipe.data.opening import check_overlap, open_role
 from qpipe.data.overlap import Overlap
 from qpipe.data.roles import Role
 
-__all__ = ["Batch", "Overlap", "Role", "check_overlap", "feeds_for_profile", "open_role", "role_digest"]
+__all__ = [
+    "Batch",
+    "Overlap",
+    "Role",
+    "check_overlap",
+    "feeds_for_profile",
+    "open_role",
+    "outcome_digest",
+    "role_digest",
+]

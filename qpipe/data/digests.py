@@ -53,6 +53,16 @@ def role_digest(data: DataSpec, role: RoleName) -> str:
     )
 
 
+def outcome_digest(data: DataSpec, role: RoleName) -> str:
+    """The rows of a role and which of their columns are label, group and slices: all that an evaluation keeps of it.
+
+    Raises:
+        DataError: as `role_digest`.
+    """
+    spec = _require_role(data, role)
+    return codec.digest((role_digest(data, role), data.label or "", spec.group or "", *sorted(spec.slices)))
+
+
 def _dropped(data: DataSpec) -> str:
     groups = [role.group or "" for role in (data.role("search"), data.role("gate")) if role is not None]
     return codec.digest((role_digest(data, "gate"), *groups))

@@ -36,15 +36,18 @@ def open_role(data: DataSpec, role: RoleName, signature: Signature) -> Role:
 def check_overlap(data: DataSpec, signature: Signature) -> Overlap:
     """What search and gate share; with `overlap: drop-from-search` how many rows search loses.
 
-    Reads the input columns of both roles once.
+    Reads the input columns of every role once, so that NaN is found before any work.
 
     Raises:
         DataError: rows or groups stand in both and the pipeline does not drop them; NaN or infinity in an input.
     """
-    if data.role("search") is None or data.role("gate") is None:
+    roles = {spec.role: read_role(data, spec.role, signature, digest="") for spec in data.roles}
+    search, gate = roles.get("search"), roles.get("gate")
+    for role in roles.values():
+        if role.name == "calibration" or search is None or gate is None:  # finding overlap reads the other two
+            role.check_values()
+    if search is None or gate is None:
         return Overlap(rows=0, groups=0, dropped=0, search_rows=0, gate_rows=0)
-    search = read_role(data, "search", signature, digest="")
-    gate = read_role(data, "gate", signature, digest="")
     shared = find_shared(search, gate)
     count = int(shared.rows.sum())
     if count and data.overlap == "error":

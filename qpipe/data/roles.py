@@ -95,6 +95,19 @@ class Role:
             batch = self._batch(rows, block)
             yield batch.padded_to(wanted) if self.fixed is not None else batch
 
+    def check_values(self) -> None:
+        """Walk once through the float input columns of a file; a function's batches are checked as they come.
+
+        Raises:
+            DataError: NaN or infinity; names the column and the row.
+        """
+        if self.spec.npz is None:
+            return
+        for entry in self.inputs:
+            if entry.column.dtype.kind == "f":
+                for rows, block in self.source.blocks((entry.column.name,), self.selected, self.data.batch):
+                    check_finite(block[entry.column.name], rows, entry.column.name, self.where)
+
     def _batch(self, rows: Rows, block: dict[str, Array]) -> Batch:
         for entry in self.inputs:
             array = block[entry.column.name]

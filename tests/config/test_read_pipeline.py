@@ -231,6 +231,11 @@ BAD = [
     ("required: false", "targets: [cpu]", "16: the pipeline has no target 'cpu'"),
     ("required: false", "recipes: [int9]", "16: the pipeline has no recipe 'int9'; did you mean 'int8'?"),
     ("classification", "clasification", "3: unknown task 'clasification'; did you mean 'classification'?"),
+    (
+        "by: label",
+        "by: lable",
+        "15: gate 'slices' judges by 'lable', which is not in data.gate.slices; did you mean 'label'?",
+    ),
     ("metric: accuracy", "metric: acuracy", "14: unknown metric 'acuracy'; did you mean 'accuracy'?"),
     ("task: classification", "metric: mae", "14: gate 'quality' asks for 'accuracy', the pipeline measures 'mae'"),
     ("{path: digits.onnx}", "{}", "2: the model names neither path nor uri"),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qpipe.data import check_overlap, feeds_for_profile, open_role, role_digest
+from qpipe.data import check_overlap, feeds_for_profile, open_role, outcome_digest, role_digest
 from qpipe.data.batches import preprocess
 from qpipe.data.sources import draw
 from qpipe.errors import ConfigError, DataError
@@ -227,6 +227,31 @@ def test_digest_follows_what_reaches_the_model(tmp_path):
     changed = images()
     changed["label"] = changed["label"][::-1]
     assert role_digest(spec(tmp_path, changed, compressed=False), "gate") != before
+
+
+def test_outcome_digest_follows_what_evaluation_keeps(tmp_path):
+    base = spec(tmp_path, images())
+    entry = base.roles[0]
+    others = [
+        replace(base, label=None),
+        replace(base, roles=(replace(entry, slices=("label",)),)),
+        replace(base, roles=(replace(entry, group="label"),)),
+        replace(base, roles=(replace(entry, samples=5),)),
+    ]
+    assert len({outcome_digest(data, "gate") for data in (base, *others)}) == 5
+    assert len({role_digest(data, "gate") for data in (base, *others)}) == 2
+
+
+@pytest.mark.parametrize("role", ["calibration", "search", "gate"])
+@pytest.mark.parametrize("also", [(), ("gate",), ("search", "gate")])
+def test_nan_in_any_role_is_found_before_work(tmp_path, role, also):
+    data = DataSpec(inputs=(("image", "input"),), label="label", preprocess=(), roles=())
+    for seed, name in enumerate(dict.fromkeys((role, *also))):
+        image = np.random.default_rng(seed).random((70, 3, 4, 4), np.float32)
+        image[66] = np.nan if name == role else image[66]
+        data = spec(tmp_path, images(70, image=image), role=name, data=data)
+    with pytest.raises(DataError, match=f"{role} data .*: column 'image' has NaN at row 66"):
+        check_overlap(data, IMAGE)
 
 
 BAD = [
