@@ -1,1 +1,24 @@
 """MLflow, and nothing else imports it: runs, flavor, registry, ledger, `models:/` sources. mlflow comes late."""
+
+from qpipe.tracking.connection import connect, resolve_uri, stray_mlruns
+from qpipe.tracking.ledger import Move
+from qpipe.tracking.promotion import history, promote, reconcile, rollback
+from qpipe.tracking.sources import fetch_engine, fetch_model
+from qpipe.tracking.tracker import Dataset, Logged, Tracker, joined_run
+
+__all__ = [
+    "Dataset",
+    "Logged",
+    "Move",
+    "Tracker",
+    "connect",
+    "fetch_engine",
+    "fetch_model",
+    "history",
+    "joined_run",
+    "promote",
+    "reconcile",
+    "resolve_uri",
+    "rollback",
+    "stray_mlruns",
+]

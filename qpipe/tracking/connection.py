@@ -37,10 +37,11 @@ def stray_mlruns(folder: Path) -> Path | None:
     return mlruns if any(mlruns.glob("[0-9]*/meta.yaml")) else None
 
 
-def connect(uri: str | None, experiment: str, *, folder: Path, timeout_s: float = 10.0) -> Tracker:
+def connect(uri: str | None, experiment: str | None, *, folder: Path, timeout_s: float = 10.0) -> Tracker:
     """A tracker on a server that answered within `timeout_s`, with the experiment made where it was missing.
 
     `uri` None means MLFLOW_TRACKING_URI, else `sqlite:///<folder>/mlflow.db` with artifacts in `<folder>/mlartifacts`.
+    `experiment` None is MLflow's `Default`: for whoever reads, and makes nothing.
 
     Raises:
         UnreachableError: no answer in time, or a folder that cannot be written (exit code 2).
@@ -54,10 +55,10 @@ def connect(uri: str | None, experiment: str, *, folder: Path, timeout_s: float 
         _check_writable(database)
     else:
         _knock(resolved, timeout_s)
-    client, found = _open(resolved, experiment, database, max(1, int(deadline - time.monotonic())))
+    client, found = _open(resolved, experiment or "Default", database, max(1, int(deadline - time.monotonic())))
     return Tracker(
         uri=resolved,
-        experiment=experiment,
+        experiment=found.name,
         experiment_id=found.experiment_id,
         client=client,
         warnings=_warnings(folder, resolved),

@@ -41,6 +41,14 @@ class Package:
     target: Target
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedEngine:
+    """An engine as it was logged, verified, with the target that opens it."""
+
+    engine: Engine
+    target: Target
+
+
 class EnginePredictor:
     """A session behind MLflow's `predict`; calls come from many threads and are served one at a time."""
 
@@ -76,8 +84,22 @@ def _load_pyfunc(path: str) -> EnginePredictor:
 
 def load_package(package: Path) -> EnginePredictor:
     """Open the engine of a logged model, verified, through the backend that its target names."""
-    from qpipe.engines import check_requirements, read_engine
+    from qpipe.engines import check_requirements
     from qpipe.plugins.loader import load_plugins
+
+    found = read_package(package)
+    check_requirements(found.engine)
+    session = load_plugins().backend(found.engine.backend).open(found.engine, found.target)
+    return EnginePredictor(found.engine, session)
+
+
+def read_package(package: Path) -> LoggedEngine:
+    """The engine and the target of a logged model's `data/package`, every digest verified.
+
+    Raises:
+        EngineError: a file is not what the manifest says, or the manifest not what was logged.
+    """
+    from qpipe.engines import read_engine
 
     engine = read_engine(package / "engine")
     described = _read_description(package / DESCRIPTION)
@@ -86,9 +108,7 @@ def load_package(package: Path) -> EnginePredictor:
             f"{package} should hold the engine {described.engine[:12]}, but holds {engine.digest[:12]}",
             hint="the model folder was changed after it was logged; log the engine again",
         )
-    check_requirements(engine)
-    session = load_plugins().backend(engine.backend).open(engine, described.target)
-    return EnginePredictor(engine, session)
+    return LoggedEngine(engine=engine, target=described.target)
 
 
 def _read_description(path: Path) -> Package:

@@ -33,16 +33,23 @@ def verified_model(tracker: Tracker, engine: Engine, model_id: str | None) -> Lo
     if model_id is not None:
         model: LoggedModel | None = tracker.client.get_logged_model(model_id)
     else:
-        model = find_model(tracker, tracker.experiment_id, engine.digest)
+        model = find_model(tracker, tracker.experiment_id, engine.digest) or _anywhere(tracker, engine)
     if model is None:
         raise PromotionError(
-            f"the engine {engine.digest[:12]} is not logged in experiment {tracker.experiment!r}",
+            f"the engine {engine.digest[:12]} is not logged at {tracker.uri}",
             hint="log its run first: `qpipe sync RUN_ID`",
         )
     if str(model.status) != "READY":
         raise PromotionError(f"the logged model {model.model_id} is {model.status}", hint="log its run again")
     _check_artifacts(tracker, model, engine)
     return model
+
+
+def _anywhere(tracker: Tracker, engine: Engine) -> LoggedModel | None:
+    """An engine of a run that joined the user's own run lies in that run's experiment."""
+    experiments = [one.experiment_id for one in tracker.client.search_experiments()]
+    found = (find_model(tracker, one, engine.digest) for one in experiments if one != tracker.experiment_id)
+    return next((model for model in found if model is not None), None)
 
 
 def _check_artifacts(tracker: Tracker, model: LoggedModel, engine: Engine) -> None:
