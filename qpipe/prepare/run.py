@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from qpipe.errors import ConfigError
@@ -88,6 +88,7 @@ def prepare(  # noqa: PLR0917 - each is one noun of the recipe, in the order of 
             cache=cache,
         )
         draft = stage.apply(draft, read_params(stage, spec), context)
+    draft = _rendered(draft, workdir, progress)
     return Prepared(
         graph=draft.graph,
         plan=draft.plan,
@@ -95,6 +96,20 @@ def prepare(  # noqa: PLR0917 - each is one noun of the recipe, in the order of 
         shapes=shape_ranges(model.signature, calibration),
         signature=model.signature,
     )
+
+
+def _rendered(draft: Draft, workdir: Path, progress: Progress) -> Draft:
+    """A draft with a static plan gets its Q/DQ graph, after every correction."""
+    if draft.plan is None or draft.qdq is not None or draft.plan.mode != "static":
+        return draft
+    from qpipe.quant.graph import open_graph, save_graph
+    from qpipe.quant.render import render
+
+    progress.step("render")
+    path = workdir / "qdq" / "model.onnx"
+    path.parent.mkdir(parents=True)
+    save_graph(render(open_graph(draft.graph.path), draft.plan), path)
+    return replace(draft, qdq=describe(path))
 
 
 def _find(known: dict[str, StageType[object]], spec: StageSpec, recipe: Recipe) -> StageType[object]:

@@ -13,6 +13,8 @@ from qpipe.errors import ModelError, QuantizationError
 
 NEEDED_OPSET = 13
 """First opset with per-channel QuantizeLinear/DequantizeLinear."""
+PREPARED = "qpipe.prepared"
+"""Metadata of graphs that we wrote: they are tidy already."""
 LARGE_BYTES = 2**31 - 2**20
 """Protobuf's limit; larger graphs are saved with external data."""
 QUANTIZED_OPS = frozenset(
@@ -43,11 +45,13 @@ def open_graph(path: Path) -> ir.Model:
     """
     try:
         model = ir.load(path)
+        if model.metadata_props.get(PREPARED) == "1":
+            return model
     except Exception as error:
         raise ModelError(f"{path} is not a readable ONNX file: {error}") from error
     refuse_quantized(model)
     if model.opset_imports.get("", NEEDED_OPSET) < NEEDED_OPSET:
-        model = _upgraded(path)
+        model = upgraded(model, NEEDED_OPSET)
     return tidy(model)
 
 
@@ -62,6 +66,7 @@ def tidy(model: ir.Model) -> ir.Model:
     ):
         step(model)
     infer_shapes(model)
+    model.metadata_props[PREPARED] = "1"
     return model
 
 
@@ -89,16 +94,21 @@ def _own_weights(model: ir.Model) -> None:
                 value.const_value = ir.Tensor(tensor.numpy().copy(), dtype=tensor.dtype, name=value.name)
 
 
-def _upgraded(path: Path) -> ir.Model:
-    import onnx
+def upgraded(model: ir.Model, opset: int) -> ir.Model:
+    """The graph in a later opset.
+
+    Raises:
+        ModelError: onnx has no conversion for one of its operators.
+    """
     from onnx import version_converter
 
+    found = model.opset_imports.get("", 1)
     try:
-        return ir.from_proto(version_converter.convert_version(onnx.load(path), NEEDED_OPSET))
+        return ir.from_proto(version_converter.convert_version(ir.to_proto(model), opset))
     except Exception as error:
         raise ModelError(
-            f"{path} has an opset before {NEEDED_OPSET} and onnx cannot upgrade it: {error}",
-            hint=f"export the model again with opset {NEEDED_OPSET} or later",
+            f"the model has opset {found} and onnx cannot upgrade it to {opset}: {error}",
+            hint=f"export the model again with opset {opset} or later",
         ) from error
 
 

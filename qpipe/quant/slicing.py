@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import onnx_ir as ir
 
+from qpipe.errors import DataError
 from qpipe.plugins.backend import Tensors
 from qpipe.quant.graph import infer_shapes
 
@@ -57,6 +58,22 @@ class Slicer:
             return cost * _elements(tuple(array.shape[1:] for array in batch.values())) // max(_elements(known), 1)
         live = live_bytes(self.model, {name: array[:1] for name, array in batch.items()})
         return live or UNKNOWN_FACTOR * sum(array[:1].nbytes for array in batch.values())
+
+
+def first_rows(model: ir.Model, batches: Iterable[Tensors], rows: int) -> Tensors:
+    """The first `rows` rows of the first batch, as the graph takes them.
+
+    Raises:
+        DataError: there is no batch.
+    """
+    batch = next(iter(batches), None)
+    if batch is None:
+        raise DataError("calibration got no rows", hint="give at least one batch of model inputs")
+    feed = {name: batch[name] for value in model.graph.inputs if (name := value.name or "") in batch}
+    slicer = Slicer(model, CACHED_BYTES)
+    if slicer.free and all(array.ndim for array in feed.values()):
+        return {name: array[:rows] for name, array in feed.items()}
+    return next(slicer.parts(feed))
 
 
 def _elements(shapes: tuple[tuple[int, ...], ...]) -> int:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from qpipe.plugins.stage import StageType
-from qpipe.prepare.stages.borrowed import DYNAMIC, FP16, QUANTIZE
+from qpipe.prepare.stages.borrowed import DYNAMIC, FP16
+from qpipe.prepare.stages.calibrate import CALIBRATE
+from qpipe.prepare.stages.fold import FOLD
+from qpipe.prepare.stages.quantize import CORRECT_BIAS, QUANTIZE
 
 
 def builtin_stages() -> tuple[StageType[object], ...]:
     """All stages that come with qpipe."""
-    return (QUANTIZE, DYNAMIC, FP16)
+    return (FOLD, CALIBRATE, QUANTIZE, CORRECT_BIAS, DYNAMIC, FP16)

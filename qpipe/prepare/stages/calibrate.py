@@ -1,0 +1,57 @@
+"""Stage `calibrate`: one streamed pass over the calibration rows; statistics are shared by all recipes of a model."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from qpipe.plugins.stage import Draft, StageContext, StageType
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrateParams:
+    """Parameters of `calibrate`."""
+
+    memory_mb: int = 96
+    """Bound on the activations of one run, in MiB; batches are cut until they fit."""
+    drawn_per_row: int = 512
+    """Values of each tensor and row that enter histograms."""
+
+
+def _apply(draft: Draft, params: object, context: StageContext) -> Draft:
+    from qpipe.quant.calibrate import calibrate
+    from qpipe.quant.graph import open_graph
+    from qpipe.quant.observed import observed_tensors
+    from qpipe.quant.statistics import VERSION, save_statistics
+
+    assert isinstance(params, CalibrateParams)
+
+    def make(folder: Path) -> None:
+        model = open_graph(draft.graph.path)
+        axes = observed_tensors(model.graph, context.scheme)
+        found = calibrate(
+            model,
+            context.calibration(),
+            axes,
+            memory_bytes=params.memory_mb * 2**20,
+            drawn_per_row=params.drawn_per_row,
+            advance=context.progress.advance,
+        )
+        save_statistics(found, folder)
+
+    scheme = "" if context.scheme.name in _KNOWN else context.scheme.name
+    text = f"statistics {VERSION} {draft.graph.digest} {params} {scheme}"
+    return replace(draft, statistics=context.cached(hashlib.sha256(text.encode()).hexdigest(), make))
+
+
+_KNOWN = frozenset({"ort-x86-vnni", "ort-x86-avx2", "ort-arm64", "tensorrt", "tensorrt-fp8", "litert"})
+"""Schemes whose tensors every calibration observes, so that they share statistics."""
+
+CALIBRATE: StageType[object] = StageType(
+    name="calibrate",
+    summary="gather ranges, means and histograms in one streamed pass",
+    params=CalibrateParams,
+    apply=_apply,
+    needs_calibration=True,
+)

@@ -1,0 +1,88 @@
+"""Stages `quantize` (statistics and scheme → plan) and `correct-bias` (plan → corrected float graph)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from qpipe.errors import ConfigError
+from qpipe.plugins.stage import Draft, StageContext, StageType
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverrideParams:
+    """An exception for the nodes that `match` names: a pattern over node names, or `op:TYPE`."""
+
+    match: str
+    keep_float: bool = False
+    ranges: Literal["minmax", "percentile", "entropy", "mse"] | None = None
+    per_channel: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizeParams:
+    """Parameters of `quantize`."""
+
+    ranges: Literal["minmax", "percentile", "entropy", "mse"] = "mse"
+    percentile: float = 99.999
+    weights: Literal["max", "mse"] = "max"
+    keep_float: tuple[str, ...] = ()
+    """Patterns over node names, or `op:TYPE`, that stay float."""
+    overrides: tuple[OverrideParams, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoParams:
+    """A stage without parameters."""
+
+
+def _quantize(draft: Draft, params: object, context: StageContext) -> Draft:
+    from qpipe.quant.graph import open_graph
+    from qpipe.quant.options import Override, QuantOptions
+    from qpipe.quant.plan import make_plan
+    from qpipe.quant.statistics import load_statistics
+
+    assert isinstance(params, QuantizeParams)
+    if draft.statistics is None:
+        raise ConfigError("stage 'quantize' has no statistics", hint="put `calibrate` before it")
+    overrides = tuple(
+        Override(match=item.match, keep_float=item.keep_float, ranges=item.ranges, per_channel=item.per_channel)
+        for item in params.overrides
+    )
+    options = QuantOptions(
+        ranges=params.ranges,
+        percentile=params.percentile,
+        weights=params.weights,
+        keep_float=params.keep_float,
+        overrides=overrides,
+    )
+    model = open_graph(draft.graph.path)
+    return replace(draft, plan=make_plan(model, load_statistics(draft.statistics), context.scheme, options), qdq=None)
+
+
+def _correct(draft: Draft, _: object, context: StageContext) -> Draft:
+    from qpipe.quant.bias import correct_bias
+    from qpipe.quant.graph import open_graph, save_graph
+    from qpipe.quant.statistics import load_statistics
+
+    if draft.statistics is None or draft.plan is None:
+        raise ConfigError("stage 'correct-bias' has no plan", hint="put `calibrate` and `quantize` before it")
+    model = open_graph(draft.graph.path)
+    correct_bias(model, draft.plan, load_statistics(draft.statistics))
+    return replace(draft, graph=context.onnx_file(save_graph(model, context.workdir / "model.onnx")), qdq=None)
+
+
+QUANTIZE: StageType[object] = StageType(
+    name="quantize",
+    summary="plan static quantization by the target's scheme",
+    params=QuantizeParams,
+    apply=_quantize,
+    needs_calibration=True,
+)
+CORRECT_BIAS: StageType[object] = StageType(
+    name="correct-bias",
+    summary="take back the mean shift of rounded weights, analytically",
+    params=NoParams,
+    apply=_correct,
+    needs_calibration=True,
+)

@@ -1,0 +1,73 @@
+"""Numeric check of rewrites: the float graph must give what it gave before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from qpipe.errors import QuantizationError
+from qpipe.plugins.backend import Tensors
+
+ROWS = 8
+"""Rows of the first calibration batch that the check runs."""
+TOLERANCE = 1e-3
+"""Largest difference allowed, relative to the largest magnitude of the output: float32 sums in another order."""
+
+
+def run_float(model: ir.Model, feed: Tensors) -> list[NDArray[np.generic]]:
+    """Outputs of a graph in the reference runtime, one thread.
+
+    Raises:
+        QuantizationError: the graph does not load or run; the message has the runtime's reason.
+    """
+    import onnxruntime as ort
+
+    from qpipe.quant.session import content_of
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1
+    try:
+        with content_of(model) as content:
+            session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        arrays: list[NDArray[np.generic]] = session.run(None, dict(feed))
+    except Exception as error:
+        raise QuantizationError(f"the graph does not run in onnxruntime: {error}") from error
+    return arrays
+
+
+def check_same(before: ir.Model, after: ir.Model, batch: Mapping[str, NDArray[np.generic]]) -> float:
+    """Compare both graphs on one batch; the largest relative difference.
+
+    Raises:
+        QuantizationError: an output differs by more than `TOLERANCE` of its largest magnitude.
+    """
+    feed = {value.name or "": batch[value.name or ""] for value in before.graph.inputs}
+    worst = 0.0
+    pairs = zip(before.graph.outputs, run_float(before, feed), run_float(after, feed), strict=True)
+    for value, old, new in pairs:
+        if old.dtype.kind != "f":
+            continue
+        difference = relative_difference(np.asarray(old, np.float64), np.asarray(new, np.float64))
+        if not difference <= TOLERANCE:
+            raise QuantizationError(
+                f"folding changed output {value.name!r} by {difference:.2g} of its largest magnitude",
+                hint="leave the `fold` stage out of the recipe",
+            )
+        worst = max(worst, difference)
+    return worst
+
+
+def relative_difference(old: NDArray[np.float64], new: NDArray[np.float64]) -> float:
+    """Max |old − new| / max |old| over finite values; infinity where they are not finite at the same places."""
+    finite = np.isfinite(old)
+    if not np.array_equal(finite, np.isfinite(new)):
+        return float("inf")
+    if not finite.any():
+        return 0.0
+    scale = float(np.abs(old[finite]).max())
+    difference = float(np.abs(old[finite] - new[finite]).max())
+    return difference / scale if scale > 0 else difference

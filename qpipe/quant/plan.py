@@ -1,0 +1,245 @@
+"""From placement and statistics to a quantization plan: parameters of every tensor, specification of every weight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx_ir as ir
+
+from qpipe.errors import QuantizationError
+from qpipe.quant.graph import constant, name_of
+from qpipe.quant.layout import Bounds, Layout, Pair, lay_out
+from qpipe.quant.numbers import activation_parameters
+from qpipe.quant.operators import channel_axis, finite
+from qpipe.quant.options import QuantOptions, matches
+from qpipe.quant.ranges import Method, RangeRule, clipped_share, find_range
+from qpipe.quant.statistics import Statistics, TensorStatistics
+from qpipe.records.quantization import ActivationSpec, NodeChoice, QuantPlan, WeightSpec
+from qpipe.records.scheme import Scheme
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Range:
+    low: float
+    high: float
+    method: str
+    clipped: float
+
+
+def make_plan(
+    model: ir.Model, statistics: Statistics, scheme: Scheme, options: QuantOptions | None = None
+) -> QuantPlan:
+    """Decide what is quantized and how, for one float graph, its statistics and a scheme.
+
+    A node whose activations no calibration row reached, or are infinite, stays float; the plan says so.
+
+    Raises:
+        QuantizationError: weights with NaN or infinity (the node is named), or a scheme without integer operators.
+    """
+    options = options or QuantOptions()
+    if not scheme.ops:
+        raise QuantizationError(f"scheme {scheme.name!r} has no integer operators", hint="use recipe 'none'")
+    graph = model.graph
+    layout, reasons = _usable_layout(graph, statistics, scheme, options)
+    ranges = _ranges(graph, layout, statistics, scheme, options)
+    shares = _shares(layout, ranges)
+    activations = tuple(_activation(pair, ranges, shares, scheme) for pair in layout.pairs)
+    nodes = tuple(_with_reason(choice, reasons) for choice in layout.nodes)
+    weights = _weights(graph, nodes, scheme, options)
+    notes = (f"calibrated on {statistics.rows} rows",)
+    return QuantPlan(scheme=scheme, mode="static", activations=activations, weights=weights, nodes=nodes, notes=notes)
+
+
+def _with_reason(choice: NodeChoice, reasons: Mapping[str, str]) -> NodeChoice:
+    return replace(choice, reason=reasons[choice.node]) if choice.node in reasons and not choice.quantized else choice
+
+
+def _usable_layout(
+    graph: ir.Graph, statistics: Statistics, scheme: Scheme, options: QuantOptions
+) -> tuple[Layout, dict[str, str]]:
+    """The placement after every node without usable statistics has been left in float."""
+    reasons: dict[str, str] = {}
+
+    def keep(node: ir.Node) -> str:
+        return reasons.get(node.name or "", "") or options.keep(node)
+
+    while True:
+        layout = lay_out(graph, scheme, keep)
+        _refuse_broken(graph, layout)
+        bad = _unusable(graph, layout, statistics)
+        if not bad:
+            return layout, reasons
+        reasons.update(bad)
+
+
+def _refuse_broken(graph: ir.Graph, layout: Layout) -> None:
+    chosen = {choice.node for choice in layout.nodes if choice.quantized}
+    for node in graph:
+        if node.name in chosen and not finite(node):
+            raise QuantizationError(
+                f"node {node.name!r} ({node.op_type}) has NaN or infinite weights",
+                hint="repair the model, or keep the node in float with `keep_float`",
+            )
+
+
+def _unusable(graph: ir.Graph, layout: Layout, statistics: Statistics) -> dict[str, str]:
+    """Node → reason, for nodes that read or write a tensor without usable statistics."""
+    outputs = {output for _, output in layout.passes}
+    bad: dict[str, str] = {}
+    for pair in layout.pairs:
+        item = statistics.get(pair.tensor)
+        if pair.tensor in graph.initializers or pair.tensor in outputs or (item is not None and item.finite):
+            continue
+        why = "was reached by no calibration row" if item is None else "has an infinite or NaN range"
+        bad.update(dict.fromkeys(_around(graph, layout, pair), f"tensor {pair.tensor!r} {why}"))
+    return bad
+
+
+def _around(graph: ir.Graph, layout: Layout, pair: Pair) -> list[str]:
+    absorbed = {choice.node: choice.absorbed_into for choice in layout.nodes if choice.absorbed_into}
+    names = list(pair.consumers)
+    for node in graph:
+        reads = any(value is not None and value.name == pair.tensor for value in node.inputs)
+        writes = any(value.name == pair.tensor for value in node.outputs)
+        if writes or (reads and not pair.consumers):
+            names += [node.name or "", absorbed.get(node.name or "", node.name or "")]
+    return names
+
+
+def _ranges(
+    graph: ir.Graph, layout: Layout, statistics: Statistics, scheme: Scheme, options: QuantOptions
+) -> dict[str, _Range]:
+    methods = _methods(graph, options)
+    kept = {output: source for source, output in layout.passes}
+    found: dict[str, _Range] = {}
+    for pair in layout.pairs:
+        if pair.tensor in kept:
+            continue
+        value = graph.initializers.get(pair.tensor)
+        item = statistics.get(pair.tensor)
+        if value is not None:
+            found[pair.tensor] = _constant_range(value)
+        elif item is not None:
+            rule = _rule(scheme, options, methods.get(pair.tensor, options.ranges))
+            found[pair.tensor] = _observed_range(item, rule)
+    return found
+
+
+def _rule(scheme: Scheme, options: QuantOptions, method: Method) -> RangeRule:
+    levels = 65535 if scheme.activation.endswith("int16") else 255
+    return RangeRule(
+        method="minmax" if scheme.activation == "float8e4m3fn" else method,
+        percentile=options.percentile,
+        levels=levels,
+        symmetric=scheme.activation_symmetric,
+    )
+
+
+def _methods(graph: ir.Graph, options: QuantOptions) -> dict[str, Method]:
+    found: dict[str, Method] = {}
+    for override in options.overrides:
+        if override.ranges is None:
+            continue
+        for node in graph:
+            if matches(override.match, node):
+                values = [*node.inputs, *node.outputs]
+                found.update({name_of(value): override.ranges for value in values if value is not None})
+    return found
+
+
+def _constant_range(value: ir.Value) -> _Range:
+    array = np.asarray(constant(value), np.float64)
+    return _Range(low=min(float(array.min()), 0.0), high=max(float(array.max()), 0.0), method="minmax", clipped=0.0)
+
+
+def _observed_range(item: TensorStatistics, rule: RangeRule) -> _Range:
+    low, high = find_range(item, rule)
+    return _Range(low=low, high=high, method=rule.method, clipped=clipped_share(item, low, high))
+
+
+def _shares(layout: Layout, ranges: dict[str, _Range]) -> dict[str, str]:
+    """Tensor → the tensor whose parameters it repeats; `ranges` of Concat groups are widened in place."""
+    shares: dict[str, str] = {}
+    for source, output in layout.passes:
+        shares[output] = shares.get(source, source)
+    bounds = {bound.tensor: bound for bound in layout.bounds}
+    for join in layout.joins:
+        members = list(dict.fromkeys(shares.get(tensor, tensor) for tensor in join))
+        if not all(member in ranges for member in members):
+            continue
+        merged = _envelope([ranges[member] for member in members])
+        if all(_allows(bounds.get(tensor), merged) for tensor in _group(members, shares)):
+            shares.update(dict.fromkeys(_group(members[1:], shares), members[0]))
+            ranges[members[0]] = merged
+    return shares
+
+
+def _group(members: list[str], shares: Mapping[str, str]) -> list[str]:
+    return [*members, *(tensor for tensor, source in shares.items() if source in members)]
+
+
+def _envelope(ranges: list[_Range]) -> _Range:
+    return _Range(
+        low=min(item.low for item in ranges),
+        high=max(item.high for item in ranges),
+        method=ranges[0].method,
+        clipped=max(item.clipped for item in ranges),
+    )
+
+
+def _allows(bound: Bounds | None, merged: _Range) -> bool:
+    return bound is None or (merged.low >= bound.low and merged.high <= bound.high)
+
+
+def _activation(pair: Pair, ranges: Mapping[str, _Range], shares: Mapping[str, str], scheme: Scheme) -> ActivationSpec:
+    source = shares.get(pair.tensor, pair.tensor)
+    found = ranges[source]
+    scale, zero_point = activation_parameters(
+        found.low, found.high, scheme.activation, symmetric=scheme.activation_symmetric
+    )
+    return ActivationSpec(
+        tensor=pair.tensor,
+        dtype=scheme.activation,
+        low=found.low,
+        high=found.high,
+        scale=scale,
+        zero_point=zero_point,
+        shares="" if source == pair.tensor else source,
+        consumers=pair.consumers,
+        method=found.method,
+        clipped=found.clipped,
+    )
+
+
+def _weights(
+    graph: ir.Graph, nodes: tuple[NodeChoice, ...], scheme: Scheme, options: QuantOptions
+) -> tuple[WeightSpec, ...]:
+    chosen = {choice.node for choice in nodes if choice.quantized}
+    found: dict[tuple[str, int | None], WeightSpec] = {}
+    for node in graph:
+        if node.name not in chosen or node.op_type not in scheme.ops or constant(node.inputs[1]) is None:
+            continue
+        weight = node.inputs[1]
+        assert weight is not None
+        axis = channel_axis(node) if _per_channel(node, scheme, options) else None
+        key = (name_of(weight), axis)
+        known = found.get(key)
+        found[key] = WeightSpec(
+            tensor=key[0],
+            dtype=scheme.weight,
+            bits=scheme.weight_bits,
+            symmetric=scheme.weight_symmetric,
+            axis=axis,
+            method=options.weights,
+            nodes=(*(known.nodes if known else ()), node.name or ""),
+        )
+    return tuple(found.values())
+
+
+def _per_channel(node: ir.Node, scheme: Scheme, options: QuantOptions) -> bool:
+    wanted = [
+        item.per_channel for item in options.overrides if matches(item.match, node) and item.per_channel is not None
+    ]
+    return wanted[-1] if wanted else scheme.per_channel
