@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from qpipe.records.cell import Cell, Timing
 from qpipe.records.data import DataSpec, RoleName
+from qpipe.records.evidence import Evaluation, NotMeasured
 from qpipe.records.model import Model
 from qpipe.records.target import Target
 from qpipe.records.tensors import Signature
@@ -27,8 +28,8 @@ class CellJob:
 
     store: str
     cell: Cell
-    fresh: bool = False
-    """Compute anew even what the store has."""
+    fresh: str = ""
+    """A token that makes every key of this job new, so that nothing is taken from the store; usually empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,14 @@ class CellOutcome:
     """Object that holds the engine folder."""
     evaluation: str
     """Object with `evaluation.json` (an Evaluation, or why it was not measured) and `evaluation.npz`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationPair:
+    """`evaluation.json`: what the engine and the float model as given are worth on the same rows."""
+
+    engine: Evaluation | NotMeasured
+    reference: Evaluation | NotMeasured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +70,10 @@ class TimingJob:
     data: DataSpec
     signature: Signature
     timing: Timing
-    seed: int
+    number: int
+    """Which of the processes this is: it turns the order of the first round."""
+    samples: str
+    """Where to write the samples."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,11 +86,3 @@ class MemoryJob:
     data: DataSpec
     signature: Signature
     batch: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemoryOutcome:
-    """Peak resident set of one such process, and how long loading took."""
-
-    peak_rss_bytes: int
-    load_ms: float

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from qpipe.execute.progress import ProgressEvent
+
 
 class Watch(Protocol):
     """Receives progress of jobs by their labels. Called from several threads."""
@@ -12,12 +14,8 @@ class Watch(Protocol):
         """A job starts."""
         ...
 
-    def step(self, label: str, name: str, total: int | None) -> None:
-        """A job enters a step."""
-        ...
-
-    def advance(self, label: str, amount: int) -> None:
-        """A job's current step goes on."""
+    def update(self, label: str, event: ProgressEvent) -> None:
+        """How far a job's current step is."""
         ...
 
     def end(self, label: str, outcome: str) -> None:
@@ -35,10 +33,7 @@ class Silence:
     def begin(self, label: str) -> None:
         """Nothing."""
 
-    def step(self, label: str, name: str, total: int | None) -> None:
-        """Nothing."""
-
-    def advance(self, label: str, amount: int) -> None:
+    def update(self, label: str, event: ProgressEvent) -> None:
         """Nothing."""
 
     def end(self, label: str, outcome: str) -> None:

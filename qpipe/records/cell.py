@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from qpipe.records.data import DataSpec
 from qpipe.records.model import Model
@@ -52,6 +53,8 @@ class Cell:
     data: DataSpec
     metric: str
     """Name of a registered metric, or `module:function` of the user's."""
+    folder: Path
+    """Folder of the pipeline file: first on the import path of the user's functions."""
     profile: bool
     """Whether a profile is measured at all (no gate or report may need it)."""
     timing: Timing

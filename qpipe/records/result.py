@@ -30,6 +30,10 @@ class CellResult:
     verdicts: tuple[Verdict, ...] = ()
     decision: Decision | None = None
     """None for the reference recipe and for cells without a result."""
+    look: int | None = None
+    """Which look at the gate rows this was for its family (float model, target, gate rows, toolchain)."""
+    alpha: float | None = None
+    """Error rate of a PASS that the ledger of looks left to it."""
     attribution: tuple[tuple[str, float], ...] = ()
     """Metric of each step: float, prepared, quantized ONNX, engine (loss attribution)."""
     seconds: float = 0.0

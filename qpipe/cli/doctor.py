@@ -1,0 +1,36 @@
+"""`doctor`: is everything here that a run will need?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qpipe.cli.options import JsonFlag, StoreOption, UriOption, print_json
+
+if TYPE_CHECKING:
+    from qpipe.run.diagnosis import Finding
+
+
+def doctor(*, store: StoreOption = None, tracking_uri: UriOption = None, as_json: JsonFlag = False) -> int:
+    """Check versions, plugins, targets, store and MLflow. Exit code 5 if something is broken."""
+    from qpipe.run.diagnosis import diagnose
+
+    findings = diagnose(store=store, tracking_uri=tracking_uri)
+    broken = any(found.state == "broken" for found in findings)
+    if as_json:
+        from qpipe.records.codec import plain
+
+        print_json({"findings": [plain(found) for found in findings], "ok": not broken})
+    else:
+        _show(findings)
+    return 5 if broken else 0
+
+
+def _show(findings: tuple[Finding, ...]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    marks = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "broken": "[red]broken[/]"}
+    table = Table(box=None, show_header=False)
+    for found in findings:
+        table.add_row(marks[found.state], found.what, found.found, f"[dim]{found.hint}[/]" if found.hint else "")
+    Console().print(table)

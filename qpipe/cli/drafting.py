@@ -1,0 +1,32 @@
+"""`init`: a pipeline file to begin with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qpipe.cli.options import JsonFlag, print_json
+
+
+def init(
+    model: Annotated[Path, typer.Argument(help="An ONNX model.", show_default=False)],
+    *,
+    out: Annotated[Path | None, typer.Option("--out", help="File to write. [default: stdout]")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Draft a pipeline file for a model: inputs, shapes, suggested targets and gates."""
+    from qpipe.config import draft_pipeline
+    from qpipe.errors import ConfigError
+    from qpipe.models import read_model
+
+    text = draft_pipeline(read_model(model, name=model.stem, origin=str(model)))
+    if out is not None:
+        if out.exists():
+            raise ConfigError(f"{out} is there already", hint="choose another name; nothing was overwritten")
+        out.write_text(text)
+    if as_json:
+        print_json({"pipeline": text, "file": str(out) if out else None})
+    else:
+        typer.echo(f"wrote {out}" if out else text)

@@ -1,0 +1,64 @@
+"""`gate` and `report`: look at a finished run again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qpipe.cli.options import JsonFlag, StoreOption, print_json
+
+RunId = Annotated[str, typer.Argument(help="Id of a run, the beginning of one, or `last`.")]
+
+
+def gate(
+    run_id: RunId,
+    *,
+    gates: Annotated[
+        Path | None, typer.Option("--gates", help="Other gates (a YAML file with `gates:`): exploratory.")
+    ] = None,
+    store: StoreOption = None,
+    as_json: JsonFlag = False,
+) -> int:
+    """Decide again from the stored evidence. Other gates than the run's own are exploratory and never promote."""
+    from qpipe.run.again import decide_again
+    from qpipe.run.workplace import open_store
+
+    found = decide_again(open_store(store), run_id, gates)
+    if as_json:
+        from qpipe.report.document import cell_document
+
+        cells = [cell_document(cell) for cell in found.cells]
+        print_json(
+            {"run_id": found.run_id, "exploratory": gates is not None, "exit_code": found.exit_code, "cells": cells}
+        )
+    else:
+        from qpipe.cli.running import show_result
+
+        if gates is not None:
+            typer.echo("exploratory: these gates are not the run's own; nothing is promoted by them")
+        show_result(found)
+    return found.exit_code
+
+
+def report(
+    run_id: RunId = "last",
+    *,
+    out: Annotated[Path, typer.Option("--out", help="Folder for report.html and the plots.")] = Path("qpipe-report"),
+    store: StoreOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write the HTML report and the plots of a finished run."""
+    from qpipe.run.kept import recall_run
+    from qpipe.run.reporting import write_report
+    from qpipe.run.workplace import open_store
+
+    opened = open_store(store)
+    found = recall_run(opened, run_id).result
+    out.mkdir(parents=True, exist_ok=True)
+    files = write_report(found, opened, out)
+    if as_json:
+        print_json({"run_id": found.run_id, "files": [str(path) for path in files]})
+    else:
+        typer.echo("\n".join(str(path) for path in files))

@@ -1,0 +1,115 @@
+"""`targets`, `stages`, `gates`, `plugins`, `schema`: what there is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qpipe.cli.options import JsonFlag, print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from qpipe.plugins.registry import Registry
+
+
+def targets(*, as_json: JsonFlag = False) -> None:
+    """List hardware targets: whether engines can be built and run here, and if not, why."""
+    from qpipe.run.workplace import open_registry
+
+    registry = open_registry()
+    rows = []
+    for target in sorted(registry.targets.values(), key=lambda found: found.name):
+        state = _check(registry, target.name)
+        rows.append((target.name, target.backend, *state, target.summary))
+    _show(("target", "backend", "build", "run", "summary"), rows, key="targets", as_json=as_json)
+
+
+def _check(registry: Registry, name: str) -> tuple[str, str]:
+    from qpipe.errors import QpipeError
+    from qpipe.records.engine import Unavailable
+
+    target = registry.target(name)
+    try:
+        found = registry.backend(target.backend).check(target)
+    except QpipeError as error:
+        return error.message, error.message
+    states = (found.build, found.run)
+    build, run = (state.reason if isinstance(state, Unavailable) else "ready" for state in states)
+    return build, run
+
+
+def stages(*, as_json: JsonFlag = False) -> None:
+    """List the stages that recipes may name, with their parameters."""
+    from qpipe.run.workplace import open_registry
+
+    found = open_registry().stages.values()
+    _show(
+        ("stage", "parameters", "summary"),
+        [(s.name, _fields(s.params), s.summary) for s in found],
+        key="stages",
+        as_json=as_json,
+    )
+
+
+def gates(*, as_json: JsonFlag = False) -> None:
+    """List the gates that pipelines may name, with their keys."""
+    from qpipe.run.workplace import open_registry
+
+    found = open_registry().gates.values()
+    _show(
+        ("gate", "keys", "summary"),
+        [(g.name, _fields(g.params), g.summary) for g in found],
+        key="gates",
+        as_json=as_json,
+    )
+
+
+def plugins(*, as_json: JsonFlag = False) -> None:
+    """List plugins, and those that could not be loaded with the reason."""
+    from qpipe.run.workplace import open_registry
+
+    registry = open_registry()
+    loaded = [(p.name, p.distribution, p.version, "loaded", "") for p in registry.plugins]
+    broken = [(p.name, p.distribution, p.version, p.reason, p.hint) for p in registry.problems]
+    _show(("plugin", "distribution", "version", "state", "hint"), loaded + broken, key="plugins", as_json=as_json)
+
+
+def schema(what: Annotated[str, typer.Argument(help="`result` (of run --json) or `pipeline`.")] = "result") -> None:
+    """Print the JSON Schema of `run --json`, or of a pipeline file."""
+    from qpipe.errors import ConfigError
+
+    if what == "result":
+        from qpipe.report import result_schema
+
+        print_json(result_schema())
+    elif what == "pipeline":
+        from qpipe.config import pipeline_schema
+
+        print_json(pipeline_schema())
+    else:
+        raise ConfigError(f"no schema {what!r}", hint="there are `result` and `pipeline`")
+
+
+def _fields(params: type[object]) -> str:
+    from dataclasses import MISSING, fields
+
+    shown = []
+    for field in fields(params):  # type: ignore[arg-type]  # params are dataclasses by contract
+        default = "" if field.default is MISSING else f"={field.default}"
+        shown.append(field.name + default)
+    return ", ".join(shown)
+
+
+def _show(columns: Sequence[str], rows: Iterable[Sequence[str]], *, key: str, as_json: bool) -> None:
+    if as_json:
+        print_json({key: [dict(zip(columns, row, strict=True)) for row in rows]})
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns, box=None, header_style="bold")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table, soft_wrap=False)

@@ -1,0 +1,26 @@
+"""Options that several commands share, and the two ways to print a result."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; everything else on stderr.")]
+StoreOption = Annotated[
+    str | None, typer.Option("--store", help="Folder or URL of the store. [default: $QPIPE_STORE, else .qpipe]")
+]
+UriOption = Annotated[
+    str | None,
+    typer.Option("--tracking-uri", help="MLflow. [default: $MLFLOW_TRACKING_URI, else sqlite in this folder]"),
+]
+PipelineFile = Annotated[Path, typer.Argument(help="The pipeline file (YAML).", show_default=False)]
+
+
+def print_json(document: Mapping[str, object]) -> None:
+    """One JSON object on stdout; NaN and infinity are refused, they are not JSON."""
+    sys.stdout.write(json.dumps(document, allow_nan=False, indent=1 if sys.stdout.isatty() else None) + "\n")

@@ -1,0 +1,123 @@
+"""`promote`, `rollback`, `history`, `verify`: the registry, always through the ledger."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qpipe.cli.options import JsonFlag, StoreOption, UriOption, print_json
+
+if TYPE_CHECKING:
+    from qpipe.tracking import Tracker
+
+Alias = Annotated[str, typer.Option("--alias", help="The alias to move.")]
+ModelName = Annotated[str, typer.Argument(help="Registered model, e.g. digits-cpu-local.")]
+Experiment = Annotated[str, typer.Option("--experiment", help="MLflow experiment of the run.")]
+
+
+def promote(
+    run_id: Annotated[str, typer.Argument(help="Id of a run, the beginning of one, or `last`.")],
+    *,
+    cell: Annotated[str | None, typer.Option("--cell", help="Only this cell: its label or key.")] = None,
+    alias: Annotated[str | None, typer.Option("--alias", help="[default: the pipeline's]")] = None,
+    expect: Annotated[
+        str | None, typer.Option("--expect", help="Version that the alias must be at now, or nothing is moved.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Promote what has not passed; needs --reason.")] = False,
+    reason: Annotated[str | None, typer.Option("--reason", help="Why; recorded in the ledger.")] = None,
+    store: StoreOption = None,
+    tracking_uri: UriOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Register engines of a finished run as model versions and move an alias to them."""
+    from qpipe.errors import ConfigError
+    from qpipe.run.promoting import PromoteOrder, promote_run
+    from qpipe.run.workplace import open_store
+
+    if force != (reason is not None):
+        raise ConfigError("--force and --reason go together", hint='--force --reason "why this is right"')
+    order = PromoteOrder(run_id=run_id, cell=cell, alias=alias, expected=expect, force_reason=reason)
+    promoted = promote_run(open_store(store), order, tracking_uri=tracking_uri)
+    if as_json:
+        from qpipe.report.document import promoted_document
+
+        print_json({"promoted": [promoted_document(one) for one in promoted]})
+        return
+    for one in promoted:
+        note = f"  ({one.note})" if one.note else ""
+        typer.echo(f"{one.model}@{one.alias} → version {one.version}  engine {one.engine[:12]}{note}")
+
+
+def rollback(
+    model: ModelName,
+    *,
+    alias: Alias = "champion",
+    reason: Annotated[str, typer.Option("--reason", help="Why; recorded in the ledger.")] = "",
+    tracking_uri: UriOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Move an alias back to the version that it was at before."""
+    from qpipe.report.document import promoted_document
+    from qpipe.tracking import rollback as roll_back
+
+    done = roll_back(_tracker(tracking_uri), model, alias, reason=reason)
+    if as_json:
+        print_json({"promoted": [promoted_document(done)]})
+    else:
+        typer.echo(f"{done.model}@{done.alias} → version {done.version}  engine {done.engine[:12]}")
+
+
+def history(model: ModelName, *, tracking_uri: UriOption = None, as_json: JsonFlag = False) -> None:
+    """Show every move of a model's aliases, and re-point an alias that has left its ledger."""
+    from qpipe.tracking import history as read_history
+    from qpipe.tracking import reconcile
+
+    tracker = _tracker(tracking_uri)
+    mended = reconcile(tracker, model)
+    moves = read_history(tracker, model)
+    if as_json:
+        from qpipe.records.codec import plain
+
+        print_json({"model": model, "moves": [plain(move) for move in moves], "reconciled": [plain(m) for m in mended]})
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("alias", "#", "action", "version", "from", "by", "at", "reason", box=None, header_style="bold")
+    for move in moves:
+        action = f"{move.action} (forced)" if move.forced else move.action
+        before = move.previous or "–"
+        table.add_row(move.alias, str(move.sequence), action, move.version, before, move.by, move.at, move.reason)
+    Console().print(table)
+    for move in mended:
+        typer.echo(f"re-pointed {model}@{move.alias} to version {move.version}: the alias had left its ledger")
+
+
+def verify(
+    uri: Annotated[str, typer.Argument(help="models:/NAME@ALIAS or models:/NAME/VERSION.")],
+    *,
+    tracking_uri: UriOption = None,
+    store: StoreOption = None,
+    as_json: JsonFlag = False,
+) -> int:
+    """Check every digest of a registered engine, run it on samples, and compare with its evidence."""
+    from qpipe.run.verifying import verify_engine
+    from qpipe.run.workplace import open_store
+
+    found = verify_engine(uri, open_store(store), _tracker(tracking_uri))
+    if as_json:
+        from qpipe.records.codec import plain
+
+        print_json({"uri": uri, "ok": found.ok, "checks": [plain(check) for check in found.checks]})
+    else:
+        for check in found.checks:
+            typer.echo(f"{check.state:12} {check.what}: {check.found}")
+    return 0 if found.ok else 5
+
+
+def _tracker(uri: str | None) -> Tracker:
+    from qpipe.tracking import connect
+
+    return connect(uri, "qpipe", folder=Path.cwd())

@@ -1,0 +1,139 @@
+"""`run`, `plan`, `demo`: the main job."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from qpipe.cli.options import JsonFlag, PipelineFile, StoreOption, UriOption, print_json
+
+if TYPE_CHECKING:
+    from qpipe.records.result import RunResult
+    from qpipe.run.options import RunOptions
+    from qpipe.run.workplace import Workplace
+
+Names = Annotated[list[str] | None, typer.Option(help="Only this one; may be given several times.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Do not talk to MLflow; `qpipe sync` logs later.")]
+
+
+def run(
+    pipeline: PipelineFile,
+    *,
+    target: Names = None,
+    recipe: Names = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what is cached; counts as a look.")] = False,
+    offline: Offline = False,
+    profile: Annotated[bool, typer.Option(help="Measure latency and memory.")] = True,
+    promote: Annotated[bool, typer.Option(help="Promote what passes.")] = True,
+    workers: Annotated[int | None, typer.Option(min=1, help="Children at a time. [default: CPUs + 1]")] = None,
+    store: StoreOption = None,
+    tracking_uri: UriOption = None,
+    as_json: JsonFlag = False,
+) -> int:
+    """Plan, execute, gate, log and promote a pipeline. Exit code 0 only if every required gate passed."""
+    from qpipe.run.options import RunOptions
+
+    options = RunOptions(
+        targets=tuple(target or ()),
+        recipes=tuple(recipe or ()),
+        fresh=fresh,
+        offline=offline,
+        profile=profile,
+        promote=promote,
+        workers=workers,
+        store=store,
+        tracking_uri=tracking_uri,
+    )
+    return run_pipeline(pipeline, options, as_json=as_json)
+
+
+def run_pipeline(path: Path, options: RunOptions, *, as_json: bool) -> int:
+    """Run one pipeline file, print what came out, and return the exit code."""
+    from qpipe.run.workplace import open_workplace
+
+    workplace = open_workplace(path, options)
+    result = _conduct(workplace, options, as_json=as_json)
+    if as_json:
+        from qpipe.report.document import run_document
+
+        print_json(run_document(result))
+    else:
+        show_result(result)
+    return result.exit_code
+
+
+def show_result(result: RunResult) -> None:
+    """The tables of a run on stdout."""
+    from rich.console import Console
+
+    from qpipe.report.table import render_result
+
+    Console().print(render_result(result))
+
+
+def _conduct(workplace: Workplace, options: RunOptions, *, as_json: bool) -> RunResult:
+    """Run in a thread, so that Ctrl-C here can stop the children and still let them be cleaned up."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from qpipe.cli.screen import Screen
+    from qpipe.execute.watch import Silence
+    from qpipe.run.conduct import conduct
+
+    stop = threading.Event()
+    with ThreadPoolExecutor(max_workers=1) as pool, nullcontext(Silence()) if as_json else Screen() as watch:
+        future = pool.submit(conduct, workplace, options, watch, stop)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            stop.set()
+            return future.result()
+
+
+def plan(
+    pipeline: PipelineFile,
+    *,
+    target: Names = None,
+    recipe: Names = None,
+    store: StoreOption = None,
+    tracking_uri: UriOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show every cell with its three keys, what is cached, and if not which ingredient changed."""
+    from qpipe.run.forecast import forecast
+    from qpipe.run.options import RunOptions
+    from qpipe.run.workplace import open_workplace
+
+    options = RunOptions(
+        targets=tuple(target or ()), recipes=tuple(recipe or ()), store=store, tracking_uri=tracking_uri
+    )
+    found = forecast(open_workplace(pipeline, options))
+    if as_json:
+        from qpipe.records.codec import plain
+
+        print_json({"cells": [plain(one) for one in found]})
+        return
+    from rich.console import Console
+
+    from qpipe.report.plan import plan_table
+
+    Console().print(plan_table(found))
+
+
+def demo(
+    folder: Annotated[Path, typer.Option(help="Where to work.")] = Path("demo-run"),
+    *,
+    as_json: JsonFlag = False,
+) -> int:
+    """Run the main job on a bundled model and data: quantize, measure, gate, log to sqlite, promote."""
+    from qpipe.run.demonstration import prepare_demo, whereto
+    from qpipe.run.options import RunOptions
+
+    pipeline, options = prepare_demo(folder, RunOptions())
+    code = run_pipeline(pipeline, options, as_json=as_json)
+    if not as_json:
+        typer.echo(whereto(folder))
+    return code

@@ -1,0 +1,94 @@
+"""Evaluate one engine on the gate rows, beside the float model as given, into an evaluation folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qpipe.data import open_role
+from qpipe.execute.jobs import EvaluationPair
+from qpipe.execute.reference import count_batches, real_batches, reference_outputs
+from qpipe.gates import save_outcomes
+from qpipe.measure.evaluation import evaluate
+from qpipe.measure.feeds import digest_outputs, make_feeds
+from qpipe.measure.rows import run_rows
+from qpipe.metrics import compare_rows, find_metric, is_labelled, measure_units
+from qpipe.plugins.metric import Rows
+from qpipe.records.cell import Cell, Key
+from qpipe.records.codec import decode, digest, encode
+from qpipe.records.evidence import NotMeasured
+
+if TYPE_CHECKING:
+    from qpipe.execute.bench import Bench
+    from qpipe.data import Role
+    from qpipe.measure.rows import Outputs
+    from qpipe.records.engine import Engine
+
+FILE = "evaluation.json"
+
+
+def evaluation_key(cell: Cell) -> str:
+    """The measure key without the timing protocol: a new protocol does not evaluate again."""
+    kept = tuple(item for item in cell.measure.ingredients if item.name != "protocol")
+    return digest(Key(digest="", ingredients=kept))
+
+
+def load_pair(folder: Path) -> EvaluationPair:
+    """What an evaluation object says."""
+    return decode(EvaluationPair, (folder / FILE).read_text())
+
+
+def write_unmeasured(folder: Path, reason: str) -> None:
+    """An evaluation that was not made, and why."""
+    missing = NotMeasured(reason=reason)
+    (folder / FILE).write_text(encode(EvaluationPair(engine=missing, reference=missing)))
+
+
+def evaluate_engine(bench: Bench, engine: Engine, folder: Path) -> None:
+    """Run the engine over all gate rows, once, and write `evaluation.json` and `evaluation.npz` into `folder`."""
+    cell, progress = bench.cell, bench.progress
+    metric = find_metric(cell.metric, bench.registry.metrics.values(), cell.folder)
+    role = open_role(cell.data, "gate", cell.model.signature)
+    session = bench.backend.open(engine, cell.target)
+    try:
+        progress.step("evaluate", total=count_batches(role))
+        outputs = run_rows(session, real_batches(role), progress)
+        feeds = make_feeds(real_batches(role), cell.target.batch_sizes, cell.model.signature)
+        kind, sampled = session.kind, digest_outputs(session, feeds)
+    finally:
+        session.close()
+    progress.step("compare with the float model")
+    reference = reference_outputs(bench.store, cell.model.digest, cell.model.file.path, role, progress)
+    ours, theirs = _rows(outputs, role), _rows(reference, role)
+    labelled = is_labelled(metric, ours)
+    units, reference_units = measure_units(metric, ours), measure_units(metric, theirs)
+    pair = EvaluationPair(
+        engine=evaluate(
+            outputs, reference, units, metric, kind=kind, role="gate", data_digest=role.digest, outputs_digest=sampled
+        ),
+        reference=evaluate(
+            reference,
+            None,
+            reference_units,
+            metric,
+            kind="measured",
+            role="gate",
+            data_digest=role.digest,
+            outputs_digest="",
+        ),
+    )
+    (folder / FILE).write_text(encode(pair))
+    save_outcomes(
+        folder,
+        engine=units,
+        reference=reference_units,
+        agreement=compare_rows(metric, ours, theirs),
+        groups=role.column(role.spec.group) if role.spec.group else None,
+        slices={name: role.column(name) for name in role.spec.slices},
+        labelled=labelled,
+    )
+
+
+def _rows(outputs: Outputs, role: Role) -> Rows:
+    columns = {name: role.column(name) for name in role.column_names}
+    return Rows(outputs=outputs.tensors, columns=columns, label=role.data.label)

@@ -1,0 +1,73 @@
+"""The local executor: a few threads, each waiting for one guarded child at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from qpipe.execute.guard import Exit, run_guarded
+from qpipe.execute.watch import Watch
+from qpipe.records.target import Limits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One child process to be: `entry` is `module:function` of a `str → str` function."""
+
+    label: str
+    entry: str
+    request: str
+    limits: Limits
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    *,
+    folder: Path,
+    workers: int,
+    watch: Watch,
+    stop: threading.Event,
+    done: Callable[[Job, Exit], None],
+) -> None:
+    """Run all jobs, `workers` at a time; `done` is called as each ends, from its thread.
+
+    When `stop` is set, running children are killed and the rest are not started.
+
+    Raises:
+        BaseException: whatever `done` raises, after the running children have ended.
+    """
+    with ThreadPoolExecutor(max_workers=max(1, workers), thread_name_prefix="qpipe-cell") as pool:
+        futures = [pool.submit(_run_one, job, folder, watch, stop, done) for job in jobs]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:
+            stop.set()
+            raise
+
+
+def _run_one(job: Job, folder: Path, watch: Watch, stop: threading.Event, done: Callable[[Job, Exit], None]) -> None:
+    if stop.is_set():
+        return
+    watch.begin(job.label)
+    ended = run_job(job, folder, watch, stop)
+    watch.end(job.label, ended.kind)
+    done(job, ended)
+
+
+def run_job(job: Job, folder: Path, watch: Watch, stop: threading.Event) -> Exit:
+    """Run one job in a guarded child with a work folder of its own below `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as workdir:
+        return run_guarded(
+            job.entry,
+            job.request,
+            workdir=Path(workdir),
+            limits=job.limits,
+            on_progress=lambda event: watch.update(job.label, event),
+            stop=stop,
+        )

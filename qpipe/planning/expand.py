@@ -1,0 +1,94 @@
+"""Models × recipes × targets → cells, the float baseline of each target among them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qpipe.data import role_digest
+from qpipe.metrics import metric_source_digest
+from qpipe.planning.keys import build_key, measure_key, prepare_key
+from qpipe.prepare import builtin_recipe
+from qpipe.records.cell import Cell, Timing
+from qpipe.records.data import DataSpec
+from qpipe.records.model import Model
+from qpipe.records.pipeline import Pipeline, RecipeSpec
+from qpipe.records.recipe import REFERENCE, Recipe
+from qpipe.records.scheme import Scheme
+from qpipe.records.target import Target
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qpipe.plugins.registry import Registry
+
+
+def expand(pipeline: Pipeline, models: tuple[Model, ...], registry: Registry, *, profile: bool) -> tuple[Cell, ...]:
+    """All cells of a pipeline, baselines first within each target.
+
+    Raises:
+        TargetError: a demand that a target can never meet (no integer kernels, FP8 without hardware).
+        PluginError: a target names a backend that no installed plugin brings.
+    """
+    recipes = (RecipeSpec(name=REFERENCE), *(spec for spec in pipeline.recipes if spec.name != REFERENCE))
+    return tuple(
+        make_cell(pipeline, model, recipe, target, registry, profile=profile)
+        for model in models
+        for target in pipeline.targets
+        for recipe in recipes
+    )
+
+
+def make_cell(
+    pipeline: Pipeline, model: Model, spec: RecipeSpec, target: Target, registry: Registry, *, profile: bool
+) -> Cell:
+    """One cell with its three keys; cheap: data and model are known by digests."""
+    backend = registry.backend(target.backend)
+    availability, scheme = backend.check(target), backend.scheme(target)
+    recipe = resolve_recipe(spec, scheme)
+    timing = pipeline.timing if profile else None
+    prepare = prepare_key(model, recipe, scheme, _calibration(pipeline.data, recipe, registry))
+    build = build_key(prepare, target, availability)
+    measure = measure_key(
+        build,
+        fingerprint=availability.fingerprint,
+        gate_data=_role(pipeline.data, "gate"),
+        metric=metric_source_digest(pipeline.metric, registry.metrics.values(), pipeline.folder),
+        target=target,
+        timing=timing,
+    )
+    return Cell(
+        model=model,
+        recipe=recipe,
+        target=target,
+        scheme=scheme,
+        data=pipeline.data,
+        metric=pipeline.metric,
+        folder=pipeline.folder,
+        profile=profile,
+        timing=timing or Timing(),
+        prepare=prepare,
+        build=build,
+        measure=measure,
+    )
+
+
+def resolve_recipe(spec: RecipeSpec, scheme: Scheme) -> Recipe:
+    """A recipe with its stages: as written, or as the target's scheme has the built-in of that name."""
+    if spec.stages is not None:
+        return Recipe(name=spec.name, stages=spec.stages)
+    return builtin_recipe(spec.name, scheme)
+
+
+def _calibration(data: DataSpec, recipe: Recipe, registry: Registry) -> str:
+    needed = any(registry.stage(stage.name).needs_calibration for stage in recipe.stages)
+    return _role(data, "calibration") if needed else "not used"
+
+
+def _role(data: DataSpec, role: str) -> str:
+    found = next((spec for spec in data.roles if spec.role == role), None)
+    return "none" if found is None else role_digest(data, found.role)
+
+
+def baselines(cells: tuple[Cell, ...]) -> Iterator[Cell]:
+    """The cells of the float model itself."""
+    return (cell for cell in cells if cell.recipe.is_reference)

@@ -1,0 +1,1 @@
+"""The conductor: plan → execute → gate → log → promote."""

@@ -1,0 +1,56 @@
+"""What can be found out before work: data, overlap, labels, folders. Exit code 2 at once instead of 5 after minutes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qpipe.errors import DataError, TargetError
+from qpipe.records.engine import Unavailable
+
+if TYPE_CHECKING:
+    from qpipe.records.model import Model
+    from qpipe.records.pipeline import Pipeline
+    from qpipe.run.workplace import Workplace
+
+
+def check_before_work(workplace: Workplace) -> tuple[str, ...]:
+    """Open every role for every model, look for overlap, and ask for impossible cells; returns warnings.
+
+    Raises:
+        DataError: rows that are missing, broken or mixed between roles.
+        TargetError: a demand that no machine can meet.
+        ConfigError: the store cannot be written.
+    """
+    workplace.store.check_writable()
+    _check_targets(workplace)
+    warnings: list[str] = []
+    for model in workplace.models:
+        warnings += _check_data(workplace.pipeline, model, workplace)
+    return tuple(warnings)
+
+
+def _check_targets(workplace: Workplace) -> None:
+    for target in workplace.pipeline.targets:
+        found = workplace.registry.backend(target.backend).check(target)
+        for state in (found.build, found.run):
+            if isinstance(state, Unavailable) and state.impossible:
+                raise TargetError(f"{target.name}: {state.reason}", hint=state.hint)
+
+
+def _check_data(pipeline: Pipeline, model: Model, workplace: Workplace) -> list[str]:
+    from qpipe.data import check_overlap, open_role
+
+    if pipeline.data.role("gate") is None:
+        raise DataError("the pipeline has no gate data", hint="add data.gate: {npz: FILE}: verdicts come from it")
+    for spec in pipeline.data.roles:
+        open_role(pipeline.data, spec.role, model.signature)
+    calibrates = any(
+        workplace.registry.stage(stage.name).needs_calibration
+        for cell in workplace.cells
+        if cell.model.digest == model.digest
+        for stage in cell.recipe.stages
+    )
+    if calibrates and pipeline.data.role("calibration") is None:
+        raise DataError("a recipe calibrates, and the pipeline has no calibration data", hint="add data.calibration")
+    overlap = check_overlap(pipeline.data, model.signature)
+    return [f"{overlap.dropped} search rows also stand in gate and were dropped"] if overlap.dropped else []

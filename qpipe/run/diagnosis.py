@@ -1,0 +1,97 @@
+"""What `qpipe doctor` looks at: versions, plugins, targets, the store, MLflow."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import qpipe
+from qpipe.errors import QpipeError
+from qpipe.planning.sources import package_version
+from qpipe.records.engine import Unavailable
+from qpipe.run.workplace import open_registry, open_store
+
+if TYPE_CHECKING:
+    from qpipe.plugins.registry import Registry
+
+PACKAGES = ("onnxruntime", "onnx", "onnx-ir", "mlflow", "numpy", "scipy", "pydantic")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One line of the doctor."""
+
+    state: Literal["ok", "note", "broken"]
+    what: str
+    found: str
+    hint: str = ""
+
+
+def diagnose(*, store: str | None, tracking_uri: str | None) -> tuple[Finding, ...]:
+    """Everything that a run would stumble over, before a run."""
+    registry = open_registry()
+    return (
+        *_versions(),
+        *_plugins(registry),
+        *_targets(registry),
+        _store(store),
+        *_mlflow(tracking_uri),
+    )
+
+
+def _versions() -> Iterator[Finding]:
+    yield Finding(state="ok", what="qpipe", found=f"{qpipe.__version__} on Python {platform.python_version()}")
+    for name in PACKAGES:
+        number = package_version(name)
+        missing = number == "absent"
+        hint = f"pip install {name}" if missing else ""
+        yield Finding(state="broken" if missing else "ok", what=name, found=number, hint=hint)
+
+
+def _plugins(registry: Registry) -> Iterator[Finding]:
+    for plugin in registry.plugins:
+        brings = ", ".join(registry.brings(plugin)) or "nothing"
+        yield Finding(state="ok", what=f"plugin {plugin.name}", found=f"{plugin.version}: {brings}")
+    for problem in registry.problems:
+        yield Finding(state="broken", what=f"plugin {problem.name}", found=problem.reason, hint=problem.hint)
+
+
+def _targets(registry: Registry) -> Iterator[Finding]:
+    for name, target in sorted(registry.targets.items()):
+        try:
+            found = registry.backend(target.backend).check(target)
+        except QpipeError as error:
+            yield Finding(state="note", what=f"target {name}", found=error.message, hint=error.hint)
+            continue
+        away = next((state for state in (found.build, found.run) if isinstance(state, Unavailable)), None)
+        if away is None:
+            yield Finding(state="ok", what=f"target {name}", found="can be built and run here")
+        else:
+            yield Finding(state="note", what=f"target {name}", found=away.reason, hint=away.hint)
+
+
+def _store(root: str | None) -> Finding:
+    store = open_store(root)
+    try:
+        store.check_writable()
+    except QpipeError as error:
+        return Finding(state="broken", what="store", found=error.message, hint=error.hint)
+    return Finding(state="ok", what="store", found=f"{store.location}, {store.size() / 1e6:.1f} MB")
+
+
+def _mlflow(uri: str | None) -> Iterator[Finding]:
+    from qpipe.tracking import connect, stray_mlruns
+
+    stray = stray_mlruns(Path.cwd())
+    if stray is not None:
+        hint = "move it away: MLflow itself would take it for the store instead of sqlite"
+        yield Finding(state="note", what="mlruns", found=f"a stray {stray}", hint=hint)
+    try:
+        tracker = connect(uri, "qpipe", folder=Path.cwd())
+    except QpipeError as error:
+        yield Finding(state="broken", what="MLflow", found=error.message, hint=error.hint)
+        return
+    yield Finding(state="ok", what="MLflow", found=tracker.uri)

@@ -1,0 +1,95 @@
+"""Runs that the store remembers, so that they can be judged, reported and promoted later, with or without MLflow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from qpipe.errors import ConfigError, nearest
+from qpipe.records.codec import decode, encode
+from qpipe.records.pipeline import Pipeline
+from qpipe.records.result import CellResult, RunResult
+
+if TYPE_CHECKING:
+    from qpipe.run.workplace import Workplace
+    from qpipe.store import Store
+
+SPACE = "runs"
+INDEX = "index"
+RECENT = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptRun:
+    """A finished run with the pipeline that asked for it."""
+
+    pipeline: Pipeline
+    result: RunResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Index:
+    """Ids of the latest runs, newest first."""
+
+    run_ids: tuple[str, ...] = ()
+
+
+def keep_run(workplace: Workplace, result: RunResult) -> None:
+    """Remember a finished run under its id."""
+    store = workplace.store
+    store.remember(SPACE, result.run_id, encode(KeptRun(pipeline=workplace.pipeline, result=result)))
+    with store.lock("runs"):
+        known = recall_index(store).run_ids
+        latest = (result.run_id, *(one for one in known if one != result.run_id))[:RECENT]
+        store.remember(SPACE, INDEX, encode(Index(run_ids=latest)))
+
+
+def recall_index(store: Store) -> Index:
+    """The latest runs."""
+    text = store.recall(SPACE, INDEX)
+    return Index() if text is None else decode(Index, text)
+
+
+def recall_run(store: Store, run_id: str) -> KeptRun:
+    """The run of that id, of a unique beginning of one, or `last`; an MLflow run id works too.
+
+    Raises:
+        ConfigError: there is none, or several; the hint lists the latest.
+    """
+    known = recall_index(store).run_ids
+    if run_id == "last" and known:
+        run_id = known[0]
+    matching = [one for one in known if one.startswith(run_id)] or _by_mlflow_id(store, known, run_id)
+    text = store.recall(SPACE, matching[0]) if len(matching) == 1 else None
+    if text is None:
+        what = f"{len(matching)} runs begin with {run_id}" if matching else f"no run {run_id}{nearest(run_id, known)}"
+        listed = ", ".join(known[:5]) or "none yet: qpipe run PIPELINE.yaml"
+        raise ConfigError(f"{what} in the store {store.location}", hint=f"latest runs: {listed}")
+    return decode(KeptRun, text)
+
+
+def find_cell(run: RunResult, wanted: str | None) -> tuple[CellResult, ...]:
+    """The cells of a run that a user means by a label or the beginning of a key; all judged cells for None.
+
+    Raises:
+        ConfigError: no such cell; the hint lists them.
+    """
+    judged = tuple(cell for cell in run.cells if cell.decision is not None)
+    if wanted is None:
+        return judged
+    found = tuple(cell for cell in run.cells if cell.label == wanted or cell.key.startswith(wanted))
+    if not found:
+        labels = [cell.label for cell in run.cells]
+        raise ConfigError(
+            f"run {run.run_id} has no cell {wanted}{nearest(wanted, labels)}", hint=f"cells: {', '.join(labels)}"
+        )
+    return found
+
+
+def _by_mlflow_id(store: Store, known: tuple[str, ...], run_id: str) -> list[str]:
+    found = []
+    for one in known:
+        text = store.recall(SPACE, one)
+        if text is not None and decode(KeptRun, text).result.mlflow_run_id == run_id:
+            found.append(one)
+    return found

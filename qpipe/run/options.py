@@ -1,0 +1,28 @@
+"""How a run is asked for, beside what the pipeline file says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """The options of `qpipe run`."""
+
+    targets: tuple[str, ...] = ()
+    """Only these targets of the pipeline; empty takes all."""
+    recipes: tuple[str, ...] = ()
+    """Only these recipes; the float baseline always comes along."""
+    fresh: bool = False
+    """Measure again what is cached; counts as a look."""
+    offline: bool = False
+    """Do not talk to MLflow: nothing is logged or promoted; `qpipe sync` does it later."""
+    promote: bool = True
+    profile: bool = True
+    """Measure latency and memory; without it gates on speed are INCONCLUSIVE."""
+    tracking_uri: str | None = None
+    store: str | None = None
+    workers: int | None = None
+    """Children at a time; None takes the number of CPUs that this process may use, plus one."""
+    join: str | None = None
+    """MLflow run to be the parent; None takes MLFLOW_RUN_ID or the active run."""

@@ -1,0 +1,155 @@
+"""Log a run to MLflow and promote what passed. Losing MLflow in mid-run costs the log, never the results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from qpipe.errors import QpipeError
+from qpipe.records.verdict import Decision
+from qpipe.run.reporting import write_report
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qpipe.records.cell import Cell
+    from qpipe.records.pipeline import PromoteSpec
+    from qpipe.records.result import CellResult, Promoted, RunResult
+    from qpipe.run.options import RunOptions
+    from qpipe.run.workplace import Workplace
+    from qpipe.tracking import Dataset, Tracker
+
+OFFLINE = "offline: nothing was logged or promoted; `qpipe sync` does it later"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """What of a run stands in MLflow."""
+
+    mlflow_run_id: str | None
+    promoted: tuple[Promoted, ...] = ()
+    warnings: tuple[str, ...] = ()
+    problem: str | None = None
+    """Why results could not be logged or promoted, or None."""
+
+
+def open_tracker(workplace: Workplace, options: RunOptions) -> Tracker | None:
+    """MLflow, reached before any work; None for an offline run.
+
+    Raises:
+        UnreachableError: no answer in time (exit code 2).
+    """
+    if options.offline:
+        return None
+    from qpipe.tracking import connect
+
+    wanted = workplace.pipeline.tracking
+    return connect(options.tracking_uri or wanted.uri, wanted.experiment, folder=Path.cwd())
+
+
+def start_run(tracker: Tracker | None, workplace: Workplace, options: RunOptions, run_id: str) -> str | None:
+    """The parent run in MLflow: adopted where this very run was begun before."""
+    if tracker is None:
+        return None
+    from qpipe.tracking import joined_run
+
+    params = {
+        "pipeline": workplace.pipeline.name,
+        "models": ", ".join(f"{model.name} {model.digest[:12]}" for model in workplace.models),
+        "targets": ", ".join(target.name for target in workplace.pipeline.targets),
+        "recipes": ", ".join(recipe.name for recipe in workplace.pipeline.recipes),
+        "gates": ", ".join(gate.name for gate in workplace.pipeline.gates),
+    }
+    return tracker.start(run_id, workplace.pipeline.name, params, join=options.join or joined_run())
+
+
+def publish(
+    tracker: Tracker | None, parent: str | None, workplace: Workplace, results: Sequence[CellResult], *, promote: bool
+) -> Published:
+    """Log every cell, then promote those that passed; what goes wrong is said, not raised."""
+    if tracker is None or parent is None:
+        return Published(mlflow_run_id=None, warnings=(OFFLINE,))
+    promoted: list[Promoted] = []
+    try:
+        models = _log_cells(tracker, parent, workplace, results)
+        if promote and workplace.pipeline.promote is not None:
+            for result in promotable(results, workplace.pipeline.promote):
+                promoted.append(_promote(tracker, result, workplace.pipeline.promote, models.get(result.key)))
+    except QpipeError as error:
+        problem = f"{error.message} ({error.hint})" if error.hint else error.message
+        return Published(mlflow_run_id=parent, promoted=tuple(promoted), warnings=(problem,), problem=problem)
+    return Published(mlflow_run_id=parent, promoted=tuple(promoted), warnings=tracker.warnings)
+
+
+def finish(tracker: Tracker | None, parent: str | None, workplace: Workplace, result: RunResult) -> None:
+    """Close the parent run with the tables, the report and the JSON of the whole run.
+
+    Raises:
+        TrackingError: MLflow is lost.
+    """
+    if tracker is None or parent is None:
+        return
+    with TemporaryDirectory() as scratch:
+        files = write_report(result, workplace.store, Path(scratch))
+        tracker.finish(
+            parent, "FINISHED" if result.exit_code in (0, 3, 4) else "FAILED", result=result, artifacts=files
+        )
+
+
+def promotable(results: Sequence[CellResult], spec: PromoteSpec) -> tuple[CellResult, ...]:
+    """Cells that passed; of several that would take one name, the first in the pipeline's order."""
+    chosen: dict[str, CellResult] = {}
+    for result in results:
+        if result.decision is Decision.PASS:
+            chosen.setdefault(promoted_name(spec, result.model, result.recipe, result.target), result)
+    return tuple(chosen.values())
+
+
+def promoted_name(spec: PromoteSpec, model: str, recipe: str, target: str) -> str:
+    """The registered name that a cell would take."""
+    return spec.model.format(model=model, recipe=recipe, target=target)
+
+
+def rivals(spec: PromoteSpec | None, cell: Cell, cells: Sequence[Cell]) -> int:
+    """How many declared cells compete for the name of this one: the family's error is divided among them."""
+    if spec is None:
+        return 1
+    name = promoted_name(spec, cell.model.name, cell.recipe.name, cell.target.name)
+    names = [
+        promoted_name(spec, other.model.name, other.recipe.name, other.target.name)
+        for other in cells
+        if not other.recipe.is_reference
+    ]
+    return max(1, names.count(name))
+
+
+def _log_cells(
+    tracker: Tracker, parent: str, workplace: Workplace, results: Sequence[CellResult]
+) -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    targets = {target.name: target for target in workplace.pipeline.targets}
+    dataset = _dataset(workplace)
+    for result in results:
+        folder = workplace.store.folder(result.evidence.digest) if result.evidence else None
+        logged = tracker.log_cell(parent, result, target=targets[result.target], evidence=folder, dataset=dataset)
+        found[result.key] = logged.model_id
+    return found
+
+
+def _dataset(workplace: Workplace) -> Dataset:
+    from qpipe.data import open_role
+    from qpipe.tracking import Dataset
+
+    spec = workplace.pipeline.data.role("gate")
+    role = open_role(workplace.pipeline.data, "gate", workplace.models[0].signature)
+    source = str(spec.npz or spec.fn) if spec else ""
+    return Dataset(name=f"{workplace.pipeline.name}-gate", digest=role.digest, source=source, rows=role.rows)
+
+
+def _promote(tracker: Tracker, result: CellResult, spec: PromoteSpec, model_id: str | None) -> Promoted:
+    from qpipe.tracking import promote
+
+    name = promoted_name(spec, result.model, result.recipe, result.target)
+    return promote(tracker, result, model_name=name, alias=spec.alias, model_id=model_id)

@@ -1,0 +1,142 @@
+"""Run the jobs of all cells: prepare, build, evaluate. What the store has whole is not run again."""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from qpipe.execute.jobs import CellJob, CellOutcome, ReferenceJob
+from qpipe.execute.local import Job, run_jobs
+from qpipe.records.cell import Cell
+from qpipe.records.codec import decode, encode
+from qpipe.records.engine import Unavailable
+from qpipe.records.result import Status
+from qpipe.records.target import Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from qpipe.execute.guard import Exit, ExitKind
+    from qpipe.execute.watch import Watch
+    from qpipe.run.options import RunOptions
+    from qpipe.run.workplace import Workplace
+    from qpipe.store import Store
+
+CELL = "qpipe.execute.cell:run_cell"
+REFERENCE = "qpipe.execute.reference:run_reference"
+SPACE = "cells"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellObjects:
+    """Objects of a cell that is wholly done: what its measure key names in the store."""
+
+    engine: str
+    evaluation: str
+    evidence: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worked:
+    """What became of the work of one cell, before anything is decided."""
+
+    cell: Cell
+    status: Status
+    reason: str = ""
+    hint: str = ""
+    log_tail: str = ""
+    seconds: float = 0.0
+    outcome: CellOutcome | None = None
+    evidence: str | None = None
+    """Object of the evidence, where the whole cell was found in the store."""
+
+
+def work(workplace: Workplace, options: RunOptions, watch: Watch, stop: threading.Event) -> tuple[Worked, ...]:
+    """Every cell of the workplace, in its order."""
+    found = {cell.key: _without_work(cell, workplace, options) for cell in workplace.cells}
+    todo = [cell for cell in workplace.cells if found[cell.key] is None]
+    for cell in workplace.cells:
+        if (known := found[cell.key]) is not None:
+            watch.end(cell.label, "cached" if known.status == "ok" else known.status)
+    by_label = {cell.label: cell for cell in todo}
+
+    def done(job: Job, ended: Exit) -> None:
+        if job.label in by_label:
+            cell = by_label[job.label]
+            found[cell.key] = worked_of(cell, ended)
+
+    fresh = f"-{uuid.uuid4().hex}" if options.fresh else ""
+    jobs = [*_references(todo, workplace), *(_cell_job(cell, workplace, fresh) for cell in todo)]
+    folder = workplace.store.root / "tmp"
+    run_jobs(jobs, folder=folder, workers=options.workers or default_workers(), watch=watch, stop=stop, done=done)
+    return tuple(known for cell in workplace.cells if (known := found[cell.key]) is not None)
+
+
+def default_workers() -> int:
+    """One child per CPU that this process may use, and one more: children wait for each other's reference outputs."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
+def recall_cell(store: Store, key: str) -> CellObjects | None:
+    """The objects of a cell that was finished before, all of them still there."""
+    text = store.recall(SPACE, key)
+    if text is None:
+        return None
+    known = decode(CellObjects, text)
+    return known if all(store.has(name) for name in (known.engine, known.evaluation, known.evidence)) else None
+
+
+def worked_of(cell: Cell, ended: Exit) -> Worked:
+    """An `Exit` as a result of the cell: a crash, a time-out, too much memory, a refusal, or an outcome."""
+    if ended.kind == "ok" and ended.result is not None:
+        outcome = decode(CellOutcome, ended.result)
+        return Worked(cell=cell, status="ok", seconds=ended.seconds, outcome=outcome)
+    status = _STATUS[ended.kind]
+    reason, hint = (ended.error.message, ended.error.hint) if ended.error else (ended.kind, "")
+    return Worked(cell=cell, status=status, reason=reason, hint=hint, log_tail=ended.log_tail, seconds=ended.seconds)
+
+
+_STATUS: Mapping[ExitKind, Status] = MappingProxyType(
+    {
+        "ok": "failed",  # no result, though it said ok
+        "failed": "failed",
+        "stopped": "failed",
+        "crashed": "crashed",
+        "timeout": "timeout",
+        "memory": "memory",
+    }
+)
+
+
+def _without_work(cell: Cell, workplace: Workplace, options: RunOptions) -> Worked | None:
+    """The cell where nothing has to run: it is in the store whole, or cannot be built here."""
+    if not options.fresh and (known := recall_cell(workplace.store, cell.key)) is not None:
+        outcome = CellOutcome(engine=known.engine, evaluation=known.evaluation)
+        return Worked(cell=cell, status="ok", outcome=outcome, evidence=known.evidence)
+    state = workplace.registry.backend(cell.target.backend).check(cell.target).build
+    if isinstance(state, Unavailable):
+        return Worked(cell=cell, status="unavailable", reason=state.reason, hint=state.hint)
+    return None
+
+
+def _references(cells: list[Cell], workplace: Workplace) -> list[Job]:
+    """One job per model whose reference outputs somebody will need, so that no cell has to begin with them."""
+    models = {cell.model.digest: cell for cell in cells}
+    return [
+        Job(
+            label=f"{cell.model.name}/float reference",
+            entry=REFERENCE,
+            request=encode(ReferenceJob(store=workplace.store.location, model=cell.model, data=cell.data, role="gate")),
+            limits=Limits(timeout_s=3600.0, memory_bytes=cell.target.limits.memory_bytes),
+        )
+        for cell in models.values()
+    ]
+
+
+def _cell_job(cell: Cell, workplace: Workplace, fresh: str) -> Job:
+    request = CellJob(store=workplace.store.location, cell=cell, fresh=fresh)
+    return Job(label=cell.label, entry=CELL, request=encode(request), limits=cell.target.limits)

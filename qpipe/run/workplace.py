@@ -1,0 +1,118 @@
+"""Everything that a run needs, opened and checked before any work."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qpipe.errors import ConfigError, nearest
+from qpipe.plugins.hookspecs import hookimpl
+from qpipe.records.cell import Cell
+from qpipe.records.model import Model
+from qpipe.records.pipeline import ModelSource, Pipeline
+from qpipe.records.target import Target
+from qpipe.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from qpipe.plugins.registry import Registry
+    from qpipe.run.options import RunOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workplace:
+    """One pipeline, ready to be planned or run."""
+
+    pipeline: Pipeline
+    registry: Registry
+    store: Store
+    models: tuple[Model, ...]
+    cells: tuple[Cell, ...]
+
+
+class TargetFiles:
+    """First-party targets and those of the user's own folder, registered like those of any plugin."""
+
+    def __init__(self, beside: Path | None) -> None:
+        self._beside = beside
+
+    @hookimpl
+    def qpipe_targets(self) -> Iterable[Target]:
+        """Targets from `targets/*.yaml`."""
+        from qpipe.config import first_party_targets, read_targets
+
+        yield from first_party_targets()
+        own = self._beside / "targets" if self._beside else None
+        if own is not None and own.is_dir() and not (own / ".." / "pyproject.toml").exists():
+            yield from read_targets(own, owner=str(own))
+
+
+def open_registry(beside: Path | None = None) -> Registry:
+    """All plugins, with the targets of the core and of the folder beside a pipeline."""
+    from qpipe.plugins.loader import load_plugins
+
+    return load_plugins((TargetFiles(beside),))
+
+
+def open_store(root: str | None = None) -> Store:
+    """The store: the given root, else QPIPE_STORE, else `.qpipe` in the working folder."""
+    return Store(root or os.environ.get("QPIPE_STORE") or Path.cwd() / ".qpipe")
+
+
+def open_workplace(path: Path, options: RunOptions) -> Workplace:
+    """Read a pipeline, open its models, and expand it into cells. Nothing is computed and nothing is written.
+
+    Raises:
+        QpipeError: with code 2 and file, line and key, for everything that can be found before work.
+    """
+    from qpipe.config import read_pipeline
+
+    registry = open_registry(path.parent.resolve())
+    pipeline = _narrowed(read_pipeline(path, registry), options)
+    return open_pipeline(pipeline, registry, options)
+
+
+def open_pipeline(pipeline: Pipeline, registry: Registry, options: RunOptions) -> Workplace:
+    """The same for a pipeline that is already read (or was never a file)."""
+    from qpipe.planning import expand
+
+    store = open_store(options.store or pipeline.store)
+    models = tuple(open_model(source, store, options) for source in pipeline.models)
+    cells = expand(pipeline, models, registry, profile=options.profile)
+    return Workplace(pipeline=pipeline, registry=registry, store=store, models=models, cells=cells)
+
+
+def open_model(source: ModelSource, store: Store, options: RunOptions) -> Model:
+    """A model from its file, or fetched from MLflow into the store."""
+    from qpipe.models import read_model
+
+    if source.path is not None:
+        return read_model(source.path, name=source.name, origin=str(source.path))
+    if source.uri is None:
+        raise ConfigError(f"model {source.name} names neither path nor uri", hint="model: {path: FILE.onnx}")
+    from qpipe.tracking import fetch_model
+
+    folder = store.root / "models"
+    fetched = fetch_model(source.uri, folder, tracking_uri=options.tracking_uri)
+    return read_model(fetched, name=source.name, origin=source.uri)
+
+
+def _narrowed(pipeline: Pipeline, options: RunOptions) -> Pipeline:
+    """The pipeline with only the targets and recipes that the command line asks for."""
+    targets = _chosen("--target", options.targets, tuple(target.name for target in pipeline.targets))
+    recipes = _chosen("--recipe", options.recipes, tuple(recipe.name for recipe in pipeline.recipes))
+    return replace(
+        pipeline,
+        targets=tuple(target for target in pipeline.targets if target.name in targets),
+        recipes=tuple(recipe for recipe in pipeline.recipes if recipe.name in recipes),
+    )
+
+
+def _chosen(option: str, asked: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:
+    for name in asked:
+        if name not in known:
+            raise ConfigError(f"{option} {name}: the pipeline has no such name", hint=nearest(name, known))
+    return asked or known
