@@ -45,11 +45,17 @@ class Session(Protocol):
         ...
 
     def run(self, inputs: Tensors) -> Tensors:
-        """Outputs by name, for one batch of inputs by name."""
+        """Outputs by name in the signature's order, for one batch of inputs by name.
+
+        Inputs are left alone; outputs belong to the caller, and a later run does not write into them.
+
+        Raises:
+            EngineError: the session is closed.
+        """
         ...
 
     def close(self) -> None:
-        """Free the device."""
+        """Free the device. Closing twice is fine."""
         ...
 
 
