@@ -6,17 +6,18 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from qpipe.config.sources import clean_name
 from qpipe.records.model import Model
 from qpipe.records.tensors import Signature, TensorSpec
 
 
 def draft_pipeline(model: Model, *, targets: Sequence[str] = ("cpu-local",)) -> str:
     """The text of a pipeline file; what only the user can know is marked `TODO` and has a sensible guess."""
-    task = _task(model.signature)
+    task, name = _task(model.signature), clean_name(model.name) or "model"
     return "\n".join(
         (
             f"# A draft for {model.origin or model.file.path}. TODO marks what only you know.",
-            f"name: {model.name}",
+            f"name: {name}",
             f"model: {_source(model)}  # opset {model.opset}, {model.file.size_bytes / 1e6:.1f} MB",
             *(f"#   input  {spec}" for spec in model.signature.inputs),
             *(f"#   output {spec}" for spec in model.signature.outputs),
@@ -29,14 +30,14 @@ def draft_pipeline(model: Model, *, targets: Sequence[str] = ("cpu-local",)) -> 
             *_preprocess(model.signature),
             *_trim(model.signature),
             f"targets: [{', '.join(targets)}]  # `qpipe targets` lists all",
-            f"recipes: [{'dynamic' if _is_text(model.signature) else 'int8'}]  # or int8, dynamic, fp16, your own",
+            f"recipes: [{'dynamic' if _is_text(model.signature) else 'int8'}]  # built in: none, int8, dynamic, fp16",
             "gates:",
             "  quality: {margin: 0.01, confidence: 0.95}  # at most this much worse than the float model",
             "  finite: {}",
             "  size: {at_most_ratio: 0.5}",
             "  speedup: {at_least: 1.1, required: false}",
             'promote: {model: "{model}-{target}", alias: champion}',
-            f"tracking: {{uri: null, experiment: {model.name}}}  # null: MLFLOW_TRACKING_URI, else sqlite here",
+            f"tracking: {{uri: null, experiment: {name}}}  # null: MLFLOW_TRACKING_URI, else sqlite here",
             "",
         )
     )

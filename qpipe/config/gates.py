@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-from qpipe.config.document import KeyPath
+from qpipe.config.document import KeyPath, read_document
 from qpipe.config.names import Names
 from qpipe.config.params import read_params
-from qpipe.config.problems import Problem
-from qpipe.config.text import GateText
+from qpipe.config.problems import Problem, fail, validated
+from qpipe.config.text import GatesFileText, GateText
 from qpipe.errors import QpipeError, nearest
 from qpipe.plugins.gate import GateType
 from qpipe.plugins.metric import Metric
+from qpipe.records.pipeline import Pipeline
 from qpipe.records.verdict import GateSpec
 
 
@@ -27,6 +29,44 @@ class Demands:
     """None where it is the user's own function, which is not loaded here."""
     slices: tuple[str, ...]
     """Slice columns of the gate rows."""
+
+
+def read_gates(path: Path, registry: Names, pipeline: Pipeline) -> tuple[GateSpec, ...]:
+    """The gates of a file that holds `gates:` alone, checked against the pipeline that they shall judge.
+
+    Raises:
+        ConfigError: what is wrong, each with file, line, key and the nearest valid name; all problems at once.
+    """
+    document = read_document(path, kind="gates")
+    text = validated(GatesFileText, document)
+    problems = [*other_metrics(text.gates, pipeline.metric)]
+    gate_rows = pipeline.data.role("gate")
+    demands = Demands(
+        targets=tuple(target.name for target in pipeline.targets),
+        recipes=None if pipeline.search else tuple(recipe.name for recipe in pipeline.recipes),
+        metric=registry.metrics.get(pipeline.metric),
+        slices=gate_rows.slices if gate_rows else (),
+    )
+    gates = choose_gates(text.gates, demands, registry, problems)
+    fail(document, problems)
+    return gates
+
+
+def asked_metrics(written: Mapping[str, GateText | None]) -> dict[str, str]:
+    """Gate → metric, for the gates that name one."""
+    extras = {name: text.__pydantic_extra__ or {} for name, text in written.items() if text is not None}
+    return {name: str(extra["metric"]) for name, extra in extras.items() if extra.get("metric")}
+
+
+def other_metrics(written: Mapping[str, GateText | None], measured: str | None) -> Iterator[Problem]:
+    """Gates that name another metric than the one that is measured."""
+    for name, metric in asked_metrics(written).items():
+        if metric != measured:
+            yield Problem(
+                at=("gates", name, "metric"),
+                message=f"gate {name!r} asks for {metric!r}, the pipeline measures {measured!r}",
+                hint="a pipeline measures one metric: set `metric:` to it, and leave it out of the gates",
+            )
 
 
 def choose_gates(

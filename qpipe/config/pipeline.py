@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from qpipe.config.document import read_document
-from qpipe.config.gates import Demands, choose_gates
+from qpipe.config.gates import Demands, asked_metrics, choose_gates, other_metrics
 from qpipe.config.names import Names
 from qpipe.config.paths import expand_variables
 from qpipe.config.problems import Problem, fail, validated
@@ -74,24 +74,12 @@ def _metric(text: PipelineText, names: Names, problems: list[Problem]) -> str:
     if text.task is not None and text.task not in TASKS:
         message = f"unknown task {text.task!r}{nearest(text.task, TASKS)}"
         problems.append(Problem(at=("task",), message=message, hint=f"tasks: {', '.join(TASKS)}"))
-    asked = {
-        name: str(gate.__pydantic_extra__["metric"])
-        for name, gate in text.gates.items()
-        if gate is not None and "metric" in (gate.__pydantic_extra__ or {})
-    }
+    asked = asked_metrics(text.gates)
     written = text.metric.fn if isinstance(text.metric, MetricText) else text.metric
     chosen = written or next(iter(asked.values()), None) or TASKS.get(text.task or "")
     if chosen is None and text.task is None:
         problems.append(Problem(at=(), message="the file names neither task nor metric", hint="task: classification"))
-    for name, metric in asked.items():
-        if metric != chosen:
-            problems.append(
-                Problem(
-                    at=("gates", name, "metric"),
-                    message=f"gate {name!r} asks for {metric!r}, the pipeline measures {chosen!r}",
-                    hint="a pipeline measures one metric: set `metric:` to it, and leave it out of the gates",
-                )
-            )
+    problems += other_metrics(text.gates, chosen)
     at = ("metric",) if written else ("gates", next(iter(asked), ""), "metric")
     if chosen is not None and ":" not in chosen:
         try:

@@ -52,10 +52,11 @@ def _source(text: ModelText, at: KeyPath, fallback: str, folder: Path, problems:
 def _name(text: ModelText) -> str:
     """The file's stem, or the registered model's name; empty where there is none."""
     if text.path is not None:
-        return _clean(PurePosixPath(text.path).stem)
+        return clean_name(PurePosixPath(text.path).stem)
     found = re.match(r"models:/(?!m-)([^/@]+)[/@]", text.uri or "")
-    return _clean(found[1]) if found else ""
+    return clean_name(found[1]) if found else ""
 
 
-def _clean(name: str) -> str:
+def clean_name(name: str) -> str:
+    """The name with every other character than letters, digits, `.`, `_` and `-` as `-`; it may be empty."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")

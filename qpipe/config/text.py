@@ -185,6 +185,12 @@ class GateText(BaseModel):
     accept: Annotated[tuple[Kind, ...], Field(min_length=1)] = ("measured",)
 
 
+class GatesFileText(Text):
+    """A file of gates alone, for `qpipe gate RUN_ID --gates FILE`."""
+
+    gates: Annotated[dict[Name, GateText | None], Field(min_length=1)]
+
+
 class MetricText(Text):
     """A metric of the user's own."""
 

@@ -42,9 +42,16 @@ class Nothing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Override:
+    node: str
+    bits: int = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Quantize:
     range: Literal["minmax", "mse", "percentile"] = "minmax"
     skip: tuple[str, ...] = ()
+    overrides: tuple[Override, ...] = ()
     bits: int = 8
 
 

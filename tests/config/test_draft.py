@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -42,6 +43,12 @@ def test_a_draft_shows_shapes_and_marks_what_it_guesses(tmp_path):
     uncommented = text.replace("#  preprocess:", "  preprocess:").replace("#   ", "    ")
     uncommented = "\n".join(line for line in uncommented.splitlines() if "float32[" not in line)
     assert yaml.safe_load(uncommented)["data"]["preprocess"]["input"]["std"] == [1.0]
+
+
+def test_a_draft_cleans_the_name(tmp_path, names):
+    odd = replace(model(tmp_path, IMAGE, LOGITS), name="my net (v2)")
+    (tmp_path / "p.yaml").write_text(draft_pipeline(odd))
+    assert read_pipeline(tmp_path / "p.yaml", names).name == "my-net-v2"
 
 
 def test_config_imports_nothing_heavy():

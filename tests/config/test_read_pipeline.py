@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qpipe.config import pipeline_schema, read_pipeline
+from qpipe.config import pipeline_schema, read_gates, read_pipeline
 from qpipe.errors import ConfigError
 from qpipe.records.cell import Timing
 from qpipe.records.data import Preprocess, RoleSpec
@@ -203,6 +203,11 @@ BAD = [
         "[{name: a, stages: [{quantize: {range: mae}}]}]",
         "12: recipes[0].stages[0].quantize.range: unknown value 'mae'; did you mean 'mse'?",
     ),
+    (
+        "[int8]",
+        "[{name: a, stages: [{quantize: {overrides: [{node: a, bts: 4}]}}]}]",
+        "12: unknown key 'bts' in recipes[0].stages[0].quantize.overrides[0]; did you mean 'bits'?",
+    ),
     ("[int8]", "[{name: a, stages: [{quantize: {}, fold: {}}]}]", "12: recipes[0].stages[0]: Dictionary should have"),
     ("[int8]", "[{name: int8, stages: [fold]}]", "12: recipe 'int8' is built in"),
     ("[int8]", "[{stages: [fold]}]", "12: the recipe lacks the key 'name'"),
@@ -328,11 +333,46 @@ def test_any_text_is_a_pipeline_or_a_config_error(tmp_path_factory, text):
         read_pipeline(path, None)
 
 
-def test_schema_accepts_what_the_reader_accepts(names):
-    schema = pipeline_schema(names.gates.values())
+@pytest.fixture
+def reread(read, names, tmp_path):
+    def of(text):
+        (tmp_path / "g.yaml").write_text(text)
+        return read_gates(tmp_path / "g.yaml", names, read(FULL))
+
+    return of
+
+
+def test_a_file_of_gates(reread):
+    got = reread("gates:\n  quality: {margin: 0.02}\n  finite:\n")
+    assert [(gate.name, gate.params) for gate in got] == [("quality", {"margin": 0.02}), ("finite", {})]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("gates: {}", "1: gates: "),
+        ("gate: {}", "1: unknown key 'gate' in the file; did you mean 'gates'?"),
+        ("gates:\n  qualty: {}", "2: unknown gate 'qualty'; did you mean 'quality'?"),
+        ("gates:\n  quality: {margin: 2}", "2: gate 'quality': margin 2.0 is outside"),
+        ("gates:\n  quality: {margin: 0.1, metric: mae}", "2: gate 'quality' asks for 'mae', the pipeline measures"),
+        ("gates:\n  finite: {targets: [gpu]}", "2: the pipeline has no target 'gpu'"),
+        ("gates:\n  slices: {by: person, margin: 0.1}", "2: gate 'slices' judges by 'person'"),
+    ],
+)
+def test_bad_files_of_gates(reread, tmp_path, text, message):
+    with pytest.raises(ConfigError) as error:
+        reread(text)
+    assert error.value.message.startswith(f"{tmp_path}/g.yaml:{message}")
+
+
+def test_schema_describes_gates_and_stages(names):
+    schema = pipeline_schema(names.gates.values(), names.stages.values())
     json.dumps(schema)
+    stage = schema["$defs"]["Stage"]["anyOf"]
+    assert stage[0]["enum"] == ["fold", "calibrate", "quantize"]
+    assert "range" in stage[1]["properties"]["quantize"]["anyOf"][0]["properties"]
     assert set(schema["properties"]) >= {"name", "model", "data", "gates", "promote"}
     gates = schema["properties"]["gates"]["properties"]
     assert set(gates) == {"quality", "slices", "size", "speedup", "finite"}
-    assert gates["slices"]["anyOf"][0]["required"] == ["by", "margin"]
-    assert "required" in gates["slices"]["anyOf"][0]["properties"]
+    assert gates["slices"]["required"] == ["by", "margin"]
+    assert "required" in gates["slices"]["properties"]
