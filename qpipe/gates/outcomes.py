@@ -103,12 +103,29 @@ def load_outcomes(
         labelled=bool(arrays["labelled"]),
         seed=seed_of(gate_set, metric.name),
         accept=accept,
+        latency_ms=_latency(folder, evidence.engine_digest),
     )
 
 
 def seed_of(gate_set: str, metric: str) -> int:
     """Seed of every bootstrap: from the gate-set digest and the metric, 0 … 2³² − 1; nobody can choose it."""
     return int.from_bytes(hashlib.sha256(f"{gate_set}/{metric}".encode()).digest()[:4], "big")
+
+
+def _latency(folder: Path, engine: str) -> dict[int, tuple[NDArray[np.float64], ...]]:
+    """Wall times of the engine by batch size, per process, from `profile.npz` where there is one."""
+    from qpipe.measure.samples import FILE as PROFILE
+    from qpipe.measure.samples import load_samples
+
+    if not (folder / PROFILE).exists():
+        return {}
+    samples = load_samples(folder / PROFILE)
+    if engine not in samples.engines:
+        return {}
+    return {
+        batch: tuple(samples.times_ms(engine, batch, process) for process in range(samples.processes))
+        for batch in samples.batches
+    }
 
 
 def _of_units(agreement: NDArray[np.generic], rows: NDArray[np.generic]) -> NDArray[np.float64]:

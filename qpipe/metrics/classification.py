@@ -72,13 +72,20 @@ def _predictions(rows: Rows) -> Units:
 
 def _macro_f1s(values: NDArray[np.float64], counts: NDArray[np.float64]) -> NDArray[np.float64]:
     """F1 = 2·TP / (predicted + actual), its mean over classes that are predicted or actual in the resample."""
+    if not len(values):
+        return np.full(len(counts), np.nan)
     predicted, actual = values[:, 0].astype(np.int64), values[:, 1].astype(np.int64)
-    classes = int(max(predicted.max(initial=0), actual.max(initial=0))) + 1
-    hit = np.where(predicted == actual, actual, NO_CLASS)
-    seen = weighted.sums_by_class(predicted, counts, classes) + weighted.sums_by_class(actual, counts, classes)
+    classes = int(max(predicted.max(), actual.max())) + 1
+    # Cells of the confusion table first: everything after works on a few of them instead of on all rows.
+    cells, drawn = weighted.sums_by_code((predicted + 1) * classes + actual, np.ascontiguousarray(counts.T))
+    said, true = cells // classes - 1, cells % classes
+    hits, seen = np.zeros((classes, len(counts))), np.zeros((classes, len(counts)))
+    np.add.at(hits, true[said == true], drawn[said == true])
+    np.add.at(seen, true, drawn)
+    np.add.at(seen, said[said >= 0], drawn[said >= 0])
     with np.errstate(invalid="ignore", divide="ignore"):
-        f1 = np.where(seen > 0, 2 * weighted.sums_by_class(hit, counts, classes) / seen, 0.0)
-        return np.asarray(f1.sum(axis=1) / (seen > 0).sum(axis=1))
+        f1 = np.where(seen > 0, 2 * hits / seen, 0.0)
+        return np.asarray(f1.sum(axis=0) / (seen > 0).sum(axis=0))
 
 
 def _macro_f1(values: NDArray[np.float64]) -> float:

@@ -58,8 +58,7 @@ def _spearmans(values: Floats, counts: Floats) -> Floats:
     """Pearson correlation of midranks (Spearman 1904; ties as Kendall 1945, and as `scipy.stats.spearmanr`)."""
     if not np.isfinite(values).all() or not len(values):
         return np.full(len(counts), np.nan)
-    ranks = weighted.midranks(values[:, 0], counts), weighted.midranks(values[:, 1], counts)
-    return weighted.correlations(*ranks, counts)
+    return weighted.rank_correlations(values[:, 0], values[:, 1], counts)
 
 
 def _spearman(values: Floats) -> float:
@@ -100,10 +99,11 @@ def _aucs(values: Floats, counts: Floats) -> Floats:
     """(Σ ranks of positives − P(P + 1)/2) / (P·N): Mann & Whitney 1947; Hanley & McNeil 1982."""
     if not np.isfinite(values).all() or not len(values):
         return np.full(len(counts), np.nan)
-    positive = counts * values[:, 1]
-    p = positive.sum(axis=1)
-    n = counts.sum(axis=1) - p
-    ranks = (positive * weighted.midranks(values[:, 0], counts)).sum(axis=1)
+    drawn = np.ascontiguousarray(counts.T)
+    positive = drawn[values[:, 1] == 1]
+    p = positive.sum(axis=0)
+    n = drawn.sum(axis=0) - p
+    ranks = np.einsum("ij,ij->j", positive, weighted.midranks(values[:, 0], drawn)[values[:, 1] == 1])
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray((ranks - p * (p + 1) / 2) / (p * n))
 

@@ -50,10 +50,9 @@ def quantile_ranks(rows: int, q: float, alpha: float) -> tuple[int | None, int |
 
     None where so few rows cannot bound it: the 0.99-quantile has no upper bound below 299 rows.
     """
-    from scipy.stats import binom
+    from scipy.special import bdtr
 
-    ranks = np.arange(rows + 2)
-    below = binom.cdf(ranks - 1, rows, q)
-    lows = np.flatnonzero((binom.sf(ranks - 1, rows, q) >= 1 - alpha) & (ranks >= 1))
-    highs = np.flatnonzero((below >= 1 - alpha) & (ranks >= 1) & (ranks <= rows))
+    ranks = np.arange(1, rows + 1)
+    below = bdtr(ranks - 1, rows, q)  # P(fewer than `rank` samples lie below the quantile)
+    lows, highs = ranks[below <= alpha], ranks[below >= 1 - alpha]
     return (int(lows[-1]) if len(lows) else None), (int(highs[0]) if len(highs) else None)

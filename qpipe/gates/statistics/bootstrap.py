@@ -19,8 +19,8 @@ Weighted = Callable[[Floats], Floats]
 REPLICATES = 5000
 LARGEST_JACKKNIFE = 2000
 """Above so many groups the percentile interval is used: BCa's correction fades as 1/√groups, its cost grows."""
-CELLS = 1_000_000
-"""Counts held at once, in numbers: bounds the memory."""
+CELLS = 200_000
+"""Counts held at once, in numbers: bounds the memory, and fits the cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ process covers the truth about one time in four.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,10 @@ from numpy.typing import NDArray
 from qpipe.gates.statistics import binomial, student
 
 Floats = NDArray[np.float64]
+Samples = Sequence[Floats] | Floats
+"""Wall times of one engine in milliseconds: per process [rounds], or [processes, rounds]."""
+FEWEST_PROCESSES = 5
+"""Below so many processes their spread says too little to size a sample by."""
 
 
 def ratio_bounds(
@@ -31,20 +36,19 @@ def ratio_bounds(
     return math.exp(float(log_ratios.mean())), math.exp(low), math.exp(high) if high < 700 else math.inf
 
 
-def effective_samples(samples: Floats, q: float, blocks: int = 4) -> float:
-    """How many independent samples [processes, rounds] are worth for the q-quantile.
+def effective_samples(samples: Samples, q: float, blocks: int = 4) -> float:
+    """How many independent samples those of all processes are worth for the q-quantile.
 
     From the share of samples above the quantile per block and per process; the smaller answer counts, because blocks
     of one process are not independent when processes differ.
     """
-    processes, rounds = samples.shape
-    above = (samples > np.quantile(samples, q)).astype(np.float64)
-    block = np.minimum(np.arange(rounds) * blocks // rounds, blocks - 1)
-    process = np.repeat(np.arange(processes), rounds)
-    by_block = process * blocks + np.tile(block, processes)
-    sizes = [binomial.effective_rows(above.ravel(), by_block)]
-    if processes >= 5:
-        sizes.append(binomial.effective_rows(above.ravel(), process))
+    pooled = np.concatenate(samples)
+    above = (pooled > np.quantile(pooled, q)).astype(np.float64)
+    process = np.repeat(np.arange(len(samples)), [len(one) for one in samples])
+    block = np.concatenate([np.arange(len(one)) * blocks // max(len(one), 1) for one in samples])
+    sizes = [binomial.effective_rows(above, process * blocks + block)]
+    if len(samples) >= FEWEST_PROCESSES:
+        sizes.append(binomial.effective_rows(above, process))
     return min(sizes)
 
 
@@ -58,9 +62,9 @@ class Exceedance:
     effective: float
 
 
-def exceedance(samples: Floats, limit_ms: float, q: float, *, low_alpha: float, high_alpha: float) -> Exceedance:
-    """Clopper–Pearson bounds of P(latency > limit) for samples [processes, rounds], at the effective size."""
-    share = float((samples > limit_ms).mean())
+def exceedance(samples: Samples, limit_ms: float, q: float, *, low_alpha: float, high_alpha: float) -> Exceedance:
+    """Clopper–Pearson bounds of P(latency > limit), at the effective size."""
+    share = float((np.concatenate(samples) > limit_ms).mean())
     worth = effective_samples(samples, q)
     return Exceedance(
         share=share,
@@ -70,15 +74,16 @@ def exceedance(samples: Floats, limit_ms: float, q: float, *, low_alpha: float, 
     )
 
 
-def percentile_bounds(samples: Floats, q: float, alpha: float = 0.05) -> tuple[float, float | None, float | None]:
-    """The q-quantile of samples [processes, rounds] with bounds by order statistics at the effective size, in ms.
+def percentile_bounds(samples: Samples, q: float, alpha: float = 0.05) -> tuple[float, float | None, float | None]:
+    """The q-quantile of all samples with bounds by order statistics at the effective size, in milliseconds.
 
     The ranks of an effective sample are stretched to the real one; None where it is too small to bound the quantile.
     """
-    ordered = np.sort(samples.ravel())
+    ordered = np.sort(np.concatenate(samples))
     worth = max(int(effective_samples(samples, q)), 1)
-    low, high = binomial.quantile_ranks(worth, q, alpha)
     last = len(ordered) - 1
-    at = [None if rank is None else round((rank - 1) * last / max(worth - 1, 1)) for rank in (low, high)]
-    bounds = [None if index is None else float(ordered[index]) for index in at]
-    return float(np.quantile(ordered, q)), bounds[0], bounds[1]
+    low, high = (
+        None if rank is None else float(ordered[round((rank - 1) * last / max(worth - 1, 1))])
+        for rank in binomial.quantile_ranks(worth, q, alpha)
+    )
+    return float(np.quantile(ordered, q)), low, high

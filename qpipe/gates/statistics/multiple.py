@@ -24,7 +24,8 @@ def mcnemar_mid_p(gains: int, losses: int) -> float:
 
     Source: Fagerland, Lydersen & Laake 2013, BMC Medical Research Methodology 13:91.
     """
-    from scipy.stats import binom
+    from scipy.special import bdtr
 
     flips = gains + losses
-    return float(binom.sf(losses, flips, 0.5) + binom.pmf(losses, flips, 0.5) / 2) if flips else 1.0
+    fewer = float(bdtr(losses - 1, flips, 0.5)) if losses else 0.0
+    return 1 - (fewer + float(bdtr(losses, flips, 0.5))) / 2 if flips else 1.0

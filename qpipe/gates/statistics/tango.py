@@ -71,9 +71,9 @@ def guard(losses: NDArray[np.float64] | float, rows: int, margin: float) -> NDAr
 
     Without any loss this asks for ln α / ln(1 − margin) rows.
     """
-    from scipy.stats import binom
+    from scipy.special import bdtr
 
-    return np.asarray(binom.cdf(losses, rows, margin))
+    return np.asarray(bdtr(losses, rows, margin))
 
 
 def rows_without_loss(margin: float, alpha: float) -> int:

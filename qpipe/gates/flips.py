@@ -1,0 +1,71 @@
+"""Paired 0/1 outcomes: gains and losses, by Tango's interval or by t over groups; and the flip rate without labels."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qpipe.gates.advice import flip_spread
+from qpipe.gates.estimate import Estimate
+from qpipe.gates.sample import Sample, changed_groups, mean_change, undecidable
+from qpipe.gates.statistics import binomial, tango
+from qpipe.plugins.gate import Alpha
+from qpipe.plugins.metric import Metric
+
+FEWEST_GROUPS = 10
+"""A variance between fewer clusters is a guess."""
+
+
+def paired_flips(sample: Sample) -> Estimate:
+    """The difference of two shares of right rows."""
+    return _rows(sample) if sample.groups is None else _groups(sample)
+
+
+def _rows(sample: Sample) -> Estimate:
+    change, alpha = sample.change, sample.alpha
+    rows, gains, losses = len(change), int((change > 0).sum()), int((change < 0).sum())
+    low, high = tango.bounds(gains, losses, rows, low_alpha=alpha.to_pass, high_alpha=alpha.to_fail)
+    observed = (gains - losses) / rows
+    return Estimate(
+        n=rows,
+        observed=observed,
+        low=low,
+        high=high,
+        p_fail=tango.p_worse(gains, losses, rows, sample.margin),
+        spread=flip_spread(gains + losses, rows, observed),
+        no_pass="" if gains + losses >= tango.FEW_FLIPS else _guard(losses, rows, sample, "rows"),
+    )
+
+
+def _groups(sample: Sample) -> Estimate:
+    """Rows of a group are alike: t over groups, and the guard counts groups with a loss."""
+    flipped, count = changed_groups(sample.change != 0, sample.groups)
+    lost, _ = changed_groups(sample.change < 0, sample.groups)
+    found = mean_change(sample)
+    if count < FEWEST_GROUPS:
+        return undecidable(found, f"only {count} groups, {FEWEST_GROUPS} needed")
+    return replace(found, no_pass="" if flipped >= tango.FEW_FLIPS else _guard(lost, count, sample, "groups"))
+
+
+def _guard(losses: int, count: int, sample: Sample, noun: str) -> str:
+    """With few flips the score interval is anti-conservative: the losses alone must exclude the margin too."""
+    if float(tango.guard(losses, count, sample.margin)) <= sample.alpha.to_pass:
+        return ""
+    lost = "none was lost" if losses == 0 else f"{losses} lost"
+    needed = tango.rows_without_loss(sample.margin, sample.alpha.to_pass)
+    return f"{count:,} {noun} are too few for so few flips ({lost}; without any loss {needed:,} are needed)"
+
+
+def flip_rate(
+    metric: Metric, agreement: NDArray[np.float64], groups: NDArray[np.int64] | None, alpha: Alpha
+) -> Estimate:
+    """Without labels the drop is at most the flip rate: this may pass, and can never fail."""
+    rows = len(agreement)
+    if not metric.flip_bound or not np.isin(agreement, (0.0, 1.0)).all():
+        return Estimate(n=rows, undecidable=f"there are no labels, and without them {metric.name} cannot be bounded")
+    worth = binomial.effective_rows(1 - agreement, groups)
+    rate = float(1 - agreement.mean())
+    worst = binomial.upper(rate * worth, worth, alpha.to_pass)
+    return Estimate(n=rows, observed=-rate, low=-worst, spread=flip_spread(round(rate * rows), rows, 0.0))

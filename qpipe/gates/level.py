@@ -1,0 +1,72 @@
+"""The engine's own level of something, without comparison: a share, a mean, or a metric of the whole sample."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qpipe.gates.estimate import Estimate
+from qpipe.gates.means import FEWEST_UNITS, UNDEFINED, weighted
+from qpipe.gates.statistics import binomial, bootstrap, student
+from qpipe.plugins.gate import Alpha
+from qpipe.plugins.metric import Metric
+
+Floats = NDArray[np.float64]
+Groups = NDArray[np.int64] | None
+
+
+def share(hits: Floats, groups: Groups, alpha: Alpha) -> Estimate:
+    """The share of ones by Clopper–Pearson, at the effective size where rows of a group are alike."""
+    worth = binomial.effective_rows(hits, groups)
+    observed = float(hits.mean())
+    return Estimate(
+        n=len(hits),
+        observed=observed,
+        low=binomial.lower(observed * worth, worth, alpha.to_pass),
+        high=binomial.upper(observed * worth, worth, alpha.to_fail),
+        p_fail=0.0,
+        spread=_bernoulli_spread(observed, worth) * len(hits) / worth,
+    )
+
+
+def mean(values: Floats, groups: Groups, alpha: Alpha, *, sign: float = 1.0) -> Estimate:
+    """The mean of scores by Student's t; better when larger after `sign`."""
+    if len(values) < FEWEST_UNITS:
+        return Estimate(n=len(values), undecidable=f"{len(values)} are too few, {FEWEST_UNITS} needed")
+    low, high = student.bounds(sign * values, groups, low_alpha=alpha.to_pass, high_alpha=alpha.to_fail)
+    error, _ = student.standard_error(values, groups)
+    observed = sign * float(values.mean())
+    return Estimate(n=len(values), observed=observed, low=low, high=high, p_fail=0.0, spread=len(values) * error**2)
+
+
+def corpus(metric: Metric, values: Floats, groups: Groups, alpha: Alpha, seed: int) -> Estimate:
+    """A metric of the whole sample by bootstrap over groups; better when larger."""
+    sign = 1.0 if metric.higher_is_better else -1.0
+    count = len(values) if groups is None else len(np.unique(groups))
+    if count < FEWEST_UNITS:
+        return Estimate(n=len(values), undecidable=f"{count} are too few, {FEWEST_UNITS} needed")
+    aggregate = weighted(metric, values)
+    found = bootstrap.resample(
+        lambda counts: sign * aggregate(counts),
+        len(values),
+        groups=groups,
+        strata=None if metric.strata is None else values[:, metric.strata].astype(np.int64),
+        seed=seed,
+    )
+    if not np.isfinite(found.observed) or found.undefined > UNDEFINED:
+        return Estimate(n=len(values), undecidable=f"{metric.name} is undefined on these rows")
+    return Estimate(
+        n=len(values),
+        observed=found.observed,
+        low=bootstrap.bound(found, alpha.to_pass),
+        high=bootstrap.bound(found, 1 - alpha.to_fail),
+        p_fail=0.0,
+        spread=len(values) * float(found.values.var()),
+    )
+
+
+def _bernoulli_spread(observed: float, worth: float) -> float:
+    """p(1 − p) with the rarer outcome at its upper 80 % bound: few rows must not promise too much."""
+    rarer = min(observed, 1 - observed)
+    p = min(binomial.upper(rarer * worth, worth, 0.2), 0.5)
+    return p * (1 - p)

@@ -1,0 +1,76 @@
+"""`agreement`: the engine says the same as the float model as given; needs no labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from qpipe.gates import level
+from qpipe.gates.checks import STRICT, share_problem
+from qpipe.gates.comparison import rows_to_limit, shown_level
+from qpipe.gates.estimate import Estimate, judge, with_confidence
+from qpipe.gates.sample import real_groups
+from qpipe.gates.verdicts import evaluation_kind, interval_reason, needing, noun_of
+from qpipe.plugins.gate import Alpha, GateType, Outcomes
+from qpipe.plugins.metric import Metric
+from qpipe.records.verdict import Decision, Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """The share of rows with the same top class, or the mean cosine of the outputs, is at least so much."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = STRICT
+
+    at_least: float
+    confidence: float = 0.95
+
+
+@needing("agreement", "evaluation")
+def decide(outcomes: Outcomes, params: Agreement, alpha: Alpha) -> Verdict:
+    """Clopper–Pearson for classes, Student's t for cosines."""
+    alpha = with_confidence(alpha, params.confidence)
+    found = _level(outcomes, alpha)
+    decision = judge(found, params.at_least, alpha)
+    print_as = shown_level(found, params.at_least, higher_is_better=True)
+    undecided = decision is Decision.INCONCLUSIVE
+    return Verdict(
+        gate="agreement",
+        decision=decision,
+        reason=f"agreement: {interval_reason(decision, found, print_as)}",
+        observed=print_as.observed,
+        low=print_as.low,
+        high=print_as.high,
+        limit=params.at_least,
+        n=found.n,
+        alpha=alpha.to_pass,
+        kind=evaluation_kind(outcomes),
+        advice=rows_to_limit(found, params.at_least, alpha, noun=noun_of(outcomes)) if undecided else "",
+    )
+
+
+def _level(outcomes: Outcomes, alpha: Alpha) -> Estimate:
+    values, groups = outcomes.agreement, real_groups(outcomes.groups)
+    if not len(values):
+        return Estimate(n=0, undecidable="there are no rows")
+    if not np.isfinite(values).all():
+        return Estimate(n=len(values), undecidable="agreement is not finite")
+    return level.share(values, groups, alpha) if outcomes.metric.classifies else level.mean(values, groups, alpha)
+
+
+def check(params: Agreement, metric: Metric) -> str | None:
+    """A share of rows, or a cosine: below 1, which no finite sample could show."""
+    del metric
+    return share_problem("at_least", params.at_least) or share_problem("confidence", params.confidence, least=0.5)
+
+
+AGREEMENT: GateType[Agreement] = GateType(
+    name="agreement",
+    summary="the engine says the same as the float model (top class, or cosine); needs no labels",
+    params=Agreement,
+    decide=decide,
+    needs=("evaluation",),
+    check=check,
+)

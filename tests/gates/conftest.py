@@ -1,0 +1,114 @@
+"""Outcomes of made-up cells: what a gate sees, with everything at rest but what a test sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from qpipe.metrics import builtin_metrics
+from qpipe.plugins.gate import Alpha, Outcomes
+from qpipe.records.evidence import Evaluation, Evidence, NotMeasured, Profile
+
+ALPHA = Alpha()
+METRICS = {metric.name: metric for metric in builtin_metrics()}
+
+
+def evaluation(rows: int, **changes: object) -> Evaluation:
+    base = Evaluation(
+        kind="measured",
+        role="gate",
+        data_digest="d",
+        metric="accuracy",
+        rows=rows,
+        units=rows,
+        value=0.9,
+        nonfinite_rows=0,
+        sqnr_db=30.0,
+        cosine=0.99,
+        outputs_digest="o",
+        seconds=1.0,
+    )
+    return replace(base, **changes)
+
+
+def evidence(rows: int = 100, **changes: object) -> Evidence:
+    base = Evidence(
+        digest="e",
+        model_digest="m",
+        engine_digest="engine",
+        evaluation=evaluation(rows),
+        reference=evaluation(rows),
+        profile=NotMeasured(reason="no gate asks for it"),
+        engine_size_bytes=30_000,
+        baseline_size_bytes=100_000,
+        placement=None,
+        facts=(),
+    )
+    return replace(base, **changes)
+
+
+def profile(**changes: object) -> Profile:
+    base = Profile(
+        kind="measured",
+        batches=(),
+        peak_rss_bytes=(),
+        load_ms=1.0,
+        threads=1,
+        processes=5,
+        rounds=40,
+        conditions=(),
+        voided=0,
+        drifted=False,
+        outputs_match=True,
+    )
+    return replace(base, **changes)
+
+
+def outcomes(
+    engine: np.ndarray,
+    reference: np.ndarray,
+    *,
+    metric: str = "accuracy",
+    agreement: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
+    slices: Mapping[str, np.ndarray] | None = None,
+    labelled: bool = True,
+    **changes: object,
+) -> Outcomes:
+    rows = len(engine)
+    engine, reference = (np.asarray(units, dtype=np.float64).reshape(rows, -1) for units in (engine, reference))
+    base = Outcomes(
+        evidence=evidence(rows),
+        metric=METRICS[metric],
+        engine=engine if labelled else np.empty((rows, 0)),
+        reference=reference if labelled else np.empty((rows, 0)),
+        groups=groups,
+        slices={name: np.asarray(found).astype(np.str_) for name, found in (slices or {}).items()},
+        agreement=(engine == reference).all(axis=1).astype(np.float64) if agreement is None else agreement,
+        labelled=labelled,
+        seed=7,
+        accept=("measured",),
+    )
+    return replace(base, **changes)
+
+
+def flips(gains: int, losses: int, rows: int, **changes: object) -> Outcomes:
+    """Paired 0/1 outcomes with so many gains and losses; of the others two of three are right."""
+    engine = (np.arange(rows) % 3 > 0).astype(np.float64)
+    reference = engine.copy()
+    engine[:gains], reference[:gains] = 1, 0
+    engine[gains : gains + losses], reference[gains : gains + losses] = 0, 1
+    return outcomes(engine, reference, **changes)
+
+
+@pytest.fixture
+def make_flips() -> Callable[..., Outcomes]:
+    return flips
+
+
+@pytest.fixture
+def make_outcomes() -> Callable[..., Outcomes]:
+    return outcomes
