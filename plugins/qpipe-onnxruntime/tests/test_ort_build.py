@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+import json
+import platform
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from qpipe_onnxruntime.build import optimize
+from qpipe_onnxruntime.options import Options
+from qpipe_onnxruntime.session import load, session_options
 
 from qpipe.errors import BuildError
 from qpipe.records.quantization import NodeChoice
@@ -21,6 +27,22 @@ def test_qdq_runs_as_integer_kernels_and_the_rest_is_explained(kit, build):
     assert "no integer kernel" in placement.left_in_float[0].reason
     assert dict(placement.kernels)["com.microsoft.QLinearConv"] == 2
     assert built.files[0].name == "model.onnx"
+
+
+def test_the_profiler_saw_the_same_kernels(kit, build, local):
+    graph = kit.network()
+    built = build(kit.prepared(graph, kit.static(graph)))
+    settings = session_options(local, Options())
+    settings.enable_profiling = True
+    settings.profile_file_prefix = str(kit.folder / "profile")
+    session = load(kit.folder / "built" / "model.onnx", settings)
+    session.run(None, {"x": np.zeros((1, 3, 8, 8), np.float32)})
+    events = json.loads(Path(session.end_profiling()).read_text())
+    ran = [event["args"] for event in events if event.get("cat") == "Node" and event["name"].endswith("_kernel_time")]
+    assert {args["provider"] for args in ran} == {"CPUExecutionProvider"}
+    counted = Counter(args["op_name"] for args in ran)
+    expected = Counter({name.rpartition(".")[2]: count for name, count in built.placement.kernels})
+    assert counted == expected
 
 
 def test_a_clip_between_conv_and_quantizer_is_found(kit, build):
@@ -100,7 +122,7 @@ def test_the_lowest_level_fuses_nothing(kit, build, local):
 
 
 def test_a_build_for_another_architecture_says_where_placement_was_read(kit, build, local):
-    other = "aarch64" if __import__("platform").machine() == "x86_64" else "x86_64"
+    other = "aarch64" if platform.machine() == "x86_64" else "x86_64"
     built = build(kit.prepared(kit.network()), replace(local, name="other", arch=other))
     assert f"not on the target's {other}" in built.placement.notes[0]
     assert built.requires[0].value == other
