@@ -21,6 +21,9 @@ _HINTS = {
 }
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 def store_error(error: OSError, doing: str, root: Path) -> StoreError:
     """The store's error for what the system said while `doing` something under `root`."""
     where = f" ({error.filename})" if error.filename else ""
@@ -39,3 +42,18 @@ def as_store_error(doing: str, root: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise store_error(error, doing, root) from error
+
+
+@contextmanager
+def full_disk_as_store_error(doing: str, root: Path) -> Iterator[None]:
+    """Turn only a full disk into a `StoreError`: other troubles of the block are its own.
+
+    Raises:
+        StoreError: the disk, or the quota on it, is used up.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise store_error(error, doing, root) from error
+        raise

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from qpipe.errors import StoreError
 from qpipe.store import manifest as manifests
-from qpipe.store.failures import as_store_error
+from qpipe.store.failures import as_store_error, full_disk_as_store_error
 from qpipe.store.locks import lock_file
 from qpipe.store.manifest import Manifest
 from qpipe.store.scratch import clean, scratch
@@ -43,7 +43,8 @@ class Objects:
     def add(self, fill: Callable[[Path], None]) -> str:
         """Let `fill` write into an empty folder and store that; an exception or a kill leaves nothing."""
         with self.scratch() as folder:
-            fill(folder)
+            with full_disk_as_store_error("write an object", self.root):
+                fill(folder)
             with as_store_error("store an object", self.root):
                 manifests.protect(folder)
                 made = manifests.scan(folder)
@@ -121,6 +122,7 @@ class Objects:
         """Remove what killed processes left behind; done by itself at the first write."""
         with as_store_error("clean up", self.root):
             clean(self.root / "tmp")
+            clean(self.root / "locks")
         self._cleaned = True
 
     def _install(self, folder: Path, made: Manifest) -> None:

@@ -25,7 +25,7 @@ def scratch(home: Path) -> Iterator[Path]:
 
 
 def clean(home: Path) -> None:
-    """Remove what killed processes left: folders whose lock nobody holds."""
+    """Remove what killed processes left: locks that nobody holds, and the folders of that name."""
     for lock in home.glob("*.lock"):
         with try_lock_file(lock) as ours:
             if ours:

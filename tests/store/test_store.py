@@ -269,6 +269,22 @@ def test_lock_excludes_threads_and_is_free_after_its_owner_dies(tmp_path):
         assert got.wait(5)
 
 
+def test_locks_of_killed_processes_are_swept(tmp_path):
+    store = Store(tmp_path / "store")
+    code = """
+    import os
+    from qpipe.store import Store
+    with Store(sys.argv[1]).lock("gone"):
+        os._exit(1)
+    """
+    with python(code, tmp_path / "store") as process:
+        process.wait()
+    with store.lock("held"):
+        assert len(leftovers(store)) == 2
+        store.clean()
+        assert [path.name for path in leftovers(store)] == ["held.lock"]
+
+
 def test_a_full_disk_is_one_clear_line_and_leaves_nothing(tmp_path):
     source = folder_of(tmp_path / "in", {"big": bytes(200_000)})
     code = """
@@ -278,14 +294,18 @@ def test_a_full_disk_is_one_clear_line_and_leaves_nothing(tmp_path):
     from qpipe.store import Store
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-    try:
-        Store(sys.argv[1]).put_folder(Path(sys.argv[2]))
-    except StoreError as error:
-        print(error.code, error.message, error.hint)
+    store, source = Store(sys.argv[1]), Path(sys.argv[2])
+    big = lambda folder: (folder / "big").write_bytes(bytes(200_000)) and None
+    for work in (lambda: store.put_folder(source), lambda: store.made_once("prepared", "k", big)):
+        try:
+            work()
+        except StoreError as error:
+            print(error.code, error.message, error.hint)
     """
-    out = python(code, tmp_path / "store", source).communicate()[0]
-    assert out.startswith("5 cannot store ")
-    assert "ulimit" in out
+    put, made = python(code, tmp_path / "store", source).communicate()[0].splitlines()
+    for line in (put, made):
+        assert line.startswith("5 cannot write an object in the store ")
+        assert "ulimit" in line
     assert leftovers(Store(tmp_path / "store")) == []
     assert not (tmp_path / "store/objects").exists()
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
