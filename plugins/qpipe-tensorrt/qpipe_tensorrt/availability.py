@@ -23,7 +23,7 @@ def judge(target: Target, options: Options, version: str | None, gpus: Gpus) -> 
     never = impossible(target, options)
     if never is not None:
         return Availability(build=never, run=never)
-    package = _package(options, version)
+    package = missing_package(options, version)
     gpu = _gpu(options, gpus)
     gpu_missing = gpu if isinstance(gpu, Unavailable) else None
     to_build = package or _host(target) or (None if options.vendor.builds_without_gpu else gpu_missing)
@@ -85,7 +85,8 @@ def _unsupported(options: Options, key: str, hint: str) -> Unavailable:
     return Unavailable(reason=f"{options.product} has no `{key}` builds", hint=hint, impossible=True)
 
 
-def _package(options: Options, version: str | None) -> Unavailable | None:
+def missing_package(options: Options, version: str | None) -> Unavailable | None:
+    """What is wrong with the vendor's package at this version (None: not installed), or None."""
     vendor = options.vendor
     install = f"pip install 'qpipe-tensorrt[{vendor.extra}]' (NVIDIA's proprietary licence)"
     if version is None:

@@ -38,7 +38,7 @@ class TensorRT:
         return scheme_of(target, read_options(target).product)
 
     def build(self, prepared: Prepared, target: Target, workdir: Path, progress: Progress) -> Built:
-        """Build in this process; the core calls it in a guarded child.
+        """Build in a process of the builder's own; the core calls this in a guarded child.
 
         Raises:
             BuildError: the builder refused; the message has its reason and names the node.

@@ -4,35 +4,36 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from qpipe.errors import UnavailableError
 from qpipe.records.engine import Built, Fact
 from qpipe_tensorrt import __version__
-from qpipe_tensorrt.api import load_product
-from qpipe_tensorrt.builder import Order, build_plan
+from qpipe_tensorrt.availability import missing_package
+from qpipe_tensorrt.builder import Order
+from qpipe_tensorrt.child import randomized, run_build
 from qpipe_tensorrt.layers import Layer, parse_layers
 from qpipe_tensorrt.onnxgraph import OnnxGraph, read_graph
 from qpipe_tensorrt.placement import place
 from qpipe_tensorrt.portability import requirements
+from qpipe_tensorrt.products import installed_version
 from qpipe_tensorrt.refusals import refuse
 from qpipe_tensorrt.shapes import plan_profiles
+from qpipe_tensorrt.worker import ENGINE_FILE, Reply
 
 if TYPE_CHECKING:
     from qpipe.plugins.backend import Progress
     from qpipe.records.engine import Prepared
     from qpipe.records.target import Target
-    from qpipe_tensorrt.api import Vendor
-    from qpipe_tensorrt.builder import Plan
     from qpipe_tensorrt.options import Options
     from qpipe_tensorrt.timingcache import TimingCache
 
-ENGINE_FILE = Path("engine.trt")
-DUMP_FILE = Path("layers.txt.gz")
+DUMP_FILE = "layers.txt.gz"
 """The raw layer dump, as the builder wrote it."""
-GRAPH_FILE = Path("simulated.onnx")
+GRAPH_FILE = "simulated.onnx"
 """The graph that a simulated session runs; only with `simulate: true`."""
 
 
@@ -40,10 +41,15 @@ GRAPH_FILE = Path("simulated.onnx")
 class _Try:
     """One of K builds, kept without its bytes."""
 
+    reply: Reply
+    layers: tuple[Layer, ...]
     sha256: str
     size_bytes: int
-    seconds: float
-    tactics: tuple[str, ...]
+
+    @property
+    def tactics(self) -> tuple[str, ...]:
+        """Which kernel implements each layer."""
+        return tuple(layer.tactic for layer in self.layers)
 
 
 def build_engine(prepared: Prepared, target: Target, options: Options, workdir: Path, progress: Progress) -> Built:
@@ -56,66 +62,62 @@ def build_engine(prepared: Prepared, target: Target, options: Options, workdir: 
     progress.step("tensorrt: read graph")
     graph = read_graph(prepared.deployable.path)
     refuse(graph, options.capabilities, prepared.shapes)
-    vendor = load_product(options.vendor)
+    version = _version(options)
     order = Order(
-        graph=prepared.deployable.path,
+        graph=prepared.deployable.path.resolve(),
         options=options,
         profiles=plan_profiles(prepared.shapes, target.batch_sizes, options.profiles),
-        cache=_cache(options, vendor),
+        cache=_cache(options, version),
     )
-    plan, first = _build(vendor, order, progress)
-    built = _describe(plan, _ship(plan, workdir), graph, _toolchain(options, vendor))
-    del plan  # its bytes lie in the work folder: K builds need no more memory than one
-    others = tuple(_build(vendor, order, progress)[1] for _ in range(options.builds - 1))
-    files = (*built.files, _keep_graph(order.graph, workdir)) if options.simulate else built.files
-    return replace(
-        built,
-        files=files,
-        facts=(*built.facts, *_spread_facts(first, others)),
-        requires=requirements(options, vendor.__version__),
-        notes=(*built.notes, *_spread_notes(first, others)),
-    )
+    tries = [_build(order, workdir.resolve(), progress)]
+    for _ in range(options.builds - 1):
+        with TemporaryDirectory(dir=workdir.parent) as folder:
+            tries.append(_build(order, Path(folder), progress))
+    return _describe(tuple(tries), graph, order, workdir)
 
 
-def _cache(options: Options, vendor: Vendor) -> TimingCache | None:
+def _version(options: Options) -> str:
+    version = installed_version(options.vendor)
+    missing = missing_package(options, version)
+    if missing is not None or version is None:
+        reason = missing or missing_package(options, None)
+        raise UnavailableError(reason.reason if reason else "", hint=reason.hint if reason else "")
+    return version
+
+
+def _cache(options: Options, version: str) -> TimingCache | None:
     from qpipe_tensorrt.driver import NoGpu, find_gpus
     from qpipe_tensorrt.timingcache import timing_cache
 
     gpus = () if options.vendor.builds_without_gpu else find_gpus()
     if isinstance(gpus, NoGpu) or not gpus:
         return None
-    return timing_cache(options.timing_cache, vendor.__version__, gpus[0])
+    return timing_cache(options.timing_cache, version, gpus[0])
 
 
-def _build(vendor: Vendor, order: Order, progress: Progress) -> tuple[Plan, _Try]:
-    start = time.perf_counter()
-    plan = build_plan(vendor, order, progress)
-    seconds = time.perf_counter() - start
-    data = memoryview(plan.data)  # type: ignore[arg-type]  # the vendor's host memory is a buffer
-    tactics = tuple(layer.tactic for layer in parse_layers(plan.dump))
-    made = _Try(sha256=hashlib.sha256(data).hexdigest(), size_bytes=data.nbytes, seconds=seconds, tactics=tactics)
-    return plan, made
+def _build(order: Order, folder: Path, progress: Progress) -> _Try:
+    reply = run_build(order, folder, progress)
+    engine = folder / ENGINE_FILE
+    with engine.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return _Try(reply=reply, layers=parse_layers(reply.dump), sha256=sha256, size_bytes=engine.stat().st_size)
 
 
-def _ship(plan: Plan, workdir: Path) -> tuple[Layer, ...]:
-    (workdir / ENGINE_FILE).write_bytes(memoryview(plan.data))  # type: ignore[arg-type]  # a buffer
+def _describe(tries: tuple[_Try, ...], graph: OnnxGraph, order: Order, workdir: Path) -> Built:
+    shipped = tries[0]
     with gzip.GzipFile(workdir / DUMP_FILE, "wb", mtime=0) as file:
-        file.write(plan.dump.encode())
-    return parse_layers(plan.dump)
-
-
-def _toolchain(options: Options, vendor: Vendor) -> tuple[tuple[str, str], ...]:
-    return (("qpipe-tensorrt", __version__), (options.vendor.module, vendor.__version__))
-
-
-def _describe(plan: Plan, layers: tuple[Layer, ...], graph: OnnxGraph, toolchain: tuple[tuple[str, str], ...]) -> Built:
-    operators = {node.name: node.op for node in graph.nodes}
+        file.write(shipped.reply.dump.encode())
+    files = [Path(ENGINE_FILE), Path(DUMP_FILE)]
+    if order.options.simulate:
+        files.append(_keep_graph(order.graph, workdir))
+    version = shipped.reply.version
     return Built(
-        files=(ENGINE_FILE, DUMP_FILE),
-        placement=place(plan.demands, layers, operators),
-        facts=_layer_facts(layers, plan),
-        toolchain=toolchain,
-        notes=plan.warnings,
+        files=tuple(files),
+        placement=place(shipped.reply.demands, shipped.layers, {node.name: node.op for node in graph.nodes}),
+        facts=(*_layer_facts(shipped), *_build_facts(shipped), *_spread_facts(tries)),
+        requires=requirements(order.options, version),
+        toolchain=(("qpipe-tensorrt", __version__), (order.options.vendor.module, version)),
+        notes=(*shipped.reply.warnings, *_spread_notes(tries)),
     )
 
 
@@ -123,48 +125,55 @@ def _keep_graph(path: Path, workdir: Path) -> Path:
     """The graph with its weights inside, for a session on the CPU."""
     import onnx
 
-    model = onnx.load(path)
-    onnx.save(model, workdir / GRAPH_FILE)
-    return GRAPH_FILE
+    onnx.save(onnx.load(path), workdir / GRAPH_FILE)
+    return Path(GRAPH_FILE)
 
 
-def _layer_facts(layers: tuple[Layer, ...], plan: Plan) -> tuple[Fact, ...]:
+def _layer_facts(shipped: _Try) -> tuple[Fact, ...]:
     counts = {
-        "engine_layers": len(layers),
-        "engine_roundings": sum(layer.roundings for layer in layers),
-        "kernels_rounding_twice": sum(layer.roundings > 1 for layer in layers),
-        "engine_reformats": sum(layer.moves for layer in layers),
-        "optimization_profiles": plan.profiles,
+        "engine_layers": len(shipped.layers),
+        "engine_roundings": sum(layer.roundings for layer in shipped.layers),
+        "kernels_rounding_twice": sum(layer.roundings > 1 for layer in shipped.layers),
+        "engine_reformats": sum(layer.moves for layer in shipped.layers),
+        "optimization_profiles": shipped.reply.profiles,
     }
-    return tuple(Fact(name=name, value=float(value), unit="1", kind="measured") for name, value in counts.items())
+    return tuple(_count(name, value) for name, value in counts.items())
 
 
-def _spread_facts(first: _Try, others: tuple[_Try, ...]) -> tuple[Fact, ...]:
-    """Time and size of the engine that ships and, after several builds, how much they differ."""
-    tries = (first, *others)
-    sizes = [made.size_bytes for made in tries]
-    facts = [
-        Fact(name="build_s", value=first.seconds, unit="s", kind="measured"),
-        Fact(name="engine_bytes", value=float(first.size_bytes), unit="B", kind="measured"),
-    ]
-    if others:
-        counts = {
-            "builds": len(tries),
-            "distinct_builds": len({made.sha256 for made in tries}),
-            "distinct_tactic_choices": len({made.tactics for made in tries}),
-        }
-        facts += [Fact(name=name, value=float(value), unit="1", kind="measured") for name, value in counts.items()]
-        facts.append(Fact(name="engine_bytes_spread", value=float(max(sizes) - min(sizes)), unit="B", kind="measured"))
-    return tuple(facts)
+def _build_facts(shipped: _Try) -> tuple[Fact, ...]:
+    return (
+        Fact(name="build_s", value=shipped.reply.seconds, unit="s", kind="measured"),
+        Fact(name="build_peak_rss_bytes", value=float(shipped.reply.peak_rss_bytes), unit="B", kind="measured"),
+        Fact(name="engine_bytes", value=float(shipped.size_bytes), unit="B", kind="measured"),
+    )
 
 
-def _spread_notes(first: _Try, others: tuple[_Try, ...]) -> tuple[str, ...]:
-    if not others:
+def _spread_facts(tries: tuple[_Try, ...]) -> tuple[Fact, ...]:
+    """How much several builds differ from the one that ships."""
+    if len(tries) == 1:
         return ()
-    tries = (first, *others)
     sizes = [made.size_bytes for made in tries]
     return (
-        f"{len(tries)} builds: {len({made.sha256 for made in tries})} distinct engines, "
-        f"{len({made.tactics for made in tries})} choices of tactics, {min(sizes)} to {max(sizes)} bytes; "
-        "the first one ships and is judged",
+        _count("builds", len(tries)),
+        _count("distinct_builds", len({made.sha256 for made in tries})),
+        _count("distinct_tactic_choices", len({made.tactics for made in tries})),
+        Fact(name="engine_bytes_spread", value=float(max(sizes) - min(sizes)), unit="B", kind="measured"),
     )
+
+
+def _spread_notes(tries: tuple[_Try, ...]) -> tuple[str, ...]:
+    if len(tries) == 1:
+        return ()
+    sizes = [made.size_bytes for made in tries]
+    distinct, tactics = len({made.sha256 for made in tries}), len({made.tactics for made in tries})
+    notes = [
+        f"{len(tries)} builds: {distinct} distinct engines, {tactics} choices of tactics, "
+        f"{min(sizes)} to {max(sizes)} bytes; the first one ships and is judged"
+    ]
+    if distinct > 1 and tactics == 1 and randomized():
+        notes.append("this system forbids a fixed memory layout: the builder's symbol names vary, its kernels do not")
+    return tuple(notes)
+
+
+def _count(name: str, value: int) -> Fact:
+    return Fact(name=name, value=float(value), unit="1", kind="measured")

@@ -38,6 +38,7 @@ class Plan:
     """What the builder made: the serialized engine and what it says of it."""
 
     data: IHostMemory
+    """Readable as a buffer."""
     demands: tuple[Demand, ...]
     dump: str
     warnings: tuple[str, ...]

@@ -9,7 +9,7 @@ from qpipe.errors import BuildError
 
 _LINE = re.compile(
     r"^Name: (?P<name>.*?), LayerType: (?P<kind>.*?), Inputs: \[(?P<inputs>.*?)\], Constants: \[(?P<constants>.*?)\], "
-    r"Outputs: \[(?P<outputs>.*?)\], TacticName: (?P<tactic>.*?), StreamId: \d+, Metadata: (?P<nodes>.*)$"
+    r"Outputs: \[(?P<outputs>.*?)\], TacticName: (?P<tactic>.*?), StreamId: \d+,.*? Metadata: (?P<nodes>.*)$"
 )
 _DTYPE = re.compile(r"Datatype: (\w+)")
 _NODE = re.compile(r"\[ONNX Layer: (.*?)\](?=\x1f|\x1e|\[ONNX Layer: |$)")
@@ -17,6 +17,7 @@ _ROUND = "Roun"  # the compiler names a generated kernel after its operations: â
 _GENERATED = re.compile(r"__myl_((?:[A-Z][a-z0-9]+)+)_myl")
 _OPERATION = re.compile(r"[A-Z][a-z0-9]+")
 _MOVES = frozenset({"Move", "Repl", "Conc", "Tran", "Resh", "Cast", "Slic", "Copy", "Pad"})
+_OTHER = ("shape_call", "signal", "wait", "reformat", "Reformat", "NoOp", "Constant")
 _PRODUCT = re.compile(r"gemm|mha|conv|Fc|Conv|Gemm")
 
 
@@ -45,7 +46,7 @@ class Layer:
         """Whether it holds a convolution or a matrix product."""
         if self.kind in ("kgen", "runtime_fusion"):
             return bool(_PRODUCT.search(self.name))
-        return self.kind not in ("shape_call", "reformat", "Reformat", "NoOp", "Constant") and not self.moves
+        return self.kind not in _OTHER and not self.moves
 
     @property
     def roundings(self) -> int:

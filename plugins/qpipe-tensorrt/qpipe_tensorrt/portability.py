@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from qpipe.errors import EngineError
@@ -56,7 +57,7 @@ def admit(engine: Engine, vendor: Product) -> Gpu:
     gpus = find_gpus()
     if isinstance(gpus, NoGpu):
         raise EngineError(f"not measured: {gpus.reason}", hint=gpus.hint)
-    return _matching(gpus, needs)
+    return matching_gpu(gpus, needs)
 
 
 def _same_version(built: str, here: str) -> bool:
@@ -65,9 +66,13 @@ def _same_version(built: str, here: str) -> bool:
     return built in ("", here)
 
 
-def _matching(gpus: tuple[Gpu, ...], needs: dict[str, str]) -> Gpu:
-    wanted = needs.get("compute-capability", "")
-    name = needs.get("gpu")
+def matching_gpu(gpus: tuple[Gpu, ...], needs: Mapping[str, str]) -> Gpu:
+    """The first GPU that meets the requirements `compute-capability` and `gpu`.
+
+    Raises:
+        EngineError: none does; with those that are here.
+    """
+    wanted, name = needs.get("compute-capability", ""), needs.get("gpu")
     for gpu in gpus:
         if _serves(gpu.capability, wanted) and name in (None, gpu.name):
             return gpu

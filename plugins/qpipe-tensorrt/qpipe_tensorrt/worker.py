@@ -1,0 +1,102 @@
+"""The process that calls the vendor's builder: one build, then it ends.
+
+Request and reply are pickles between two halves of this plugin; progress goes to stdout as lines of JSON.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import pickle
+import resource
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from qpipe.errors import QpipeError
+from qpipe_tensorrt.api import load_product
+from qpipe_tensorrt.builder import Order, Plan, build_plan
+
+if TYPE_CHECKING:
+    from qpipe_tensorrt.demands import Demand
+
+ENGINE_FILE = "engine.trt"
+_PDEATHSIG = 1  # PR_SET_PDEATHSIG
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What one build tells; the engine's bytes lie in the folder of the request."""
+
+    demands: tuple[Demand, ...]
+    dump: str
+    warnings: tuple[str, ...]
+    profiles: int
+    version: str
+    seconds: float
+    """Wall time of parsing and building, without the start of the process."""
+    peak_rss_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """An error of ours, to be raised by the other half."""
+
+    error: type[QpipeError]
+    message: str
+    hint: str
+
+
+class Lines:
+    """Progress as lines of JSON on a stream of its own: the vendor may write to stdout."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._stream = os.fdopen(descriptor, "w", buffering=1)
+
+    def step(self, name: str, *, total: int | None = None) -> None:
+        """A new step begins."""
+        self._stream.write(json.dumps([name, total]) + "\n")
+
+    def advance(self, amount: int = 1) -> None:
+        """Part of the current step is done."""
+        self._stream.write(f"{amount}\n")
+
+
+def main() -> None:
+    """Read an order and a folder from stdin, build, and leave engine and reply in the folder."""
+    _die_with_parent()
+    lines = Lines(os.dup(1))
+    os.dup2(2, 1)
+    order, folder = cast("tuple[Order, Path]", pickle.load(sys.stdin.buffer))
+    try:
+        outcome: Reply | Refusal = _build(order, folder, lines)
+    except QpipeError as error:
+        outcome = Refusal(error=type(error), message=error.message, hint=error.hint)
+    (folder / "reply.pickle").write_bytes(pickle.dumps(outcome))
+
+
+def _build(order: Order, folder: Path, lines: Lines) -> Reply:
+    vendor = load_product(order.options.vendor)
+    start = time.perf_counter()
+    plan: Plan = build_plan(vendor, order, lines)
+    seconds = time.perf_counter() - start
+    (folder / ENGINE_FILE).write_bytes(memoryview(plan.data))  # type: ignore[arg-type]  # the vendor's memory is a buffer
+    return Reply(
+        demands=plan.demands,
+        dump=plan.dump,
+        warnings=plan.warnings,
+        profiles=plan.profiles,
+        version=vendor.__version__,
+        seconds=seconds,
+        peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    )
+
+
+def _die_with_parent() -> None:
+    """Ctrl-C is the parent's to handle; if the parent is gone, so is the build."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGKILL)

@@ -1,0 +1,65 @@
+"""Every member of the vendor's API that the plugin uses exists in the installed package."""
+
+import importlib.util
+from types import ModuleType
+
+import pytest
+from qpipe_tensorrt import api
+from qpipe_tensorrt.products import ENTERPRISE, installed_version
+
+MODULE_ATTRIBUTES = [name for name in api.Vendor.__annotations__ if not name.startswith("_")]
+
+
+def members(protocol: type) -> list[str]:
+    return sorted({*vars(protocol), *protocol.__annotations__} - set(vars(ModuleType)) - hidden(protocol))
+
+
+def hidden(protocol: type) -> set[str]:
+    return {name for name in vars(protocol) if name.startswith("_")}
+
+
+def missing(vendor: ModuleType, skipped: tuple[str, ...] = ()) -> list[str]:
+    names = [f"{protocol.__name__}.{name}" for protocol in api.SURFACE for name in members(protocol)]
+    absent = [
+        f"{protocol.__name__}.{name}"
+        for protocol in api.SURFACE
+        for name in members(protocol)
+        if name not in skipped and not hasattr(getattr(vendor, protocol.__name__), name)
+    ]
+    absent += [name for name in MODULE_ATTRIBUTES if not hasattr(vendor, name)]
+    absent += [
+        f"{kind}.{name}"
+        for kind, wanted in api.ENUMERATIONS.items()
+        for name in wanted
+        if not hasattr(getattr(vendor, kind), name)
+    ]
+    assert len(names) > 40
+    return absent
+
+
+def test_tensorrt_rtx_has_every_member(rtx):
+    assert missing(rtx) == []
+
+
+def test_a_missing_member_would_be_seen(rtx):
+    reduced = ModuleType("reduced")
+    vars(reduced).update({name: value for name, value in vars(rtx).items() if not name.startswith("__")})
+    reduced.Builder = type("Builder", (), {})
+    assert "Builder.build_serialized_network" in missing(reduced)
+
+
+@pytest.mark.parametrize("capability", ["7.5", "8.0", "8.6", "8.9", "12.0", "12.1"])
+def test_the_capabilities_are_the_builders(rtx, capability):
+    assert hasattr(rtx.ComputeCapability, "SM" + capability.replace(".", ""))
+
+
+def test_capabilities_without_an_rtx_gpu_are_not_there(rtx):
+    assert not [number for number in ("87", "90", "100", "103", "110") if hasattr(rtx.ComputeCapability, f"SM{number}")]
+
+
+@pytest.mark.skipif(importlib.util.find_spec(ENTERPRISE.module) is None, reason="the package tensorrt is not installed")
+def test_tensorrt_has_every_member():
+    import tensorrt
+
+    assert installed_version(ENTERPRISE) is not None
+    assert missing(tensorrt, skipped=api.RTX_ONLY) == []

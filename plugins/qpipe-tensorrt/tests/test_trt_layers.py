@@ -1,0 +1,72 @@
+import pytest
+from qpipe_tensorrt.demands import Demand
+from qpipe_tensorrt.layers import parse_layers
+from qpipe_tensorrt.placement import place
+
+from qpipe.errors import BuildError
+
+
+def line(name, kind="kgen", types="Int8", nodes="c1", out="Float"):
+    tensor = "{{ Name: t, Dimensions: [-1,4], Strides: [4,1], Datatype: {0}, Format: (Linear) Row major [x] }}"
+    return (
+        f"Name: {name}, LayerType: {kind}, Inputs: [ {tensor.format(types)}], Constants: [], "
+        f"Outputs: [ {tensor.format(out)}], TacticName: t, StreamId: 0, Metadata: "
+        + "\x1f".join(f"[ONNX Layer: {node}]" for node in nodes.split())
+    )
+
+
+def dump(*lines):
+    return "Layers:\n" + "\n".join(lines) + "\n\nI/O Tensors:\n Name: input, IOMode: Input"
+
+
+def test_types_nodes_and_operations():
+    [layer] = parse_layers(dump(line("__myl_MulMinMaxRounCast_myl0_3", nodes="c1 a/b.c]d")))
+    assert (layer.inputs, layer.outputs, layer.nodes) == (("Int8",), ("Float",), ("c1", "a/b.c]d"))
+    assert layer.operations == ("Mul", "Min", "Max", "Roun", "Cast")
+    assert (layer.roundings, layer.multiplies, layer.moves) == (1, False, False)
+
+
+def test_events_between_streams_are_no_kernels():
+    waiting = "Name: m, LayerType: wait, Inputs: [], Constants: [], Outputs: [], TacticName: , StreamId: 0, EventId: 1"
+    [layer] = parse_layers(dump(f"{waiting}, Metadata: "))
+    assert (layer.kind, layer.multiplies, layer.nodes) == ("wait", False, ())
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "multiplies", "moves"),
+    [
+        ("c1_myl0_2", "correlation", True, False),
+        ("v+k+q_myl0_2", "gemm", True, False),
+        ("_gemm_mha_v2_myl0_6", "kgen", True, False),
+        ("__myl_FcAddDivErfAddMulMul_myl0_14", "runtime_fusion", True, False),
+        ("__myl_MoveReplConc_myl0_4", "kgen", False, True),
+        ("__myl_MulAddReluMean_myl0_9", "kgen", False, False),
+        ("Reformatting CopyNode", "Reformat", False, True),
+    ],
+)
+def test_kinds(name, kind, multiplies, moves):
+    [layer] = parse_layers(dump(line(name, kind)))
+    assert (layer.multiplies, layer.moves) == (multiplies, moves)
+
+
+def test_an_unknown_dump_is_refused_not_misread():
+    with pytest.raises(BuildError, match="cannot be read: Layer 1 of 3"):
+        parse_layers(dump("Layer 1 of 3"))
+
+
+def test_no_dump_is_no_placement():
+    assert parse_layers("") == ()
+    assert place((Demand(node="c1", dtype="Int8"),), (), {}) is None
+
+
+def test_folded_nodes_are_told_not_counted():
+    layers = parse_layers(dump(line("c1_myl0_1", "correlation")))
+    found = place((Demand(node="c1", dtype="Int8"), Demand(node="gone", dtype="Int8")), layers, {})
+    assert (found.integer, found.float) == (1, 0)
+    assert "folded away by TensorRT: gone" in found.notes
+
+
+def test_int8_that_ran_in_float_is_float():
+    layers = parse_layers(dump(line("c1_myl0_1", "correlation", types="Half")))
+    found = place((Demand(node="c1", dtype="Int8"),), layers, {"c1": "Conv"})
+    assert found.left_in_float[0].reason == "the graph asks for Int8, TensorRT built a Half kernel (correlation)"

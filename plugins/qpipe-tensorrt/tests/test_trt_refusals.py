@@ -1,0 +1,95 @@
+"""What TensorRT cannot take is refused with one clear line, by us or by the real builder."""
+
+import numpy as np
+import pytest
+
+from qpipe.errors import BuildError
+
+
+def refusal(build, model, **wanted):
+    with pytest.raises(BuildError) as error:
+        build(model, **wanted)
+    assert "\n" not in error.value.message
+    assert error.value.code == 5
+    return error.value
+
+
+def test_a_zero_point_that_is_not_zero(build, nets):
+    model = nets.with_zero_point(nets.small(), "c2_in_z", np.array(3, np.int8))
+    error = refusal(build, model)
+    assert error.message == "node `c2_in_Q` (QuantizeLinear) has a zero point that is not 0: TensorRT is symmetric"
+    assert "scheme `tensorrt`" in error.hint
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16])
+def test_another_integer_type(build, nets, dtype):
+    """The parser alone would take uint8 as int8, with nothing but a warning."""
+    model = nets.with_zero_point(nets.small(), "c2_in_z", np.array(0, dtype))
+    assert f"node `c2_in_Q` (QuantizeLinear) is {np.dtype(dtype)}" in refusal(build, model).message
+
+
+def test_a_pair_without_zero_point_is_uint8(build, nets):
+    model = nets.small()
+    for node in model.graph.node:
+        if node.name in ("c2_in_Q", "c2_in_D"):
+            del node.input[2]
+    assert "`c2_in_Q` (QuantizeLinear) is uint8" in refusal(build, model).message
+
+
+def test_an_integer_bias(build, nets):
+    error = refusal(build, nets.with_integer_bias(nets.small()))
+    assert "node `bias_D` (DequantizeLinear) has an int32 input" in error.message
+
+
+@pytest.mark.parametrize("op", ["DynamicQuantizeLinear", "QLinearConv", "ConvInteger", "MatMulInteger"])
+def test_integers_that_are_not_pairs(build, nets, op):
+    from onnx import helper
+
+    model = nets.small()
+    model.graph.node.append(helper.make_node(op, ["input"], ["nowhere"], name="odd"))
+    assert f"node `odd` is a {op}" in refusal(build, model).message
+
+
+@pytest.mark.parametrize(
+    ("op", "domain", "reason"),
+    [("NoSuchThing", "my.ops", "Plugin not found"), ("StringNormalizer", "", "not supported")],
+)
+def test_the_parser_names_node_operator_and_reason(build, nets, op, domain, reason):
+    message = refusal(build, nets.one_node(op, domain)).message
+    assert f"TensorRT cannot parse node `odd` ({op})" in message
+    assert reason in message
+
+
+def test_a_dynamic_shape_without_a_range(build, nets):
+    error = refusal(build, nets.small(), ranges=False)
+    assert "input `input` has a dynamic shape and no range" in error.message
+
+
+def test_fp8_where_the_gpu_has_none(build, nets):
+    error = refusal(build, nets.small("fp8"), capability="8.6")
+    assert error.message == "the graph holds fp8, which compute capability 8.6 has not"
+    assert "fp8" in refusal(build, nets.small("fp8"), capability="8.9", also=["8.6"]).message
+
+
+def test_a_workspace_too_small(build, nets):
+    error = refusal(build, nets.resnet20(), workspace_bytes=1 << 20)
+    assert "workspace limit" in error.message
+    assert error.hint == f"raise `workspace_bytes` (now {1 << 20})"
+
+
+def test_a_float_gemm_for_turing(build, nets):
+    assert "FP32 GEMM is not supported" in refusal(build, nets.small(), capability="7.5").message
+
+
+def test_a_file_that_is_no_model(*, build, nets, prepared, target, tmp_path, progress):
+    from qpipe_tensorrt.backend import TensorRT
+
+    ready = prepared(nets.small())
+    ready.graph.path.write_bytes(b"\xff" * 64)
+    with pytest.raises(BuildError, match="cannot be read as ONNX"):
+        TensorRT().build(ready, target(), tmp_path, progress)
+
+
+def test_after_a_refusal_the_next_build_works(build, nets):
+    refusal(build, nets.one_node("NoSuchThing", "my.ops"))
+    assert build(nets.small()).placement.integer == 4

@@ -1,0 +1,42 @@
+from dataclasses import replace
+
+import pytest
+from qpipe_tensorrt.backend import TensorRT
+from qpipe_tensorrt.shapes import plan_profiles
+
+from qpipe.errors import BuildError
+from qpipe.records.tensors import ShapeRange
+
+
+def span(name="x", low=1, best=4, high=8):
+    return ShapeRange(name=name, low=(low, 3), best=(best, 3), high=(high, 3))
+
+
+def test_one_range_is_one_profile():
+    assert plan_profiles((span(), span("y")), (1, 4), "range") == ((span(), span("y")),)
+
+
+def test_a_name_twice_is_two_profiles():
+    profiles = plan_profiles((span(), span(low=8, best=8, high=8), span("y")), (), "range")
+    assert [item.low[0] for profile in profiles for item in profile if item.name == "x"] == [1, 8]
+    assert len(profiles) == 2
+
+
+@pytest.mark.parametrize(("sizes", "fixed"), [((1, 4), [1, 4]), ((4, 16), [4])])
+def test_batches_inside_the_range_get_their_own(sizes, fixed):
+    profiles = plan_profiles((span(),), sizes, "per-batch")
+    assert profiles[0] == (span(),)
+    assert [(item.low, item.high) for (item,) in profiles[1:]] == [((size, 3), (size, 3)) for size in fixed]
+
+
+def test_fixed_shapes_need_no_more_profiles():
+    same = ShapeRange(name="x", low=(2, 3), best=(2, 3), high=(2, 3))
+    assert plan_profiles((same,), (1, 2), "per-batch") == ((same,),)
+    assert plan_profiles((), (1,), "per-batch") == ()
+
+
+def test_a_range_upside_down_is_named(*, rtx, nets, prepared, target, tmp_path, progress):
+    ready = prepared(nets.small())
+    wrong = replace(ready.shapes[0], best=(9, 3, 16, 16))
+    with pytest.raises(BuildError, match=r"input `input`: .* is not smallest ≤ usual ≤ largest"):
+        TensorRT().build(replace(ready, shapes=(wrong,)), target(), tmp_path, progress)
