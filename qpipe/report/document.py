@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TypeAlias
 
 from qpipe.records.evidence import BatchProfile, Evaluation, Percentile, Profile
 from qpipe.records.result import CellResult, Promoted, RunResult
-from qpipe.records.verdict import Verdict
+from qpipe.records.verdict import SliceVerdict, Verdict
+from qpipe.report.shapes import (
+    BatchShape,
+    CellShape,
+    EngineShape,
+    FactShape,
+    GateShape,
+    MetricsShape,
+    Numbers,
+    PlacementShape,
+    ProfileShape,
+    PromotedShape,
+    RunShape,
+    SliceShape,
+)
 
-Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
-
-def run_document(result: RunResult) -> dict[str, Json]:
+def run_document(result: RunResult) -> RunShape:
     """A run as `--json` prints it. Numbers that are not finite become null."""
     return {
         "run_id": result.run_id,
@@ -31,7 +42,7 @@ def run_json(result: RunResult) -> str:
     return json.dumps(run_document(result), allow_nan=False, ensure_ascii=False)
 
 
-def cell_document(cell: CellResult) -> dict[str, Json]:
+def cell_document(cell: CellResult) -> CellShape:
     """One cell."""
     return {
         "key": cell.key,
@@ -42,7 +53,7 @@ def cell_document(cell: CellResult) -> dict[str, Json]:
         "status": cell.status,
         "reason": cell.reason,
         "hint": cell.hint,
-        "verdict": cell.decision.value if cell.decision else None,
+        "verdict": cell.decision,
         "gates": gates_document(cell.verdicts),
         "engine": _engine(cell),
         "metrics": _metrics(cell),
@@ -52,12 +63,12 @@ def cell_document(cell: CellResult) -> dict[str, Json]:
     }
 
 
-def gates_document(verdicts: tuple[Verdict, ...]) -> dict[str, Json]:
+def gates_document(verdicts: tuple[Verdict, ...]) -> dict[str, GateShape]:
     """Gates by name, with every number."""
     return {verdict.gate: _gate(verdict) for verdict in verdicts}
 
 
-def promoted_document(one: Promoted) -> dict[str, Json]:
+def promoted_document(one: Promoted) -> PromotedShape:
     """One promotion."""
     return {"model": one.model, "version": one.version, "alias": one.alias, "engine": one.engine, "note": one.note}
 
@@ -67,9 +78,9 @@ def finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _gate(verdict: Verdict) -> Json:
+def _gate(verdict: Verdict) -> GateShape:
     return {
-        "verdict": verdict.decision.value,
+        "verdict": verdict.decision,
         "observed": finite(verdict.observed),
         "low": finite(verdict.low),
         "high": finite(verdict.high),
@@ -81,22 +92,23 @@ def _gate(verdict: Verdict) -> Json:
         "advice": verdict.advice,
         "required": verdict.required,
         "notes": list(verdict.notes),
-        "slices": [
-            {
-                "name": part.name,
-                "verdict": part.decision.value,
-                "observed": finite(part.observed),
-                "low": finite(part.low),
-                "high": finite(part.high),
-                "n": part.n,
-                "screen": part.screen,
-            }
-            for part in verdict.slices
-        ],
+        "slices": [_slice(part) for part in verdict.slices],
     }
 
 
-def _engine(cell: CellResult) -> Json:
+def _slice(part: SliceVerdict) -> SliceShape:
+    return {
+        "name": part.name,
+        "verdict": part.decision,
+        "observed": finite(part.observed),
+        "low": finite(part.low),
+        "high": finite(part.high),
+        "n": part.n,
+        "screen": part.screen,
+    }
+
+
+def _engine(cell: CellResult) -> EngineShape | None:
     if cell.engine is None:
         return None
     return {
@@ -107,9 +119,9 @@ def _engine(cell: CellResult) -> Json:
     }
 
 
-def _metrics(cell: CellResult) -> Json:
+def _metrics(cell: CellResult) -> MetricsShape:
     """`quantized` is the ONNX graph before the toolchain, known where the loss was attributed."""
-    metrics: dict[str, Json] = {"reference": {}, "quantized": {}, "engine": {}}
+    metrics: MetricsShape = {"reference": {}, "quantized": {}, "engine": {}}
     evidence = cell.evidence
     if evidence is None:
         return metrics
@@ -123,8 +135,8 @@ def _metrics(cell: CellResult) -> Json:
     return metrics
 
 
-def _evaluation(evaluation: Evaluation) -> Json:
-    values: dict[str, Json] = {evaluation.metric: finite(evaluation.value)}
+def _evaluation(evaluation: Evaluation) -> Numbers:
+    values: Numbers = {evaluation.metric: finite(evaluation.value)}
     if evaluation.sqnr_db is not None:
         values["sqnr_db"] = finite(evaluation.sqnr_db)
     if evaluation.cosine is not None:
@@ -132,7 +144,7 @@ def _evaluation(evaluation: Evaluation) -> Json:
     return values
 
 
-def _profile(cell: CellResult) -> Json:
+def _profile(cell: CellResult) -> ProfileShape | None:
     profile = cell.evidence.profile if cell.evidence else None
     if not isinstance(profile, Profile):
         return None
@@ -143,7 +155,7 @@ def _profile(cell: CellResult) -> Json:
     }
 
 
-def _batch(batch: BatchProfile) -> Json:
+def _batch(batch: BatchProfile) -> BatchShape:
     ratio = batch.ratio
     return {
         "latency_ms": _percentiles(batch.latency_ms),
@@ -152,11 +164,11 @@ def _batch(batch: BatchProfile) -> Json:
     }
 
 
-def _percentiles(percentiles: tuple[tuple[str, Percentile], ...]) -> Json:
+def _percentiles(percentiles: tuple[tuple[str, Percentile], ...]) -> Numbers:
     return {name: finite(percentile.value) for name, percentile in percentiles}
 
 
-def _placement(cell: CellResult) -> Json:
+def _placement(cell: CellResult) -> PlacementShape | None:
     placement = cell.evidence.placement if cell.evidence else None
     placement = placement or (cell.engine.placement if cell.engine else None)
     if placement is None:
@@ -169,6 +181,6 @@ def _placement(cell: CellResult) -> Json:
     }
 
 
-def _facts(cell: CellResult) -> Json:
+def _facts(cell: CellResult) -> dict[str, FactShape]:
     facts = cell.evidence.facts if cell.evidence else cell.engine.facts if cell.engine else ()
     return {fact.name: {"value": finite(fact.value), "unit": fact.unit, "kind": fact.kind} for fact in facts}

@@ -7,11 +7,11 @@ from io import StringIO
 from typing import TYPE_CHECKING
 
 from qpipe.records.evidence import Evaluation, Profile
-from qpipe.records.result import CellResult, Promoted
+from qpipe.records.result import CellResult, Promoted, RunResult
 from qpipe.records.verdict import Decision, Verdict
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Group, RenderableType
     from rich.table import Table
 
 STYLE = {
@@ -115,6 +115,25 @@ def gate_row(verdict: Verdict) -> tuple[str, ...]:
         NOTHING if verdict.n is None else f"{verdict.n:,}",
         escape(f"{verdict.reason}. {verdict.advice}" if verdict.advice else verdict.reason),
     )
+
+
+def render_result(result: RunResult) -> Group:
+    """A run for the terminal: cells, gates of each, what was promoted, what to note."""
+    from rich.console import Group
+    from rich.markup import escape
+    from rich.text import Text
+
+    parts: list[RenderableType] = [results_table(result.cells)]
+    for cell in result.cells:
+        if cell.status != "ok":
+            parts += ["", f"[red]{escape(cell.label)}: {cell.status}[/]: {escape(cell.reason)}"]
+            parts += [f"hint: {escape(cell.hint)}"] if cell.hint else []
+        if cell.verdicts:
+            parts += ["", gates_table(cell)]
+    if result.promoted:
+        parts += ["", Text(promoted_text(result.promoted), style="green")]
+    parts += [f"[yellow]note:[/] {escape(warning)}" for warning in result.warnings]
+    return Group(*parts)
 
 
 def promoted_text(promoted: Iterable[Promoted]) -> str:

@@ -1,0 +1,223 @@
+"""The report of a run: one HTML page that needs nothing else, and its plots beside it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+from html import escape
+from pathlib import Path
+
+from qpipe.records.evidence import Evaluation, NotMeasured, Profile
+from qpipe.records.result import CellResult, Promoted, RunResult
+from qpipe.records.verdict import Decision, Verdict
+from qpipe.report.plots import write_plots
+from qpipe.report.style import STYLE
+from qpipe.report.table import NOTHING, number, size
+
+
+def write_run_report(result: RunResult, evidence: dict[str, Path], folder: Path) -> tuple[Path, ...]:
+    """Write `report.html` and the plots into `folder`; their paths, the page first. `evidence`: folders by cell key."""
+    folder.mkdir(parents=True, exist_ok=True)
+    plots = write_plots(result.cells, evidence, folder)
+    page = folder / "report.html"
+    page.write_text(run_page(result, plots), encoding="utf-8")
+    return (page, *plots)
+
+
+def run_page(result: RunResult, plots: tuple[Path, ...]) -> str:
+    """The page, with the plots inside it."""
+    title = f"{escape(result.pipeline)} · {escape(result.run_id)}"
+    return "\n".join(
+        [
+            "<!doctype html>",
+            f'<html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<style>{STYLE}</style></head><body><main>",
+            *_header(result),
+            *_notes(result.warnings),
+            _overview(result.cells),
+            *_promoted(result.promoted),
+            *(_figure(path) for path in plots if path.name.startswith("quality")),
+            *(_cell(cell, plots) for cell in result.cells),
+            "</main></body></html>",
+        ]
+    )
+
+
+def _header(result: RunResult) -> list[str]:
+    judged = [cell.decision for cell in result.cells if cell.decision is not None]
+    counts = " ".join(f"{_badge(kind)} {judged.count(kind)}" for kind in Decision if kind in judged)
+    facts = {
+        "run": result.run_id,
+        "MLflow run": result.mlflow_run_id or "not logged",
+        "exit code": str(result.exit_code),
+    }
+    pairs = "".join(f"<dt>{escape(name)}</dt><dd><code>{escape(value)}</code></dd>" for name, value in facts.items())
+    return [f"<header><h1>{escape(result.pipeline)}</h1><p>{counts}</p><dl>{pairs}</dl></header>"]
+
+
+def _notes(warnings: Iterable[str]) -> list[str]:
+    return [f'<p class="note">{escape(warning)}</p>' for warning in warnings]
+
+
+def _overview(cells: Iterable[CellResult]) -> str:
+    names = (
+        "cell",
+        "verdict",
+        "metric",
+        "float",
+        "engine",
+        "p50 ms",
+        "× float",
+        "90 % interval",
+        "size",
+        "× float",
+        "integer nodes",
+    )
+    rows = "".join(_overview_row(cell) for cell in cells)
+    return (
+        f'<section><h2>Cells</h2><div class="wide"><table>{_head(names)}<tbody>{rows}</tbody></table></div></section>'
+    )
+
+
+def _overview_row(cell: CellResult) -> str:
+    evidence = cell.evidence
+    evaluation = evidence.evaluation if evidence and isinstance(evidence.evaluation, Evaluation) else None
+    reference = evidence.reference if evidence and isinstance(evidence.reference, Evaluation) else None
+    profile = evidence.profile if evidence and isinstance(evidence.profile, Profile) else None
+    batch = profile.batches[0] if profile and profile.batches else None
+    ratio = batch.ratio if batch else None
+    smaller = (
+        evidence.engine_size_bytes / evidence.baseline_size_bytes if evidence and evidence.baseline_size_bytes else None
+    )
+    placement = evidence.placement if evidence else None
+    total = placement.integer + placement.float if placement else 0
+    return _row(
+        f'<a href="#{escape(cell.key)}">{escape(cell.label)}</a>',
+        _badge(cell.decision) if cell.decision else escape("reference" if cell.status == "ok" else cell.status),
+        escape(evaluation.metric) if evaluation else NOTHING,
+        number(reference.value if reference else None),
+        number(evaluation.value if evaluation else None),
+        number(dict(batch.latency_ms)["p50"].value) if batch else NOTHING,
+        number(ratio.median if ratio else None),
+        f"{number(ratio.low)} … {number(ratio.high)}" if ratio else NOTHING,
+        size(evidence.engine_size_bytes if evidence else None),
+        number(smaller),
+        f"{placement.integer} of {total}" if placement else NOTHING,
+    )
+
+
+def _promoted(promoted: Iterable[Promoted]) -> list[str]:
+    lines = [
+        f"<li><b>{escape(one.model)}</b> version {escape(one.version)} is <b>{escape(one.alias)}</b>"
+        f" <code>{escape(one.engine[:12])}</code> {escape(one.note)}</li>"
+        for one in promoted
+    ]
+    return [f"<section><h2>Promoted</h2><ul>{''.join(lines)}</ul></section>"] if lines else []
+
+
+def _cell(cell: CellResult, plots: tuple[Path, ...]) -> str:
+    slug = "".join(char if char.isalnum() or char in "-_." else "-" for char in cell.label)
+    own = [path for path in plots if path.stem == f"latency-{slug}" or path.stem.startswith(f"slices-{slug}-")]
+    return "".join(
+        [
+            f'<section id="{escape(cell.key)}">',
+            f"<h2>{escape(cell.label)} {_badge(cell.decision) if cell.decision else ''}</h2>",
+            *_trouble(cell),
+            _gates(cell.verdicts),
+            *(_figure(path) for path in own),
+            _attribution(cell),
+            _left_in_float(cell),
+            _conditions(cell),
+            "</section>",
+        ]
+    )
+
+
+def _trouble(cell: CellResult) -> list[str]:
+    if cell.status == "ok":
+        return []
+    tail = f"<pre>{escape(cell.log_tail)}</pre>" if cell.log_tail else ""
+    hint = f"<br>{escape(cell.hint)}" if cell.hint else ""
+    return [f'<p class="trouble"><b>{escape(cell.status)}</b>: {escape(cell.reason)}{hint}</p>{tail}']
+
+
+def _gates(verdicts: tuple[Verdict, ...]) -> str:
+    if not verdicts:
+        return ""
+    rows = "".join(_gate_row(verdict) for verdict in verdicts)
+    names = ("gate", "verdict", "observed", "low", "high", "limit", "n", "α", "kind", "reason")
+    return f'<div class="wide"><table>{_head(names)}<tbody>{rows}</tbody></table></div>'
+
+
+def _gate_row(verdict: Verdict) -> str:
+    notes = f" <i>{escape(', '.join(verdict.notes))}</i>" if verdict.notes else ""
+    advice = f"<br><small>{escape(verdict.advice)}</small>" if verdict.advice else ""
+    return _row(
+        escape(verdict.gate) + ("" if verdict.required else " <small>optional</small>"),
+        _badge(verdict.decision),
+        number(verdict.observed),
+        number(verdict.low),
+        number(verdict.high),
+        number(verdict.limit),
+        NOTHING if verdict.n is None else f"{verdict.n:,}",
+        number(verdict.alpha),
+        escape(verdict.kind or NOTHING),
+        f"{escape(verdict.reason)}{notes}{advice}",
+    )
+
+
+def _attribution(cell: CellResult) -> str:
+    if not cell.attribution:
+        return ""
+    rows = "".join(_row(escape(step), number(value)) for step, value in cell.attribution)
+    return f"<h3>Where the loss comes from</h3><table>{_head(('step', 'metric'))}<tbody>{rows}</tbody></table>"
+
+
+def _left_in_float(cell: CellResult) -> str:
+    placement = cell.evidence.placement if cell.evidence else None
+    if placement is None or not placement.left_in_float:
+        return ""
+    rows = "".join(_row(escape(one.name), escape(one.op), escape(one.reason)) for one in placement.left_in_float)
+    table = f"<table>{_head(('node', 'op', 'why'))}<tbody>{rows}</tbody></table>"
+    return (
+        f"<details><summary>{len(placement.left_in_float)} quantizable nodes stayed in float</summary>{table}</details>"
+    )
+
+
+def _conditions(cell: CellResult) -> str:
+    """Digests and everything that the numbers were taken under."""
+    pairs = [("cell", cell.key)]
+    if cell.engine is not None:
+        pairs += [("engine", cell.engine.digest), ("model", cell.engine.model_digest), *cell.engine.toolchain]
+    if cell.evidence is not None:
+        pairs += [("evidence", cell.evidence.digest), *_measured(cell.evidence.profile)]
+        if isinstance(cell.evidence.evaluation, Evaluation):
+            pairs += [("gate data", cell.evidence.evaluation.data_digest)]
+    rows = "".join(_row(escape(name), f"<code>{escape(value)}</code>") for name, value in pairs)
+    return f"<details><summary>Digests and conditions</summary><table><tbody>{rows}</tbody></table></details>"
+
+
+def _measured(profile: Profile | NotMeasured) -> list[tuple[str, str]]:
+    if isinstance(profile, NotMeasured):
+        return [("profile", f"not measured: {profile.reason}")]
+    protocol = f"{profile.processes} processes × {profile.rounds} rounds, {profile.threads} threads, {profile.kind}"
+    drift = "yes: ratios do not count" if profile.drifted else f"no ({profile.voided} runs thrown away)"
+    return [("protocol", protocol), ("drift", drift), *profile.conditions]
+
+
+def _figure(path: Path) -> str:
+    data = base64.b64encode(path.read_bytes()).decode()
+    return f'<img alt="{escape(path.stem)}" src="data:image/svg+xml;base64,{data}">'
+
+
+def _badge(decision: Decision) -> str:
+    return f'<span class="badge {decision.value.lower()}">{decision.value}</span>'
+
+
+def _head(names: Iterable[str]) -> str:
+    return f"<thead><tr>{''.join(f'<th>{escape(name)}</th>' for name in names)}</tr></thead>"
+
+
+def _row(*cells: str) -> str:
+    return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"

@@ -1,0 +1,187 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qpipe.measure.samples import FILE, Samples, save_samples
+from qpipe.records.engine import Engine, EngineFile, Fact, FloatNode, Placement
+from qpipe.records.evidence import BatchProfile, Evaluation, Evidence, NotMeasured, Percentile, Profile, Ratio
+from qpipe.records.result import CellResult, Promoted, RunResult
+from qpipe.records.tensors import Signature
+from qpipe.records.verdict import Decision, SliceVerdict, Verdict
+
+
+def evaluation(value):
+    return Evaluation(
+        kind="measured",
+        role="gate",
+        data_digest="cd" * 32,
+        metric="accuracy",
+        rows=500,
+        units=500,
+        value=value,
+        nonfinite_rows=0,
+        sqnr_db=31.5,
+        cosine=float("nan"),
+        outputs_digest="ef" * 32,
+        seconds=0.5,
+    )
+
+
+def batch(size):
+    spread = tuple((f"p{q}", Percentile(value=size * q / 100, low=size * 0.4, high=None)) for q in (50, 90, 95, 99))
+    ratio = Ratio(median=0.5, low=0.48, high=0.52)
+    return BatchProfile(
+        batch=size, latency_ms=spread, baseline_ms=spread, ratio=ratio, cpu_ratio=None, log_ratios=(-0.7,), samples=40
+    )
+
+
+def profile():
+    return Profile(
+        kind="measured",
+        batches=(batch(1), batch(8)),
+        peak_rss_bytes=(5, 9),
+        load_ms=3.0,
+        threads=1,
+        processes=2,
+        rounds=20,
+        conditions=(("cpu", "a <fast> CPU"),),
+        voided=0,
+        drifted=False,
+        outputs_match=True,
+    )
+
+
+def verdicts():
+    quality = Verdict(
+        gate="quality",
+        decision=Decision.PASS,
+        reason="lower bound −0.004 is above −0.01",
+        observed=-0.002,
+        low=-0.004,
+        high=0.001,
+        limit=-0.01,
+        n=1500,
+        alpha=0.05,
+        kind="measured",
+        notes=("agreement-only",),
+    )
+    parts = tuple(
+        SliceVerdict(name=name, decision=decision, observed=seen, low=seen - 0.02, high=seen + 0.01, n=50)
+        for name, decision, seen in (("label=<1>", Decision.PASS, 0.0), ("label=2", Decision.FAIL, -0.2))
+    )
+    slices = Verdict(
+        gate="slices",
+        decision=Decision.FAIL,
+        reason="label=2 lost 20 points",
+        limit=-0.1,
+        advice="about 1,900 more rows would decide",
+        slices=parts,
+        high=float("inf"),
+    )
+    return quality, slices
+
+
+def engine(recipe):
+    return Engine(
+        path=Path("/store/engine"),
+        digest="aa" * 32,
+        model="digits",
+        model_digest="bb" * 32,
+        recipe=recipe,
+        target="cpu-local",
+        backend="onnxruntime",
+        files=(EngineFile(name="model.onnx", sha256="00" * 32, size_bytes=12345),),
+        signature=Signature(inputs=(), outputs=()),
+        requires=(),
+        toolchain=(("onnxruntime", "1.31.1"),),
+        placement=None,
+        facts=(),
+    )
+
+
+def cell(recipe, **changes):
+    evidence = Evidence(
+        digest="ee" * 32,
+        model_digest="bb" * 32,
+        engine_digest="aa" * 32,
+        evaluation=evaluation(0.973),
+        reference=evaluation(0.975),
+        profile=profile(),
+        engine_size_bytes=12345,
+        baseline_size_bytes=45678,
+        placement=Placement(
+            integer=5, float=1, elsewhere=0, left_in_float=(FloatNode(name="conv<1>", op="Conv", reason="3 channels"),)
+        ),
+        facts=(Fact(name="arena_bytes", value=1024, unit="B", kind="estimated"),),
+    )
+    told = {
+        "key": f"key-{recipe}",
+        "model": "digits",
+        "recipe": recipe,
+        "target": "cpu-local",
+        "status": "ok",
+        "engine": engine(recipe),
+        "evidence": evidence,
+        "attribution": (("float", 0.975), ("quantized ONNX", 0.974), ("engine", 0.973)),
+    }
+    return CellResult(**{**told, **changes})
+
+
+@pytest.fixture
+def result():
+    crashed = {"status": "crashed", "reason": "signal 11 <SEGV>", "hint": "look", "log_tail": "boom", "engine": None}
+    return RunResult(
+        run_id="run-1",
+        mlflow_run_id=None,
+        pipeline="digits <demo>",
+        exit_code=3,
+        warnings=("two [cores] alone",),
+        cells=(
+            cell("none"),
+            cell("int8", verdicts=verdicts(), decision=Decision.FAIL, cached=True),
+            cell("fp16", evidence=None, **crashed),
+        ),
+        promoted=(Promoted(model="digits-cpu-local", version="3", alias="champion", engine="aa" * 32),),
+    )
+
+
+@pytest.fixture
+def evidence(tmp_path):
+    """The evidence folder of the int8 cell, with raw samples as a profile leaves them."""
+    random = np.random.default_rng(0)
+    names = np.array(["digits/none/cpu-local", "digits/int8/cpu-local"])
+    process, block, size, which, _ = (
+        part.ravel()
+        for part in np.meshgrid(np.arange(2), np.arange(2), [1, 8], np.arange(2), np.arange(10), indexing="ij")
+    )
+    wall = (2e6 / (which + 1) * size * random.lognormal(0, 0.1, len(size))).astype(np.int64)
+    samples = Samples(
+        engines=names,
+        process=process,
+        block=block,
+        batch=size,
+        engine=which,
+        wall_ns=wall,
+        cpu_ns=wall,
+        load_ms=np.ones((2, 2)),
+        outputs_match=np.ones((2, 2), bool),
+    )
+    folder = tmp_path / "evidence"
+    folder.mkdir()
+    save_samples(folder / FILE, samples)
+    return {"key-int8": folder}
+
+
+@pytest.fixture
+def unmeasured(result):
+    import dataclasses
+
+    first = result.cells[0]
+    bare = dataclasses.replace(
+        first.evidence,
+        evaluation=NotMeasured(reason="no device"),
+        profile=NotMeasured(reason="no device"),
+        placement=None,
+    )
+    return dataclasses.replace(result, cells=(dataclasses.replace(first, evidence=bare),))

@@ -1,0 +1,69 @@
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree as ET
+
+from qpipe.report import write_run_report
+
+VOID = {"meta", "img", "br"}
+
+
+class Balance(HTMLParser):
+    """Complains about tags that are not closed, and collects what a browser would fetch."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.fetched = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.fetched += [value for name, value in attrs if name in ("src", "href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_stands_alone(result, evidence, tmp_path):
+    page, *plots = write_run_report(result, evidence, tmp_path / "out")
+    text = page.read_text()
+    parser = Balance()
+    parser.feed(text)
+
+    assert parser.open == []
+    assert all(link.startswith(("data:", "#")) for link in parser.fetched)
+    assert sum(link.startswith("data:image/svg+xml") for link in parser.fetched) == len(plots) == 3
+    assert [path.name for path in plots] == [
+        "quality-latency.svg",
+        "latency-digits-int8-cpu-local.svg",
+        "slices-digits-int8-cpu-local-slices.svg",
+    ]
+
+
+def test_the_page_says_what_was_decided_and_under_which_conditions(result, evidence, tmp_path):
+    text = write_run_report(result, evidence, tmp_path)[0].read_text()
+    for part in (
+        "run-1",
+        "digits &lt;demo&gt;",
+        "signal 11 &lt;SEGV&gt;",
+        "boom",
+        "aa" * 32,
+        "a &lt;fast&gt; CPU",
+        "conv&lt;1&gt;",
+    ):
+        assert part in text, part
+    assert re.search(r'class="badge fail">FAIL', text)
+    assert "<demo>" not in text
+
+
+def test_plots_are_well_formed_and_the_same_each_time(result, evidence, tmp_path):
+    first = write_run_report(result, evidence, tmp_path / "a")[1:]
+    second = write_run_report(result, evidence, tmp_path / "b")[1:]
+    for one, other in zip(first, second, strict=True):
+        assert ET.parse(one).getroot().tag.endswith("svg")
+        assert one.read_bytes() == other.read_bytes()
+
+
+def test_a_run_without_measurements_has_a_page_without_plots(unmeasured, tmp_path):
+    written = write_run_report(unmeasured, {}, tmp_path)
+    assert [path.name for path in written] == ["report.html"]
+    assert "not measured: no device" in written[0].read_text()

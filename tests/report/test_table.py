@@ -1,0 +1,47 @@
+import pytest
+
+from qpipe.report.table import as_text, cell_text, number, render_result, size
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"),
+    [(None, "–"), (0, "0 B"), (999, "999 B"), (12345, "12.3 kB"), (4.56e6, "4.56 MB"), (7e9, "7 GB")],
+)
+def test_sizes_read_well(size_bytes, text):
+    assert size(size_bytes) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, "–"), (0.97312, "0.9731"), (-0.004, "-0.004"), (123456.0, "1.235e+05")]
+)
+def test_numbers_read_well(value, text):
+    assert number(value) == text
+
+
+def test_a_result_shows_cells_gates_troubles_promotions_and_notes(result):
+    text = as_text(render_result(result))
+
+    for part in (
+        "digits/int8/cpu-local",
+        "FAIL",
+        "12.3 kB",
+        "quality",
+        "lower bound −0.004 is above −0.01",
+        "about 1,900 more rows would decide",
+        "crashed: signal 11 <SEGV>",
+        "hint: look",
+        "digits-cpu-local version 3 is champion",
+        "note: two [cores] alone",
+    ):
+        assert part in text, part
+
+
+def test_each_gate_has_one_line_with_its_numbers(result):
+    line = next(line for line in cell_text(result.cells[1]).splitlines() if line.startswith("quality"))
+    for figure in ("PASS", "-0.002", "-0.004", "0.001", "-0.01", "1,500"):
+        assert figure in line
+
+
+def test_what_was_not_measured_is_a_dash(unmeasured):
+    line = cell_text(unmeasured.cells[0]).splitlines()[1]
+    assert line.count("–") == 5
