@@ -18,6 +18,7 @@ from qpipe_litert.convert import Converted, convert
 from qpipe_litert.flatbuffer import read_flatbuffer
 from qpipe_litert.layout import Layout
 from qpipe_litert.matching import match_tensors
+from qpipe_litert.onnx_graph import run_reference, widened
 from qpipe_litert.options import Options
 from qpipe_litert.probe import probe_inputs
 from qpipe_litert.quantize import LeftInFloat, cast_half, ops_left_in_float, quantize_static, quantize_weights
@@ -56,7 +57,7 @@ def build_tflite(prepared: Prepared, workdir: Path, options: Options, progress: 
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     (workdir / LAYOUT).write_text(encode(converted.layout), "utf-8")
-    _run_once(prepared, workdir / MODEL, converted.layout, options)
+    _run_once(prepared, converted, workdir / MODEL, options)
     return TfliteFile(path=workdir / MODEL, layout=converted.layout, left=left, notes=converted.notes)
 
 
@@ -89,9 +90,18 @@ def _makers(converted: Converted) -> Mapping[str, str]:
     return {name: node.name for node in converted.graph.graph.node for name in node.output}
 
 
-def _run_once(prepared: Prepared, path: Path, layout: Layout, options: Options) -> None:
+def _run_once(prepared: Prepared, converted: Converted, path: Path, options: Options) -> None:
+    """Refuse an engine that gives NaN, or one and the same number where the float model does not."""
+    layout = converted.layout
     session = LiteRtSession(path, layout, prepared.signature, threads=1, kernels=options.kernels, kind="measured")
-    outputs = session.run(probe_inputs(prepared, 2 if layout.any_batch else 1))
-    broken = [name for name, array in outputs.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
-    if broken:
-        raise BuildError(f"the engine gives NaN or infinity in {', '.join(broken)} on a probe batch")
+    inputs = probe_inputs(prepared, 2 if layout.any_batch else 1)
+    outputs = session.run(inputs)
+    for name, wanted in run_reference(converted.graph, widened(inputs)).items():
+        found = outputs[name]
+        if found.dtype.kind == "f" and not np.isfinite(found).all():
+            raise BuildError(f"the engine gives NaN or infinity in {name} on a probe batch")
+        if found.size > 1 and np.ptp(wanted.astype(np.float64)) > 0 and np.ptp(found.astype(np.float64)) == 0:
+            raise BuildError(
+                f"the engine gives one and the same number everywhere in {name} on a probe batch",
+                hint="a kernel ignores its quantization parameters, or a range is far too wide: leave nodes in float",
+            )

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from qpipe.errors import BuildError
 from qpipe.records.engine import Prepared
-from qpipe_litert.flatbuffer import free_batch, read_flatbuffer
+from qpipe_litert.flatbuffer import read_flatbuffer
+from qpipe_litert.flatbuffer_edit import free_batch, fuse_relu
 from qpipe_litert.interpreter import invoke, open_interpreter
 from qpipe_litert.layout import Layout, input_layouts, output_layout, to_file
-from qpipe_litert.onnx_graph import fix_shapes, fold, load_float, run_reference
+from qpipe_litert.onnx_graph import fix_shapes, fold, load_float, run_reference, widened
 from qpipe_litert.onnx_rewrite import strided_slices_as_pools
 from qpipe_litert.options import Options
 from qpipe_litert.probe import probe_inputs, probe_shape
@@ -61,6 +62,7 @@ def convert(prepared: Prepared, workdir: Path, options: Options, tool: ToolEnvir
         try:
             path = call_converter(graph, workdir, tool, keep)
             refuse_custom(path)
+            path.write_bytes(fuse_relu(path.read_bytes()))
             layout, notes = find_layout(prepared, model, path, free=free)
         except BuildError as problem:
             first = first or problem
@@ -138,13 +140,9 @@ def find_layout(
     )
 
 
-def _widened(array: Array) -> Array:
-    return array.astype(np.float32) if array.dtype == np.float16 else array
-
-
 def _try_layouts(path: Path, prepared: Prepared, model: onnx.ModelProto, rows: int) -> Layout | str:
     """The layout under which outputs agree, or why there is none."""
-    inputs = {name: _widened(array) for name, array in probe_inputs(prepared, rows).items()}
+    inputs = widened(probe_inputs(prepared, rows))
     reference = run_reference(model, inputs)
     try:
         details = open_interpreter(path).get_input_details()

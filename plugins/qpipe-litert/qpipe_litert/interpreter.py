@@ -20,7 +20,8 @@ Array = NDArray[np.generic]
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
+    """Without LiteRT's warning about readable intermediates."""
     # `preserve_all_tensors` warns that it is for debugging; comparing intermediates is what we want it for.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -39,7 +40,7 @@ def open_interpreter(
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     resolver = OpResolverType.BUILTIN if kernels == "xnnpack" else OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-    with _quiet():
+    with quiet():
         interpreter = Interpreter(
             str(path),
             num_threads=threads,

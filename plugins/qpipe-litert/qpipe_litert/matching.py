@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from qpipe.records.engine import Prepared
 from qpipe_litert.interpreter import invoke, open_interpreter
 from qpipe_litert.layout import Layout, close, to_file
-from qpipe_litert.onnx_graph import run_reference
+from qpipe_litert.onnx_graph import run_reference, widened
 from qpipe_litert.probe import probe_inputs
 
 Array = NDArray[np.generic]
@@ -26,8 +26,7 @@ def match_tensors(
     prepared: Prepared, graph: onnx.ModelProto, path: Path, layout: Layout
 ) -> Mapping[int, tuple[str, ...]]:
     """ONNX names (in topological order) by `.tflite` tensor index; tensors without a counterpart are left out."""
-    inputs = probe_inputs(prepared, 2 if layout.any_batch else 1, seed=1)
-    inputs = {name: array.astype(np.float32) if array.dtype == np.float16 else array for name, array in inputs.items()}
+    inputs = widened(probe_inputs(prepared, 2 if layout.any_batch else 1, seed=1))
     reference = {**inputs, **run_reference(graph, inputs, intermediates=True)}
     sorted_reference = _sorted(graph, reference)
     matched: dict[int, tuple[str, ...]] = {}

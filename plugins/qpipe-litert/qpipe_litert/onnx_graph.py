@@ -103,3 +103,8 @@ def run_reference(
         first = str(problem).splitlines()[0]
         raise BuildError(f"onnxruntime cannot run the float graph: {first}") from problem
     return dict(zip(names, found, strict=True))
+
+
+def widened(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """float16 arrays as float32, as the widened graph takes them."""
+    return {name: array.astype(np.float32) if array.dtype == np.float16 else array for name, array in arrays.items()}

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from qpipe.errors import BuildError
 from qpipe.records.quantization import QuantPlan
 from qpipe_litert.flatbuffer import FlatModel, FlatOp, read_flatbuffer
+from qpipe_litert.interpreter import quiet
 from qpipe_litert.options import Options
 from qpipe_litert.ranges import CarriedRanges, Range
 
@@ -58,6 +59,11 @@ def quantize_static(
             manager.add_static_config(
                 ".*", op, activation_num_bits=bits, weight_num_bits=4, weight_granularity=_granularity(plan)
             )
+    for op in _ops("BATCH_MATMUL"):
+        # Its kernels read one scale: given one per channel they compute zeros, without an error.
+        manager.add_static_config(
+            ".*", op, activation_num_bits=bits, weight_num_bits=8, weight_granularity=_per_tensor()
+        )
     _leave_in_float(manager, left)
     if options.io == "float":
         _no_quantize(manager, ".*", _ops("INPUT", "OUTPUT"))
@@ -77,6 +83,8 @@ def quantize_weights(source: Path, made: Path, plan: QuantPlan, left: tuple[Left
     if weight_bits(plan) == 4:
         for op in _ops("FULLY_CONNECTED", "CONV_2D"):
             add(".*", op, num_bits=4, granularity=_granularity(plan))
+    for op in _ops("BATCH_MATMUL"):
+        add(".*", op, num_bits=8, granularity=_per_tensor())
     _leave_in_float(manager, left)
     _export(source, made, manager, None)
 
@@ -105,8 +113,9 @@ def minmax_ranges(source: Path, batches: Iterable[Mapping[str, Array]]) -> dict[
     manager = recipe_manager.RecipeManager()
     manager.load_quantization_recipe(recipe.static_wi8_ai8())
     # The default update is an exponential moving average, which clips.
-    made = calibrator.Calibrator(str(source), qsv_update_func=qsv_utils.min_max_update)
-    made.calibrate({"serving_default": [dict(batch) for batch in batches]}, manager)
+    with quiet():
+        made = calibrator.Calibrator(str(source), qsv_update_func=qsv_utils.min_max_update)
+        made.calibrate({"serving_default": [dict(batch) for batch in batches]}, manager)
     return {
         name: (float(np.min(found["min"])), float(np.max(found["max"])))
         for name, found in made.get_model_qsvs().items()
@@ -182,6 +191,12 @@ def _granularity(plan: QuantPlan) -> object:
     return QuantGranularity.CHANNELWISE if plan.scheme.per_channel else QuantGranularity.TENSORWISE
 
 
+def _per_tensor() -> object:
+    from ai_edge_quantizer.qtyping import QuantGranularity
+
+    return QuantGranularity.TENSORWISE
+
+
 def _leave_in_float(manager: RecipeManager, left: tuple[LeftInFloat, ...]) -> None:
     for op in left:
         _no_quantize(manager, f"^{re.escape(op.output)}(;|$)", (_every(),))
@@ -204,8 +219,9 @@ def _export(source: Path, made: Path, manager: RecipeManager, statistics: dict[s
 
     logging.getLogger("absl").setLevel(logging.ERROR)
     try:
-        worker = quantizer.Quantizer(str(source))
-        worker.load_quantization_recipe(manager.get_quantization_recipe())
-        worker.quantize(statistics).export_model(str(made), overwrite=True)
+        with quiet():
+            worker = quantizer.Quantizer(str(source))
+            worker.load_quantization_recipe(manager.get_quantization_recipe())
+            worker.quantize(statistics).export_model(str(made), overwrite=True)
     except (ValueError, RuntimeError, KeyError, NotImplementedError) as problem:
         raise BuildError(f"ai-edge-quantizer refused: {' '.join(str(problem).split())[:300]}") from problem

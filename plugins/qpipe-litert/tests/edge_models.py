@@ -14,27 +14,47 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from qpipe.engines import read_engine, write_engine
+from qpipe.plugins.backend import Backend
+from qpipe.quant.schemes import LITERT
+from qpipe.records.engine import Engine, Prepared
+from qpipe.records.model import OnnxFile
+from qpipe.records.quantization import ActivationSpec, Mode, QuantPlan, WeightSpec
+from qpipe.records.target import Target
+from qpipe.records.tensors import Signature, TensorSpec
+
 Floats = NDArray[np.float32]
+
+
+DEMO = Path(__file__).parents[3] / "pipelines" / "digits"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Digits:
-    """Scikit-learn's digits as [n, 1, 8, 8] float32 of 0 to 1, split in fixed order."""
+    """The demo's rows as [n, 1, 8, 8] float32, scaled as its pipeline scales them."""
 
-    train: Floats
-    train_label: NDArray[np.int64]
+    calibration: Floats
     gate: Floats
-    gate_label: NDArray[np.int64]
+    label: NDArray[np.int64]
+    calibration_label: NDArray[np.int64]
 
 
 def digits() -> Digits:
-    from sklearn.datasets import load_digits
+    calibration, gate = np.load(DEMO / "calibration.npz"), np.load(DEMO / "gate.npz")
+    return Digits(
+        calibration=_scaled(calibration["image"]),
+        gate=_scaled(gate["image"]),
+        label=gate["label"],
+        calibration_label=calibration["label"],
+    )
 
-    data = load_digits()
-    image = (data.images[:, None] / 16.0).astype(np.float32)
-    order = np.random.default_rng(0).permutation(len(image))
-    train, gate = order[:1297], order[1297:]
-    return Digits(train=image[train], train_label=data.target[train], gate=image[gate], gate_label=data.target[gate])
+
+def _scaled(image: NDArray[np.uint8]) -> Floats:
+    return ((image * np.float32(0.0625) - np.float32(0.5)) / np.float32(0.25)).astype(np.float32)
+
+
+def digits_net() -> onnx.ModelProto:
+    return onnx.load(DEMO / "digits.onnx")
 
 
 class Graph:
@@ -122,8 +142,74 @@ def depthwise_net(
     for stride in strides:
         graph.conv(graph.channels, stride=stride, depthwise=True, relu="Relu6")
         graph.conv(min(graph.channels * 2, 512), kernel=1, relu="Relu6")
-    graph.head(graph.channels)
+    side = size
+    for stride in (2 if size > 32 else 1, *strides):
+        side //= stride
+    if side > 8:
+        graph.head(graph.channels)
+    else:
+        graph.op("Flatten", axis=1)
+        graph.gemm(graph.channels * side * side)
     return graph.model()
+
+
+def rank_three_net() -> onnx.ModelProto:
+    """Two 1-D convolutions over `signal` [N,6,20]."""
+    rng = np.random.default_rng(3)
+    weights = [numpy_helper.from_array(rng.normal(0, 0.3, (6, 6, 3)).astype(np.float32), f"w{i}") for i in range(2)]
+    nodes = [
+        helper.make_node("Conv", ["signal", "w0"], ["c0"], name="c0", kernel_shape=[3], pads=[1, 1]),
+        helper.make_node("Relu", ["c0"], ["r0"], name="r0"),
+        helper.make_node("Conv", ["r0", "w1"], ["out"], name="c1", kernel_shape=[3], pads=[1, 1]),
+    ]
+    return _graph(nodes, weights, ("signal", ["N", 6, 20]), ("out", ["N", 6, 20]))
+
+
+def single_op_net(op: str, **attributes: object) -> onnx.ModelProto:
+    """One node over `image` [N,1,8,8]."""
+    node = helper.make_node(op, ["image"], ["out"], name="only", **attributes)
+    return _graph([node], [], ("image", ["N", 1, 8, 8]), ("out", None))
+
+
+def attention_net() -> onnx.ModelProto:
+    """One attention layer over `tokens` [N,8,16], with shapes computed at run time as exporters write them."""
+    rng = np.random.default_rng(4)
+    weights = [numpy_helper.from_array(rng.normal(0, 0.25, (16, 16)).astype(np.float32), name) for name in "qkvo"]
+    ints = {"i0": [0], "heads": [8, 2, 8], "merged": [8, 16]}
+    weights += [numpy_helper.from_array(np.array(value, np.int64), name) for name, value in ints.items()]
+    weights.append(numpy_helper.from_array(np.float32(8**-0.5), "root"))
+    make = helper.make_node
+    nodes = [make("Shape", ["tokens"], ["shape"]), make("Gather", ["shape", "i0"], ["rows"])]
+    nodes += [
+        make("Concat", ["rows", "heads"], ["split"], axis=0),
+        make("Concat", ["rows", "merged"], ["join"], axis=0),
+    ]
+    for name in "qkv":
+        nodes.append(make("MatMul", ["tokens", name], [f"{name}m"], name=f"{name}_proj"))
+        nodes.append(make("Reshape", [f"{name}m", "split"], [f"{name}r"]))
+        nodes.append(make("Transpose", [f"{name}r"], [f"{name}t"], perm=[0, 2, 3, 1] if name == "k" else [0, 2, 1, 3]))
+    nodes += [
+        make("MatMul", ["qt", "kt"], ["qk"], name="qk"),
+        make("Mul", ["qk", "root"], ["scores"]),
+        make("Softmax", ["scores"], ["weights"], axis=-1),
+        make("MatMul", ["weights", "vt"], ["pv"], name="pv"),
+        make("Transpose", ["pv"], ["pt"], perm=[0, 2, 1, 3]),
+        make("Reshape", ["pt", "join"], ["pj"]),
+        make("MatMul", ["pj", "o"], ["out"], name="o_proj"),
+    ]
+    return _graph(nodes, weights, ("tokens", ["N", 8, 16]), ("out", ["N", 8, 16]))
+
+
+def _graph(
+    nodes: list[onnx.NodeProto],
+    weights: list[onnx.TensorProto],
+    taken: tuple[str, list[int | str]],
+    given: tuple[str, list[int | str] | None],
+) -> onnx.ModelProto:
+    inputs = [helper.make_tensor_value_info(taken[0], TensorProto.FLOAT, taken[1])]
+    outputs = [helper.make_tensor_value_info(given[0], TensorProto.FLOAT, given[1])]
+    graph = helper.make_graph(nodes, "g", inputs, outputs, initializer=weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
 def run_onnx(model: onnx.ModelProto | Path, image: Floats, outputs: list[str] | None = None) -> list[Floats]:
@@ -151,3 +237,80 @@ def fitted(model: onnx.ModelProto, image: Floats, label: NDArray[np.int64], ridg
     weights["head_w"].CopyFrom(numpy_helper.from_array(solved[:-1].astype(np.float32), "head_w"))
     weights["head_b"].CopyFrom(numpy_helper.from_array(solved[-1].astype(np.float32), "head_b"))
     return model
+
+
+def prepared(
+    model: onnx.ModelProto, folder: Path, calibration: Floats | None = None, *, mode: Mode = "static", bits: int = 8
+) -> Prepared:
+    """A model on disk with a plan of plain minimum and maximum over `calibration`, or without a plan."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "model.onnx"
+    onnx.save(model, path)
+    file = OnnxFile(path=path, digest="0" * 64, size_bytes=path.stat().st_size)
+    plan = None if calibration is None else minmax_plan(model, calibration, mode, bits)
+    signature = Signature(
+        inputs=tuple(_spec(value) for value in model.graph.input),
+        outputs=tuple(_spec(value) for value in model.graph.output),
+    )
+    return Prepared(graph=file, plan=plan, qdq=None, shapes=(), signature=signature)
+
+
+def minmax_plan(model: onnx.ModelProto, calibration: Floats, mode: Mode = "static", bits: int = 8) -> QuantPlan:
+    taken = model.graph.input[0].name
+    exposed = onnx.ModelProto.FromString(model.SerializeToString())
+    given = [output.name for output in exposed.graph.output]
+    names = given + [n for node in model.graph.node for n in node.output if n not in given]
+    exposed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names[len(given) :])
+    found = dict(zip(names, run_onnx(exposed, calibration, names), strict=True)) | {taken: calibration}
+    activations = []
+    for name, values in found.items():
+        if values.dtype == np.float32:
+            low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
+            scale = (high - low) / 255 or 1.0
+            zero = int(np.clip(round(-128 - low / scale), -128, 127))
+            activations.append(
+                ActivationSpec(tensor=name, dtype="int8", low=low, high=high, scale=scale, zero_point=zero)
+            )
+    weights = tuple(
+        WeightSpec(tensor=tensor.name, dtype="int8", bits=bits, symmetric=True, axis=0)
+        for tensor in model.graph.initializer
+        if len(tensor.dims) > 1
+    )
+    return QuantPlan(scheme=LITERT, mode=mode, activations=tuple(activations), weights=weights, nodes=())
+
+
+def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    tensor = value.type.tensor_type
+    dims = tuple(dim.dim_param or dim.dim_value for dim in tensor.shape.dim)
+    return TensorSpec(name=value.name, dtype=helper.tensor_dtype_to_np_dtype(tensor.elem_type).name, shape=dims)
+
+
+class Silent:
+    """Progress that nobody watches."""
+
+    def step(self, name: str, *, total: int | None = None) -> None: ...
+
+    def advance(self, amount: int = 1) -> None: ...
+
+
+def built_engine(backend: Backend, ready: Prepared, target: Target, workdir: Path) -> Engine:
+    """The engine folder, as a worker makes it."""
+    workdir.mkdir(parents=True)
+    built = backend.build(ready, target, workdir, Silent())
+    write_engine(
+        workdir,
+        built,
+        model="m",
+        model_digest="0" * 64,
+        recipe="int8",
+        target=target.name,
+        backend=backend.name,
+        signature=ready.signature,
+    )
+    return read_engine(workdir)
+
+
+def sqnr_db(wanted: Floats, found: Floats) -> float:
+    """10·log10(Σ ref² / Σ (ref − out)²)."""
+    error = np.sum((wanted.astype(np.float64) - found) ** 2)
+    return float(10 * np.log10(np.sum(wanted.astype(np.float64) ** 2) / max(error, 1e-30)))

@@ -1,0 +1,110 @@
+"""Edits of a `.tflite` that change no value: what the converter leaves undone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from qpipe_litert.flatbuffer import listed
+
+if TYPE_CHECKING:
+    from ai_edge_litert.schema_py_generated import ModelT, OperatorT, SubGraphT
+
+
+def inline_buffers(data: bytes) -> bytes:
+    """The same model with every buffer inside the flatbuffer, as tflite-micro and C arrays need it."""
+    model = _opened(data)
+    for buffer in model.buffers:
+        if buffer.offset > 1:
+            start, stop = buffer.offset, buffer.offset + buffer.size
+            buffer.data = np.frombuffer(data[start:stop], np.uint8)
+            buffer.offset = buffer.size = 0
+    return _packed(model, len(data))
+
+
+def free_batch(data: bytes) -> bytes:
+    """The same model with `Reshape` targets that begin with one row made to begin with any number of rows."""
+    from ai_edge_litert.schema_py_generated import BuiltinOperator
+
+    model = _opened(data)
+    graph = model.subgraphs[0]
+    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+    for op in graph.operators:
+        if codes[op.opcodeIndex] != BuiltinOperator.RESHAPE or len(op.inputs) < 2:
+            continue
+        buffer = model.buffers[graph.tensors[op.inputs[1]].buffer]
+        source = listed(graph.tensors[op.inputs[0]].shape)
+        if buffer.data is None or not source or source[0] != 1:
+            continue
+        wanted = np.frombuffer(np.asarray(buffer.data, np.uint8).tobytes(), np.int32).copy()
+        if len(wanted) and wanted[0] == 1 and -1 not in wanted:
+            wanted[0] = -1
+            buffer.data = np.frombuffer(wanted.tobytes(), np.uint8)
+            if op.builtinOptions is not None and op.builtinOptions.newShape is not None:
+                op.builtinOptions.newShape = [int(dim) for dim in wanted]
+    return _packed(model, len(data))
+
+
+def fuse_relu(data: bytes) -> bytes:
+    """The same model with each lone Relu folded into the operator before it, across layout changes.
+
+    XNNPACK has no integer kernel for a Relu of its own; as the fused activation of a convolution it costs nothing.
+    """
+    from ai_edge_litert.schema_py_generated import ActivationFunctionType, BuiltinOperator
+
+    model = _opened(data)
+    graph = model.subgraphs[0]
+    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+    fused = {
+        BuiltinOperator.RELU: ActivationFunctionType.RELU,
+        BuiltinOperator.RELU6: ActivationFunctionType.RELU6,
+    }
+    for relu in [op for op in graph.operators if codes[op.opcodeIndex] in fused]:
+        maker, last = _weighted_maker(graph, codes, int(relu.inputs[0]))
+        if maker is not None and last is not None:
+            maker.builtinOptions.fusedActivationFunction = fused[codes[relu.opcodeIndex]]
+            last.outputs = relu.outputs
+            graph.operators.remove(relu)
+    return _packed(model, len(data))
+
+
+def _weighted_maker(graph: SubGraphT, codes: list[int], tensor: int) -> tuple[OperatorT | None, OperatorT | None]:
+    """The operator that can take the activation, and the one that makes `tensor`, along tensors that only one reads."""
+    from ai_edge_litert.schema_py_generated import ActivationFunctionType, BuiltinOperator
+
+    taking = (
+        BuiltinOperator.CONV_2D,
+        BuiltinOperator.DEPTHWISE_CONV_2D,
+        BuiltinOperator.FULLY_CONNECTED,
+        BuiltinOperator.ADD,
+    )
+    moving = (BuiltinOperator.TRANSPOSE, BuiltinOperator.RESHAPE)
+    last: OperatorT | None = None
+    while True:
+        readers = sum(1 for op in graph.operators if tensor in op.inputs)
+        op = next((op for op in graph.operators if tensor in op.outputs), None)
+        if op is None or readers != 1 or tensor in graph.outputs:
+            return None, None
+        last = last or op
+        if codes[op.opcodeIndex] in moving:
+            tensor = int(op.inputs[0])
+            continue
+        free = codes[op.opcodeIndex] in taking and (
+            op.builtinOptions.fusedActivationFunction == ActivationFunctionType.NONE
+        )
+        return (op, last) if free else (None, None)
+
+
+def _opened(data: bytes) -> ModelT:
+    from ai_edge_litert.schema_py_generated import Model, ModelT
+
+    return ModelT.InitFromObj(Model.GetRootAs(data, 0))
+
+
+def _packed(model: ModelT, size: int) -> bytes:
+    import flatbuffers
+
+    builder = flatbuffers.Builder(size + 4096)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    return bytes(builder.Output())

@@ -1,0 +1,53 @@
+"""Engines that several tests look at are built once; without the converter's environment those tests are skipped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import edge_models as edge
+import pytest
+from qpipe_litert.backend import LiteRtBackend
+from qpipe_litert.convert import Converted, convert
+from qpipe_litert.options import Options
+from qpipe_litert.tools import require_tool, tool_state
+
+from qpipe.records.engine import Engine, Prepared, Unavailable
+from qpipe.records.target import Target
+
+TARGET = Target(name="x86-litert", backend="litert")
+
+
+@pytest.fixture(scope="session")
+def tool() -> None:
+    """Skip where the converter's environment is not there: it takes 40 s and 0.7 GB to make."""
+    state = tool_state()
+    if isinstance(state, Unavailable):
+        pytest.skip(f"{state.reason}: {state.hint}")
+
+
+@pytest.fixture(scope="session")
+def digits() -> edge.Digits:
+    return edge.digits()
+
+
+@pytest.fixture(scope="session")
+def digits_ready(digits: edge.Digits, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    return edge.prepared(edge.digits_net(), tmp_path_factory.mktemp("digits"), digits.calibration)
+
+
+@pytest.fixture(scope="session")
+def digits_engine(tool: None, digits_ready: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    return edge.built_engine(LiteRtBackend(), digits_ready, TARGET, tmp_path_factory.mktemp("built") / "digits")
+
+
+@pytest.fixture(scope="session")
+def conv_ready(digits: edge.Digits, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """Residual Add, Concat and pools, with its head fitted on digits."""
+    model = edge.fitted(edge.conv_net(), digits.calibration, digits.calibration_label)
+    return edge.prepared(model, tmp_path_factory.mktemp("conv"), digits.calibration)
+
+
+@pytest.fixture(scope="session")
+def conv_float(tool: None, conv_ready: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Converted:
+    folder: Path = tmp_path_factory.mktemp("converted")
+    return convert(conv_ready, folder, Options(), require_tool())

@@ -1,0 +1,122 @@
+"""The converter's environment and the target's options, without the environment itself."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import edge_models as edge
+import pytest
+from qpipe_litert import tools
+from qpipe_litert.backend import LiteRtBackend
+
+from qpipe.errors import TargetError, UnavailableError
+from qpipe.plugins.backend import Backend, Setup
+from qpipe.records.engine import Ready, Unavailable
+from qpipe.records.target import Host, Target
+
+TARGET = Target(name="x86-litert", backend="litert")
+
+
+@pytest.fixture
+def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("QPIPE_HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_missing_environment_is_said_with_the_command(empty_home: Path) -> None:
+    state = LiteRtBackend().check(TARGET)
+    assert isinstance(state.build, Unavailable)
+    assert state.build.hint == "qpipe setup litert"
+    assert str(empty_home) in state.build.reason
+    assert isinstance(state.run, Ready)
+
+
+def test_build_without_the_environment_is_unavailable(empty_home: Path, tmp_path: Path) -> None:
+    ready = edge.prepared(edge.rank_three_net(), tmp_path / "m")
+    with pytest.raises(UnavailableError, match="environment is missing") as caught:
+        edge.built_engine(LiteRtBackend(), ready, TARGET, tmp_path / "e")
+    assert caught.value.hint == "qpipe setup litert"
+
+
+@pytest.mark.parametrize("text", ['{"requirements": "of yesterday"}', "not json", "[]"])
+def test_environment_of_another_version_is_not_taken(empty_home: Path, text: str) -> None:
+    tool = tools.tool_environment()
+    tool.python.parent.mkdir(parents=True)
+    tool.python.touch()
+    tool.mark.write_text(text)
+    state = tools.tool_state()
+    assert isinstance(state, Unavailable)
+    assert "of another version" in state.reason
+
+
+def test_offline_setup_says_what_to_run_and_leaves_nothing(
+    empty_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = tmp_path / "no-wheels"
+    empty.mkdir()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(empty))
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    with pytest.raises(UnavailableError, match="could not be made") as caught:
+        LiteRtBackend().setup(TARGET, edge.Silent())
+    assert "pip download" in caught.value.hint
+    assert not tools.tool_environment().folder.exists()
+
+
+def test_a_python_that_does_not_start_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Version managers leave shims on PATH for interpreters that are not there."""
+    shim = tmp_path / "python3.12"
+    shim.write_text("#!/bin/sh\nexit 127\n")
+    shim.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert tools._best_python() == sys.executable
+
+
+def test_setup_of_a_whole_environment_does_nothing(tool: None) -> None:
+    before = tools.tool_environment().mark.stat().st_mtime_ns
+    LiteRtBackend().setup(TARGET, edge.Silent())
+    assert tools.tool_environment().mark.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"speed": "fast"}, "unknown option `speed`"),
+        ({"io": "int4"}, "option io is 'int4'"),
+        ({"kernels": []}, "option kernels is"),
+    ],
+)
+def test_options_are_validated(options: dict[str, object], message: str) -> None:
+    with pytest.raises(TargetError, match=message):
+        LiteRtBackend().check(replace(TARGET, options=options))
+
+
+def test_target_of_another_machine_cannot_run_here() -> None:
+    state = LiteRtBackend().check(replace(TARGET, arch="mips"))
+    assert isinstance(state.run, Unavailable)
+    assert "is mips" in state.run.reason
+    assert isinstance(LiteRtBackend().check(replace(TARGET, arch="mips", host=Host())).run, Unavailable)
+
+
+def test_backend_keeps_the_protocols() -> None:
+    assert isinstance(LiteRtBackend(), Backend)
+    assert isinstance(LiteRtBackend(), Setup)
+    toolchain = dict(LiteRtBackend().check(TARGET).toolchain)
+    assert toolchain["onnx2tf"] == tools.ONNX2TF
+    assert toolchain["ai-edge-litert"].startswith("2.3")
+
+
+def test_checking_imports_nothing_heavy() -> None:
+    import subprocess
+
+    code = (
+        "import sys; from qpipe_litert.backend import LiteRtBackend; from qpipe.records.target import Target;"
+        "LiteRtBackend().check(Target(name='t', backend='litert'));"
+        "print([m for m in ('numpy', 'onnx', 'onnxruntime', 'ai_edge_litert') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3]
+    )
+    assert done.stdout.strip() == "[]"
