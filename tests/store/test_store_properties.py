@@ -31,7 +31,7 @@ def write(home: Path, files: dict[str, bytes], order: int = 1, mtime: float | No
     return home
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(files=FILES)
 def test_round_trip(files):
     with tempfile.TemporaryDirectory() as name:
@@ -45,7 +45,7 @@ def test_round_trip(files):
         assert store.size() == sum(map(len, files.values()))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(files=FILES)
 def test_digest_does_not_depend_on_order_time_or_mode(files):
     with tempfile.TemporaryDirectory() as name:
@@ -56,7 +56,7 @@ def test_digest_does_not_depend_on_order_time_or_mode(files):
         assert manifest.scan(one).digest == manifest.scan(two).digest
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(one=FILES, two=FILES)
 def test_digests_are_equal_only_for_equal_content(one, two):
     with tempfile.TemporaryDirectory() as name:
@@ -64,7 +64,7 @@ def test_digests_are_equal_only_for_equal_content(one, two):
     assert (digests[0] == digests[1]) == (one == two)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data(), content=st.binary(min_size=1, max_size=100))
 def test_any_changed_byte_is_found(data, content):
     place = data.draw(st.integers(0, len(content) - 1))
