@@ -22,8 +22,8 @@ def gate(
     as_json: JsonFlag = False,
 ) -> int:
     """Decide again from the stored evidence. Other gates than the run's own are exploratory and never promote."""
-    from qpipe.run.again import decide_again
-    from qpipe.run.workplace import open_store
+    from qpipe.flow.again import decide_again
+    from qpipe.flow.workplace import open_store
 
     found = decide_again(open_store(store), run_id, gates)
     if as_json:
@@ -50,9 +50,9 @@ def report(
     as_json: JsonFlag = False,
 ) -> None:
     """Write the HTML report and the plots of a finished run."""
-    from qpipe.run.kept import recall_run
-    from qpipe.run.reporting import write_report
-    from qpipe.run.workplace import open_store
+    from qpipe.flow.kept import recall_run
+    from qpipe.flow.reporting import write_report
+    from qpipe.flow.workplace import open_store
 
     opened = open_store(store)
     found = recall_run(opened, run_id).result

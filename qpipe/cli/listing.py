@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def targets(*, as_json: JsonFlag = False) -> None:
     """List hardware targets: whether engines can be built and run here, and if not, why."""
-    from qpipe.run.workplace import open_registry
+    from qpipe.flow.workplace import open_registry
 
     registry = open_registry()
     rows = []
@@ -42,7 +42,7 @@ def _check(registry: Registry, name: str) -> tuple[str, str]:
 
 def stages(*, as_json: JsonFlag = False) -> None:
     """List the stages that recipes may name, with their parameters."""
-    from qpipe.run.workplace import open_registry
+    from qpipe.flow.workplace import open_registry
 
     found = open_registry().stages.values()
     _show(
@@ -55,7 +55,7 @@ def stages(*, as_json: JsonFlag = False) -> None:
 
 def gates(*, as_json: JsonFlag = False) -> None:
     """List the gates that pipelines may name, with their keys."""
-    from qpipe.run.workplace import open_registry
+    from qpipe.flow.workplace import open_registry
 
     found = open_registry().gates.values()
     _show(
@@ -68,7 +68,7 @@ def gates(*, as_json: JsonFlag = False) -> None:
 
 def plugins(*, as_json: JsonFlag = False) -> None:
     """List plugins, and those that could not be loaded with the reason."""
-    from qpipe.run.workplace import open_registry
+    from qpipe.flow.workplace import open_registry
 
     registry = open_registry()
     loaded = [(p.name, p.distribution, p.version, "loaded", "") for p in registry.plugins]

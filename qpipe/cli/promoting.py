@@ -33,8 +33,8 @@ def promote(
 ) -> None:
     """Register engines of a finished run as model versions and move an alias to them."""
     from qpipe.errors import ConfigError
-    from qpipe.run.promoting import PromoteOrder, promote_run
-    from qpipe.run.workplace import open_store
+    from qpipe.flow.promoting import PromoteOrder, promote_run
+    from qpipe.flow.workplace import open_store
 
     if force != (reason is not None):
         raise ConfigError("--force and --reason go together", hint='--force --reason "why this is right"')
@@ -103,8 +103,8 @@ def verify(
     as_json: JsonFlag = False,
 ) -> int:
     """Check every digest of a registered engine, run it on samples, and compare with its evidence."""
-    from qpipe.run.verifying import verify_engine
-    from qpipe.run.workplace import open_store
+    from qpipe.flow.verifying import verify_engine
+    from qpipe.flow.workplace import open_store
 
     found = verify_engine(uri, open_store(store), _tracker(tracking_uri))
     if as_json:

@@ -12,9 +12,9 @@ import typer
 from qpipe.cli.options import JsonFlag, PipelineFile, StoreOption, UriOption, print_json
 
 if TYPE_CHECKING:
+    from qpipe.flow.options import RunOptions
+    from qpipe.flow.workplace import Workplace
     from qpipe.records.result import RunResult
-    from qpipe.run.options import RunOptions
-    from qpipe.run.workplace import Workplace
 
 Names = Annotated[list[str] | None, typer.Option(help="Only this one; may be given several times.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Do not talk to MLflow; `qpipe sync` logs later.")]
@@ -35,7 +35,7 @@ def run(
     as_json: JsonFlag = False,
 ) -> int:
     """Plan, execute, gate, log and promote a pipeline. Exit code 0 only if every required gate passed."""
-    from qpipe.run.options import RunOptions
+    from qpipe.flow.options import RunOptions
 
     options = RunOptions(
         targets=tuple(target or ()),
@@ -53,7 +53,7 @@ def run(
 
 def run_pipeline(path: Path, options: RunOptions, *, as_json: bool) -> int:
     """Run one pipeline file, print what came out, and return the exit code."""
-    from qpipe.run.workplace import open_workplace
+    from qpipe.flow.workplace import open_workplace
 
     workplace = open_workplace(path, options)
     result = _conduct(workplace, options, as_json=as_json)
@@ -81,7 +81,7 @@ def _conduct(workplace: Workplace, options: RunOptions, *, as_json: bool) -> Run
 
     from qpipe.cli.screen import Screen
     from qpipe.execute.watch import Silence
-    from qpipe.run.conduct import conduct
+    from qpipe.flow.conduct import conduct
 
     stop = threading.Event()
     with ThreadPoolExecutor(max_workers=1) as pool, nullcontext(Silence()) if as_json else Screen() as watch:
@@ -103,9 +103,9 @@ def plan(
     as_json: JsonFlag = False,
 ) -> None:
     """Show every cell with its three keys, what is cached, and if not which ingredient changed."""
-    from qpipe.run.forecast import forecast
-    from qpipe.run.options import RunOptions
-    from qpipe.run.workplace import open_workplace
+    from qpipe.flow.forecast import forecast
+    from qpipe.flow.options import RunOptions
+    from qpipe.flow.workplace import open_workplace
 
     options = RunOptions(
         targets=tuple(target or ()), recipes=tuple(recipe or ()), store=store, tracking_uri=tracking_uri
@@ -129,8 +129,8 @@ def demo(
     as_json: JsonFlag = False,
 ) -> int:
     """Run the main job on a bundled model and data: quantize, measure, gate, log to sqlite, promote."""
-    from qpipe.run.demonstration import prepare_demo, whereto
-    from qpipe.run.options import RunOptions
+    from qpipe.flow.demonstration import prepare_demo, whereto
+    from qpipe.flow.options import RunOptions
 
     pipeline, options = prepare_demo(folder, RunOptions())
     code = run_pipeline(pipeline, options, as_json=as_json)

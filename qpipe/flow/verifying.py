@@ -8,8 +8,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
 
 from qpipe.errors import EngineError, QpipeError
+from qpipe.flow.kept import KeptRun, recall_index, recall_run
 from qpipe.records.evidence import Evaluation
-from qpipe.run.kept import KeptRun, recall_index, recall_run
 
 if TYPE_CHECKING:
     from qpipe.records.engine import Engine
@@ -76,8 +76,8 @@ def _run_samples(engine: Engine, kept: KeptRun, cell: CellResult) -> tuple[bool,
     from qpipe.data import open_role
     from qpipe.engines import check_requirements
     from qpipe.execute.reference import real_batches
+    from qpipe.flow.workplace import open_registry
     from qpipe.measure.feeds import digest_outputs, make_feeds
-    from qpipe.run.workplace import open_registry
 
     evaluation = cell.evidence.evaluation if cell.evidence else None
     if not isinstance(evaluation, Evaluation):

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from qpipe.execute.guard import Exit, ExitKind
     from qpipe.execute.watch import Watch
-    from qpipe.run.options import RunOptions
-    from qpipe.run.workplace import Workplace
+    from qpipe.flow.options import RunOptions
+    from qpipe.flow.workplace import Workplace
     from qpipe.store import Store
 
 CELL = "qpipe.execute.cell:run_cell"

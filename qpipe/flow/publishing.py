@@ -8,17 +8,17 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from qpipe.errors import QpipeError
+from qpipe.flow.reporting import write_report
 from qpipe.records.verdict import Decision
-from qpipe.run.reporting import write_report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from qpipe.flow.options import RunOptions
+    from qpipe.flow.workplace import Workplace
     from qpipe.records.cell import Cell
     from qpipe.records.pipeline import PromoteSpec
     from qpipe.records.result import CellResult, Promoted, RunResult
-    from qpipe.run.options import RunOptions
-    from qpipe.run.workplace import Workplace
     from qpipe.tracking import Dataset, Tracker
 
 OFFLINE = "offline: nothing was logged or promoted; `qpipe sync` does it later"

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from qpipe.execute.watch import Watch
-    from qpipe.run.working import Worked
-    from qpipe.run.workplace import Workplace
+    from qpipe.flow.working import Worked
+    from qpipe.flow.workplace import Workplace
 
 
 def measure(workplace: Workplace, worked: Sequence[Worked], watch: Watch, stop: threading.Event) -> dict[str, Profiled]:

@@ -8,9 +8,9 @@ from qpipe.errors import DataError, TargetError
 from qpipe.records.engine import Unavailable
 
 if TYPE_CHECKING:
+    from qpipe.flow.workplace import Workplace
     from qpipe.records.model import Model
     from qpipe.records.pipeline import Pipeline
-    from qpipe.run.workplace import Workplace
 
 
 def check_before_work(workplace: Workplace) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from qpipe.records.pipeline import Pipeline
 from qpipe.records.result import CellResult, RunResult
 
 if TYPE_CHECKING:
-    from qpipe.run.workplace import Workplace
+    from qpipe.flow.workplace import Workplace
     from qpipe.store import Store
 
 SPACE = "runs"

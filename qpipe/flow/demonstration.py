@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from qpipe.errors import ConfigError
-from qpipe.run.options import RunOptions
+from qpipe.flow.options import RunOptions
 
 FILES = ("digits.onnx", "digits.yaml", "calibration.npz", "search.npz", "gate.npz")
 

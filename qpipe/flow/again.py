@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from qpipe.flow.deciding import judge, with_verdicts
+from qpipe.flow.exitcodes import run_code
+from qpipe.flow.kept import recall_run
+from qpipe.flow.workplace import open_registry
 from qpipe.plugins.gate import Alpha
-from qpipe.run.deciding import judge, with_verdicts
-from qpipe.run.exitcodes import run_code
-from qpipe.run.kept import recall_run
-from qpipe.run.workplace import open_registry
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,24 +6,24 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from qpipe.engines import read_engine
+from qpipe.flow.publishing import rivals
 from qpipe.plugins.gate import Alpha
 from qpipe.records.evidence import Evaluation
 from qpipe.records.result import CellResult
 from qpipe.records.verdict import overall
-from qpipe.run.publishing import rivals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from qpipe.flow.working import Worked
+    from qpipe.flow.workplace import Workplace
     from qpipe.gates import Look
     from qpipe.plugins.metric import Metric
     from qpipe.plugins.registry import Registry
     from qpipe.records.engine import Engine
     from qpipe.records.evidence import Evidence
     from qpipe.records.verdict import Decision, GateSpec, Verdict
-    from qpipe.run.working import Worked
-    from qpipe.run.workplace import Workplace
 
 
 def decide(

@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING
 
 from qpipe.errors import Interrupted, TrackingError
 from qpipe.execute.watch import Silence
+from qpipe.flow.checking import check_before_work
+from qpipe.flow.deciding import decide
+from qpipe.flow.evidence import assemble
+from qpipe.flow.exitcodes import UNABLE, run_code, worst
+from qpipe.flow.identity import run_identity
+from qpipe.flow.kept import keep_run
+from qpipe.flow.measuring import measure
+from qpipe.flow.publishing import finish, open_tracker, publish, start_run
+from qpipe.flow.working import work
 from qpipe.records.result import RunResult
-from qpipe.run.checking import check_before_work
-from qpipe.run.deciding import decide
-from qpipe.run.evidence import assemble
-from qpipe.run.exitcodes import UNABLE, run_code, worst
-from qpipe.run.identity import run_identity
-from qpipe.run.kept import keep_run
-from qpipe.run.measuring import measure
-from qpipe.run.publishing import finish, open_tracker, publish, start_run
-from qpipe.run.working import work
 
 if TYPE_CHECKING:
     from qpipe.execute.watch import Watch
-    from qpipe.run.options import RunOptions
-    from qpipe.run.workplace import Workplace
+    from qpipe.flow.options import RunOptions
+    from qpipe.flow.workplace import Workplace
 
 
 def conduct(

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from qpipe.engines import read_engine
 from qpipe.execute.evaluating import load_pair
+from qpipe.flow.slots import remember_slot
+from qpipe.flow.working import SPACE, CellObjects, Worked
 from qpipe.measure.samples import FILE as SAMPLES
 from qpipe.measure.samples import save_samples
 from qpipe.records.codec import decode, encode
 from qpipe.records.evidence import Evidence, NotMeasured
-from qpipe.run.slots import remember_slot
-from qpipe.run.working import SPACE, CellObjects, Worked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from qpipe.flow.slots import recall_slot
+from qpipe.flow.working import recall_cell
 from qpipe.planning.keys import changed
 from qpipe.records.cell import Cell
 from qpipe.records.engine import Unavailable
-from qpipe.run.slots import recall_slot
-from qpipe.run.working import recall_cell
 
 if TYPE_CHECKING:
-    from qpipe.run.workplace import Workplace
+    from qpipe.flow.workplace import Workplace
     from qpipe.store import Store
 
 

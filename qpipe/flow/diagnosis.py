@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Literal
 
 import qpipe
 from qpipe.errors import QpipeError
+from qpipe.flow.workplace import open_registry, open_store
 from qpipe.planning.sources import package_version
 from qpipe.records.engine import Unavailable
-from qpipe.run.workplace import open_registry, open_store
 
 if TYPE_CHECKING:
     from qpipe.plugins.registry import Registry

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from qpipe.records.codec import encode
 
 if TYPE_CHECKING:
-    from qpipe.run.workplace import Workplace
+    from qpipe.flow.workplace import Workplace
 
 
 def run_identity(workplace: Workplace, *, fresh: bool) -> str:

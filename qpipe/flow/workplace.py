@@ -18,8 +18,8 @@ from qpipe.store import Store
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from qpipe.flow.options import RunOptions
     from qpipe.plugins.registry import Registry
-    from qpipe.run.options import RunOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qpipe.errors import PromotionError
+from qpipe.flow.kept import find_cell, recall_run
+from qpipe.flow.publishing import promotable, promoted_name
 from qpipe.records.pipeline import PromoteSpec
-from qpipe.run.kept import find_cell, recall_run
-from qpipe.run.publishing import promotable, promoted_name
 
 if TYPE_CHECKING:
     from qpipe.records.result import CellResult, Promoted

@@ -1,0 +1,92 @@
+"""The Python API: `qpipe.run`, `qpipe.step`, `qpipe.load`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from qpipe.flow.options import RunOptions
+    from qpipe.plugins.backend import Session
+    from qpipe.records.result import RunResult
+
+
+def run(pipeline: str | Path, options: RunOptions | None = None) -> RunResult:
+    """Run a pipeline file to its end: plan, execute, gate, log, promote.
+
+    A failed gate is a result (`RunResult.exit_code` is 3), not an exception.
+
+    Raises:
+        QpipeError: what can be found before work: a bad file, model, data, target, an unreachable MLflow.
+    """
+    from qpipe.flow.conduct import conduct
+    from qpipe.flow.options import RunOptions
+    from qpipe.flow.workplace import open_workplace
+
+    chosen = options or RunOptions()
+    return conduct(open_workplace(Path(pipeline), chosen), chosen)
+
+
+def step(
+    *,
+    model_uri: str,
+    data: Mapping[str, object],
+    targets: Sequence[str] = ("cpu-local",),
+    recipes: Sequence[str] = ("int8",),
+    gates: Mapping[str, Mapping[str, object]],
+    task: str | None = None,
+    name: str = "model",
+    promote: Mapping[str, str] | None = None,
+    options: RunOptions | None = None,
+) -> RunResult:
+    """Quantize, measure, gate and promote a model as one step of the caller's own MLflow run.
+
+    The run is nested in the active MLflow run, or in that of `MLFLOW_RUN_ID`. Arguments are the sections of a
+    pipeline file; relative paths start at the working folder. `model_uri` is `models:/…`, `runs:/…` or a path.
+
+    Raises:
+        QpipeError: as `run`.
+    """
+    import json
+    from tempfile import TemporaryDirectory
+
+    from qpipe.config import read_pipeline
+    from qpipe.flow.conduct import conduct
+    from qpipe.flow.options import RunOptions
+    from qpipe.flow.workplace import open_pipeline, open_registry
+
+    source = {"uri": model_uri} if ":/" in model_uri else {"path": model_uri}
+    document: dict[str, object] = {
+        "name": name,
+        "model": {"name": name, **source},
+        "task": task,
+        "data": data,
+        "targets": list(targets),
+        "recipes": list(recipes),
+        "gates": gates,
+        "promote": promote,
+    }
+    chosen = options or RunOptions()
+    registry = open_registry(Path.cwd())
+    given = {key: value for key, value in document.items() if value is not None}
+    with TemporaryDirectory() as scratch:
+        written = Path(scratch) / f"{name}.yaml"
+        written.write_text(json.dumps(given))  # JSON is YAML: messages about it name keys, as those of a file do
+        pipeline = read_pipeline(written, registry, folder=Path.cwd())
+    return conduct(open_pipeline(pipeline, registry, chosen), chosen)
+
+
+def load(engine_dir: str | Path) -> Session:
+    """Open an engine folder on this machine: digests and requirements are checked first.
+
+    Raises:
+        EngineError: the folder was changed, or this machine is not one that the engine requires.
+    """
+    from qpipe.engines import check_requirements, read_engine
+    from qpipe.flow.workplace import open_registry
+
+    engine = read_engine(Path(engine_dir))
+    check_requirements(engine)
+    registry = open_registry()
+    return registry.backend(engine.backend).open(engine, registry.target(engine.target))
