@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from qpipe.errors import ConfigError, nearest
 KeyPath = tuple[str | int, ...]
 """Keys and list positions from the top of the file, e.g. ("data", "gate", "npz")."""
 
+_FLOAT = "tag:yaml.org,2002:float"
 _MERGE = "tag:yaml.org,2002:merge"
 _MOST_VALUES = 20_000
 _PLAIN = "YAML is `key: value`, with two spaces inwards"
@@ -21,10 +24,12 @@ _PLAIN = "YAML is `key: value`, with two spaces inwards"
 class _Loader(yaml.SafeLoader):
     """YAML 1.1 as PyYAML reads it, with `1e-3` as a number."""
 
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
+
+_Loader.add_implicit_resolver(_FLOAT, re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +53,7 @@ def read_document(path: Path, *, kind: str) -> Document:
     Raises:
         ConfigError: no such file, not UTF-8, no YAML, two equal keys, empty, or not a mapping.
     """
-    node, loader = _compose(path, _read(path, kind))
+    loader, node = _compose(path, _read(path, kind))
     if node is None:
         raise ConfigError(f"{path}:1: the {kind} file is empty", hint="see `qpipe init MODEL` for a draft")
     if not isinstance(node, yaml.MappingNode):
@@ -56,7 +61,8 @@ def read_document(path: Path, *, kind: str) -> Document:
         raise ConfigError(f"{path}:{_line(node)}: a {kind} file is a mapping of keys, this is {found}", hint="name: …")
     lines: dict[KeyPath, int] = {}
     _walk(path, node, (), lines, ())
-    data = loader.construct_document(node)
+    with _yaml_errors(path, loader.text):
+        data: dict[str, object] = loader.construct_document(node)
     return Document(path=path, data=data, lines=lines)
 
 
@@ -74,10 +80,17 @@ def _read(path: Path, kind: str) -> str:
         raise ConfigError(f"{path} cannot be read: {error.strerror}", hint=f"a {kind} file is YAML") from error
 
 
-def _compose(path: Path, text: str) -> tuple[yaml.Node | None, _Loader]:
-    try:
+def _compose(path: Path, text: str) -> tuple[_Loader, yaml.Node | None]:
+    with _yaml_errors(path, text):
         loader = _Loader(text)
-        return loader.get_single_node(), loader
+        return loader, loader.get_single_node()
+
+
+@contextmanager
+def _yaml_errors(path: Path, text: str) -> Iterator[None]:
+    """Whatever PyYAML says, as a ConfigError with the line."""
+    try:
+        yield
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
@@ -87,6 +100,10 @@ def _compose(path: Path, text: str) -> tuple[yaml.Node | None, _Loader]:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise ConfigError(f"{path}:{line}: a character that YAML does not allow: {error.character!r}") from error
+    except ValueError as error:  # a date or number that is none, e.g. 2026-99-99
+        raise ConfigError(f"{path}: {error}", hint="write text that looks like a date or number in quotes") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: nested too deeply", hint=_PLAIN) from error
 
 
 def _reason(error: yaml.MarkedYAMLError, line: str) -> str:
@@ -104,6 +121,10 @@ def _walk(path: Path, node: yaml.Node, at: KeyPath, lines: dict[KeyPath, int], a
             f"{path}:{_line(node)}: an alias that contains itself, or too many", hint="write the values out"
         )
     lines.setdefault(at, _line(node))
+    if node.tag == _FLOAT and node.value.lower().strip("+-") in (".nan", ".inf"):
+        raise ConfigError(
+            f"{path}:{_line(node)}: {node.value} is no number that can be meant", hint="write a finite one"
+        )
     if isinstance(node, yaml.SequenceNode):
         for number, item in enumerate(node.value):
             _walk(path, item, (*at, number), lines, (*above, id(node)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -50,7 +50,10 @@ class NpzSource:
         """These rows of several columns, at most `size` at a time: one pass, no whole column kept."""
         with ExitStack() as stack:
             archive = stack.enter_context(_open(self.path))
-            members = {name: _Member(self, name, stack.enter_context(archive.open(f"{name}.npy"))) for name in names}
+            members = {
+                name: _Member(self, name, stack.enter_context(_open_member(archive, self.place, name)))
+                for name in names
+            }
             for start in range(0, len(rows), size):
                 wanted = rows[start : start + size]
                 yield wanted, {name: member.take(wanted) for name, member in members.items()}
@@ -70,7 +73,8 @@ class _Member:
         self._row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * self._dtype.itemsize
         self._at = 0
         self._whole: Array | None = None
-        _header(stream)
+        with _damage(self._place, name):
+            _header(stream)
 
     def take(self, rows: Rows) -> Array:
         if self._fortran and len(self._shape) > 1:
@@ -85,15 +89,14 @@ class _Member:
 
     def _skip_to(self, row: int) -> None:
         if row > self._at:
-            self._stream.seek((row - self._at) * self._row_bytes, 1)
+            with _damage(self._place, self._name):
+                self._stream.seek((row - self._at) * self._row_bytes, 1)
 
     def _fill(self, view: memoryview) -> None:
         done = 0
         while done < len(view):
-            try:
+            with _damage(self._place, self._name):
                 part = self._stream.read(min(len(view) - done, 1 << 20))
-            except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-                raise _damaged(self._place, self._name, str(error)) from error
             if not part:
                 raise _damaged(self._place, self._name, "it ends early")
             view[done : done + len(part)] = part
@@ -118,7 +121,7 @@ def _runs(rows: Rows) -> Iterator[tuple[int, int]]:
 def _open(path: Path) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError) as error:
         raise DataError(f"{path} is not a whole .npz file ({error})", hint=_SAVE) from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
@@ -143,11 +146,8 @@ def _read_headers(path: Path) -> dict[str, tuple[tuple[int, ...], bool, np.dtype
 
 
 def _checked(path: Path, name: str, archive: zipfile.ZipFile) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
-    try:
-        with archive.open(f"{name}.npy") as stream:
-            shape, fortran, dtype = _header(stream)
-    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise _damaged(str(path), name, str(error)) from error
+    with _open_member(archive, str(path), name) as stream, _damage(str(path), name):
+        shape, fortran, dtype = _header(stream)
     if dtype.hasobject:
         raise DataError(
             f"{path}: column {name!r} holds pickled Python objects, which qpipe never loads",
@@ -165,6 +165,20 @@ def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.gener
     if version == (2, 0):
         return np.lib.format.read_array_header_2_0(stream)
     raise ValueError(f"array format {version[0]}.{version[1]} is not known")
+
+
+def _open_member(archive: zipfile.ZipFile, place: str, name: str) -> IO[bytes]:
+    with _damage(place, name):
+        return archive.open(f"{name}.npy")
+
+
+@contextmanager
+def _damage(place: str, name: str) -> Iterator[None]:
+    """Whatever a damaged archive makes zipfile and numpy say, as a DataError."""
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:
+        raise _damaged(place, name, str(error)) from error
 
 
 def _damaged(place: str, name: str, why: str) -> DataError:

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from qpipe.config import read_pipeline, read_targets
-from qpipe.run.workplace import open_registry
+from qpipe.flow.workplace import open_registry
 
 DOCS = Path(__file__).parents[2] / "docs"
 BLOCKS = [

@@ -267,6 +267,10 @@ BAD = [
     ("  label: label", "  label: [", "8: not YAML: expected ',' or ']'"),
     ("  label: label", "  1: label", "6: the key 1 is no text"),
     ("  label: label", "  yes: label", "6: the key yes is no text"),
+    ("margin: 0.01", "margin: .nan", "14: .nan is no number that can be meant"),
+    ("label: label", "label: !mine x", "6: not YAML: could not determine a constructor for the tag '!mine'"),
+    ("label: label", "label: 2026-99-99", " month must be in 1..12"),
+    ("label: label", f"label: {'[' * 2000}", " nested too deeply"),
     ("name: digits", "name: digits\n---\na: 1", "2: a second document begins here"),
 ]
 
