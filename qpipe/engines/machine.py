@@ -44,7 +44,9 @@ def cpu_flags() -> frozenset[str]:
 
 def _check_arch(value: str) -> str | None:
     here = platform.machine()
-    return None if _ALIASES.get(value, value) == _ALIASES.get(here, here) else f"it needs a {value} machine, this one is {here}"
+    if _ALIASES.get(value, value) == _ALIASES.get(here, here):
+        return None
+    return f"it needs a {value} machine, this one is {here}"
 
 
 def _check_isa(value: str) -> str | None:
