@@ -41,6 +41,8 @@ class _Tensor:
             return
         lows, highs, means = (_by_channel(np.asarray(part, np.float64), self.probe.axis) for part in (low, high, mean))
         mins, maxs, total = lows.min(axis=0), highs.max(axis=0), means.mean(axis=0) * elements
+        if self.low is not None and self.low.size != mins.size:
+            mins, maxs, total = self.collapse(mins, maxs, total)
         self.low = mins if self.low is None else np.minimum(self.low, mins)
         self.high = maxs if self.high is None else np.maximum(self.high, maxs)
         self.total = total if self.total is None else self.total + total
@@ -49,13 +51,20 @@ class _Tensor:
             self.shape = sizes
         self.histogram.add(np.asarray(drawn, np.float32))
 
+    def collapse(self, low: F64, high: F64, total: F64) -> tuple[F64, F64, F64]:
+        """The "channel" axis changes its length (attention scores): keep one number for the whole tensor from now on."""
+        if self.low is not None and self.high is not None and self.total is not None and self.low.size > 1:
+            self.low, self.high = self.low.min(keepdims=True), self.high.max(keepdims=True)
+            self.total = self.total.mean(keepdims=True)
+        return low.min(keepdims=True), high.max(keepdims=True), total.mean(keepdims=True)
+
     def result(self) -> TensorStatistics | None:
         if self.low is None or self.high is None or self.total is None:
             return None
         self.histogram.flush()
         return TensorStatistics(
             tensor=self.probe.tensor,
-            axis=self.probe.axis,
+            axis=None if self.low.size == 1 and self.shape[-1:] != (1,) else self.probe.axis,
             shape=self.shape,
             elements=self.elements,
             low=self.low,
