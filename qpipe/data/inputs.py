@@ -137,8 +137,8 @@ def _check_preprocess_names(data: DataSpec, chosen: Mapping[str, Column], where:
 
 
 def _check_dtype(entry: InputColumn, where: str) -> None:
-    have, want = entry.column.dtype, np.dtype(entry.spec.dtype)
-    is_float = want.kind == "f" or want.name == "bfloat16"
+    have, want = entry.column.dtype, _numpy_dtype(entry.spec, where)
+    is_float = want.kind == "f"
     message = f"{where}: column {entry.column.name!r} is {have.name}, model input {entry.spec} takes {want.name}"
     if entry.preprocess is not None:
         if not is_float or have.kind not in "biuf":
@@ -153,6 +153,16 @@ def _check_dtype(entry: InputColumn, where: str) -> None:
     if not same_kind or not np.can_cast(have, want, casting="safe"):
         hint = f"save it as {want.name}" + (", or add data.preprocess, which casts" if is_float else "")
         raise DataError(message, hint=hint)
+
+
+def _numpy_dtype(spec: TensorSpec, where: str) -> np.dtype[np.generic]:
+    try:
+        return np.dtype(spec.dtype)
+    except TypeError as error:
+        raise DataError(
+            f"{where}: model input {spec} has a dtype that NumPy lacks",
+            hint="export the model with a float32 input, cast inside",
+        ) from error
 
 
 def _check_channels(entry: InputColumn, where: str) -> None:

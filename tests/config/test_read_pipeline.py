@@ -2,7 +2,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qpipe.config import pipeline_schema, read_gates, read_pipeline
@@ -329,6 +329,7 @@ def test_all_problems_are_listed(read, tmp_path):
     assert f"also {tmp_path}/p.yaml:14: unknown gate 'qualty'" in error.value.hint
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=st.characters(codec="utf-8"), max_size=200))
 def test_any_text_is_a_pipeline_or_a_config_error(tmp_path_factory, text):
     path = tmp_path_factory.mktemp("any") / "p.yaml"

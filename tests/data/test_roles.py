@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qpipe.data import check_overlap, feeds_for_profile, open_role, outcome_digest, role_digest
@@ -65,6 +65,7 @@ def test_columns_of_another_length_are_not_offered(tmp_path):
     assert role.column_names == ("label",)
 
 
+@settings(deadline=None)
 @given(
     rows=st.integers(1, 400),
     samples=st.integers(1, 400),
@@ -85,6 +86,7 @@ def test_draw_is_the_same_on_every_machine():
     assert draw(1000, 3, 7).tolist() == [37, 614, 865]
 
 
+@settings(deadline=None)
 @given(
     scale=st.floats(0.001, 10),
     mean=st.lists(st.floats(-5, 5), min_size=3, max_size=3),
@@ -103,6 +105,7 @@ def test_preprocess_is_the_formula(scale, mean, std, seed):
     np.testing.assert_array_equal(x, kept)
 
 
+@settings(deadline=None)
 @given(samples=st.integers(1, 90), seed=st.integers(0, 50), size=st.integers(1, 100))
 def test_sampled_rows_in_any_batch_size(tmp_path_factory, samples, seed, size):
     folder = tmp_path_factory.mktemp("npz")
@@ -200,6 +203,22 @@ def test_overlap_drops_from_search_alone(tmp_path):
     all_shared = spec(tmp_path, dict(np.load(tmp_path / "gate.npz")), role="search", data=dropping)
     with pytest.raises(DataError, match="all 30 rows stand in the gate data too"):
         open_role(all_shared, "search", IMAGE)
+
+
+@settings(deadline=None)
+@given(
+    rows=st.lists(st.lists(st.integers(0, 2), min_size=9, max_size=9), min_size=2, max_size=40),
+    cut=st.integers(1, 39),
+    dtype=st.sampled_from(["uint8", "int64", "float32"]),
+)
+def test_overlap_is_what_comparing_rows_gives(tmp_path_factory, rows, cut, dtype):
+    folder, cut = tmp_path_factory.mktemp("overlap"), min(cut, len(rows) - 1)
+    table = np.array(rows, dtype)
+    signature = Signature(inputs=(TensorSpec(name="x", dtype=dtype, shape=("N", 9)),), outputs=())
+    data = DataSpec(inputs=(), label=None, preprocess=(), roles=(), overlap="drop-from-search")
+    data = spec(folder, {"x": table[:cut]}, role="search", data=spec(folder, {"x": table[cut:]}, data=data))
+    seen = {tuple(row) for row in table[cut:].tolist()}
+    assert check_overlap(data, signature).dropped == sum(tuple(row) in seen for row in table[:cut].tolist())
 
 
 def test_hash_sees_every_byte(tmp_path):
@@ -314,6 +333,12 @@ def test_tensors_are_not_cast_silently(tmp_path, dtype):
         open_role(replace(data, preprocess=()), "gate", IMAGE)
 
 
+def test_a_model_dtype_that_columns_cannot_have(tmp_path):
+    strange = replace(IMAGE, inputs=(replace(IMAGE.inputs[0], dtype="int3"),))
+    with pytest.raises(DataError, match=r"int3\[N, 3, 4, 4\] has a dtype that NumPy lacks"):
+        open_role(spec(tmp_path, images(3)), "gate", strange)
+
+
 def test_small_integers_widen(tmp_path):
     columns = {name: array.astype(np.int32) for name, array in text().items()}
     role = open_role(spec(tmp_path, columns, data=TEXT_DATA), "gate", TEXT)
@@ -350,6 +375,24 @@ def test_broken_files(tmp_path):
     path.write_bytes(damaged)
     with pytest.raises(DataError, match="column 'image' is damaged"):
         joined(open_role(data, "gate", IMAGE))
+
+
+@settings(deadline=None)
+@given(at=st.integers(0, 3000), value=st.integers(0, 255), compressed=st.booleans())
+def test_a_changed_byte_never_changes_the_rows(tmp_path_factory, at, value, compressed):
+    columns = images(20)
+    data = spec(tmp_path_factory.mktemp("byte"), columns, compressed=compressed)
+    path = data.roles[0].npz
+    content = bytearray(path.read_bytes())
+    content[at % len(content)] = value
+    path.write_bytes(content)
+    try:
+        role = open_role(data, "gate", IMAGE)
+        got, labels = joined(role), role.column("label")
+    except DataError:
+        return
+    np.testing.assert_array_equal(got, preprocess(columns["image"], SCALED[0]))
+    np.testing.assert_array_equal(labels, columns["label"])
 
 
 def test_a_role_that_the_pipeline_lacks(tmp_path):
