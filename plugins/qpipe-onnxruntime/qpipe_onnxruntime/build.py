@@ -37,6 +37,7 @@ def build_engine(prepared: Prepared, target: Target, workdir: Path, progress: Pr
     progress.step("load and optimize")
     optimized = optimize(workdir / MAIN, target)
     cpu = read_cpu()
+    quantized = prepared.plan is not None or prepared.qdq is not None
     return Built(
         files=files,
         placement=read_placement(
@@ -44,10 +45,11 @@ def build_engine(prepared: Prepared, target: Target, workdir: Path, progress: Pr
             deployable=_read(prepared.deployable.path),
             optimized=optimized.graph,
             plan=prepared.plan,
+            quantized=quantized,
             built_on=cpu.arch,
             target_arch=target.arch or cpu.arch,
         ),
-        requires=requirements(target, cpu, quantized=prepared.plan is not None),
+        requires=requirements(target, cpu, quantized=quantized),
         toolchain=toolchain(),
         notes=notes(target, cpu),
     )

@@ -15,6 +15,8 @@ import onnx
 
 QUANTIZABLE = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _CARRIERS = ("Identity", "Transpose", "Reshape", "Cast", "DequantizeLinear", "Unsqueeze", "Squeeze")
+_CAST = "InsertedPrecisionFreeCast_"
+"""How onnxruntime marks tensors that it computes in float32 instead of float16."""
 _ABSORBED = ("Relu", "Clip", "BatchNormalization", "Add", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid")
 
 
@@ -108,6 +110,7 @@ def _known(every: Iterable[str], pointers: list[tuple[tuple[str, ...], Wanted]])
 
 def _stem(name: str, known: Known) -> Wanted | None:
     """What the longest known stem of `name` points to; a stem ends where no letter or digit goes on."""
+    name = name.removeprefix(_CAST)
     for end in range(len(name), 0, -1):
         if (end == len(name) or not name[end].isalnum()) and name[:end] in known:
             return known[name[:end]]

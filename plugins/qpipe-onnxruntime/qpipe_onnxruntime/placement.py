@@ -47,37 +47,43 @@ def read_placement(
     deployable: onnx.GraphProto,
     optimized: onnx.GraphProto,
     plan: QuantPlan | None,
+    quantized: bool,
     built_on: str,
     target_arch: str,
 ) -> Placement:
     """What runs as what in the optimized graph.
 
-    Quantizable are the Conv, ConvTranspose, Gemm and MatMul nodes of the float graph that have a weight. Where no plan
-    asks for integers, a kernel in float16 counts as the low precision that was asked for. A node that cannot be found
+    Quantizable are the Conv, ConvTranspose, Gemm and MatMul nodes of the float graph that have a weight. Where nothing
+    is `quantized`, a kernel in float16 counts as the low precision that was asked for. A node that cannot be found
     in the optimized graph counts as float.
     """
     kernels = [node for node in optimized.node if node.op_type in INTEGER | FLOATING]
     found = [_Found(wanted=wanted, kernel=kernel) for wanted, kernel in assign(float_graph, kernels)]
     dtypes = {tensor.name: tensor.data_type for tensor in optimized.initializer}
-    low = [item for item in found if item.integer or (plan is None and _float16(item.kernel, dtypes))]
+    low = [item for item in found if item.integer or (not quantized and _float16(item.kernel, dtypes))]
     rest = [item for item in found if item not in low]
     return Placement(
         integer=len(low),
         float=len(rest),
         elsewhere=0,  # a session on another provider than asked was refused before
-        left_in_float=_explain(rest, deployable, float_graph, plan),
+        left_in_float=_explain(rest, deployable, float_graph, plan, quantized=quantized),
         kernels=tuple(Counter(_label(node) for node in optimized.node).most_common()),
         notes=_notes(found, dtypes, built_on, target_arch),
     )
 
 
 def _explain(
-    rest: list[_Found], deployable: onnx.GraphProto, float_graph: onnx.GraphProto, plan: QuantPlan | None
+    rest: list[_Found],
+    deployable: onnx.GraphProto,
+    float_graph: onnx.GraphProto,
+    plan: QuantPlan | None,
+    *,
+    quantized: bool,
 ) -> tuple[FloatNode, ...]:
     """Why each of these stayed in float; nothing where float is what was asked for."""
     weights = {tensor.name: tensor.data_type for tensor in float_graph.initializer}
     half = any(weights.get(item.wanted.weight) == onnx.TensorProto.FLOAT16 for item in rest)
-    if plan is None and not half:
+    if not quantized and not half:
         return ()
     planned = {choice.node: choice.reason for choice in plan.nodes if not choice.quantized} if plan else {}
     graph = Graph(deployable)
@@ -86,7 +92,7 @@ def _explain(
             name=item.wanted.name,
             op=item.wanted.op,
             reason=planned.get(item.wanted.name)
-            or (reason(graph, item.wanted) if plan else "no float16 kernel on this CPU: it computes in float32"),
+            or (reason(graph, item.wanted) if quantized else "no float16 kernel on this CPU: it computes in float32"),
         )
         for item in rest
     )

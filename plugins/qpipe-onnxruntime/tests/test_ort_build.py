@@ -105,6 +105,30 @@ def test_dynamic_matmuls_are_found_under_their_new_names(kit, build):
     assert (placement.integer, placement.float, placement.notes) == (2, 0, ())
 
 
+def test_what_dynamic_quantization_left_out_is_explained(kit, build):
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    source = kit.network()
+    path = kit.folder / "dynamic.onnx"
+    quantize_dynamic(source, path, op_types_to_quantize=["Gemm", "MatMul"], weight_type=QuantType.QInt8)
+    prepared = replace(kit.prepared(source, path), plan=None)  # a stage that renders without a plan
+    built = build(prepared)
+    assert built.placement.integer == 1
+    assert [node.name for node in built.placement.left_in_float] == ["conv1", "conv2", "up"]
+    assert built.placement.left_in_float[0].reason == "no Q/DQ on its input 'x'"
+    assert {need.what for need in built.requires} <= {"arch", "isa_any"}
+
+
+def test_float16_nodes_keep_a_trace_through_casts(kit, build):
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    model = convert_float_to_float16(onnx.load(kit.network()), keep_io_types=True, op_block_list=[])
+    placement = build(kit.prepared(kit.save(model, "half.onnx"))).placement
+    assert placement.integer + placement.float == 4
+    assert placement.notes == ()
+    assert len(placement.left_in_float) == placement.float
+
+
 @pytest.mark.parametrize("level", ["extended", "all"])
 def test_fused_and_laid_out_float_nodes_are_found(kit, build, local, level):
     target = replace(local, options={"graph_optimization": level})
