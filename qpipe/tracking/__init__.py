@@ -4,12 +4,15 @@ from qpipe.tracking.connection import connect, resolve_uri, stray_mlruns
 from qpipe.tracking.ledger import Move
 from qpipe.tracking.promotion import history, promote, reconcile, rollback
 from qpipe.tracking.sources import fetch_engine, fetch_model
+from qpipe.tracking.sync import Spool, SpooledCell, read_spool, sync, write_spool
 from qpipe.tracking.tracker import Dataset, Logged, Tracker, joined_run
 
 __all__ = [
     "Dataset",
     "Logged",
     "Move",
+    "Spool",
+    "SpooledCell",
     "Tracker",
     "connect",
     "fetch_engine",
@@ -17,8 +20,11 @@ __all__ = [
     "history",
     "joined_run",
     "promote",
+    "read_spool",
     "reconcile",
     "resolve_uri",
     "rollback",
     "stray_mlruns",
+    "sync",
+    "write_spool",
 ]
