@@ -15,7 +15,7 @@ isa: [asimd, "asimddp|i8mm"]
 scheme: litert
 batch_sizes: [1, 4]
 threads: 4
-host: {kind: adb, address: serial-1}
+host: {adb: serial-1}
 limits: {timeout_s: 30, memory_bytes: 1073741824}
 options: {delegate: xnnpack, flags: [1, 2]}
 """
@@ -55,7 +55,7 @@ def test_first_party_targets():
     [
         ("backend:", "bakend:", "2: unknown key 'bakend' in the file; did you mean 'backend'?"),
         ("threads: 4", "threads: 0", "8: threads: should be greater than or equal to 1, found 0"),
-        ("kind: adb", "kind: usb", "9: host.kind: unknown value 'usb'"),
+        ("adb: serial-1", "usb: serial-1", "9: unknown key 'usb' in host"),
         ("timeout_s", "timeout", "10: unknown key 'timeout' in limits; did you mean 'timeout_s'?"),
         ("[asimd,", "[ASIMD+,", "5: isa[0]: String should match pattern"),
         ("name: board", "name: bord", "1: name is 'bord', but the file is board.yaml"),
