@@ -9,7 +9,7 @@ from qpipe.config.document import read_document
 from qpipe.config.gates import Demands, asked_metrics, choose_gates, other_metrics
 from qpipe.config.names import Names
 from qpipe.config.paths import expand_variables
-from qpipe.config.problems import Problem, fail, validated
+from qpipe.config.problems import Problem, fail, tolerated
 from qpipe.config.recipes import Recipes, choose_recipes, needs_calibration
 from qpipe.config.rows import read_data
 from qpipe.config.sources import read_sources
@@ -31,8 +31,8 @@ def read_pipeline(path: Path, registry: Names) -> Pipeline:
         ConfigError: what is wrong, each with file, line, key and the nearest valid name; all problems at once.
     """
     document = read_document(path, kind="pipeline")
-    text = validated(PipelineText, document)
-    problems: list[Problem] = []
+    text, unknown = tolerated(PipelineText, document)
+    problems = [*unknown]
     pipeline = _assemble(text, path.resolve().parent, registry, problems)
     fail(document, problems)
     return pipeline

@@ -53,11 +53,44 @@ def validated(model: type[M], document: Document) -> M:
     Raises:
         ConfigError: every unknown key, missing key and wrong value, with its line.
     """
+    found, problems = tolerated(model, document)
+    fail(document, problems)
+    return found
+
+
+def tolerated(model: type[M], document: Document) -> tuple[M, tuple[Problem, ...]]:
+    """The document without its unknown keys, and these as problems: so that what else is wrong is found as well.
+
+    Raises:
+        ConfigError: something else than an unknown key is wrong.
+    """
+    text = json.dumps(document.data, default=str)
     try:
-        return model.model_validate_json(json.dumps(document.data, default=str), strict=True)
+        return model.model_validate_json(text, strict=True), ()
     except ValidationError as error:
-        fail(document, problems_of(error, model.model_json_schema()))
+        problems = problems_of(error, model.model_json_schema())
+        unknown = [_keys(detail) for detail in error.errors() if detail["type"] == "extra_forbidden"]
+    try:
+        return model.model_validate_json(_without(text, unknown), strict=True), problems
+    except ValidationError:
+        fail(document, problems)
         raise
+
+
+def _without(text: str, unknown: Iterable[KeyPath]) -> str:
+    """The JSON text without some keys."""
+    data = json.loads(text)
+    for at in unknown:
+        inside = data
+        for part in at[:-1]:
+            inside = inside[part]
+        inside.pop(at[-1], None)
+    return json.dumps(data)
+
+
+def _keys(detail: ErrorDetails) -> KeyPath:
+    """Where in the file an error of pydantic stands."""
+    return tuple(part for part in detail["loc"] if part not in TAGS and part != "[key]")
 
 
 def problems_of(error: ValidationError, schema: Mapping[str, object], under: KeyPath = ()) -> tuple[Problem, ...]:
@@ -77,7 +110,7 @@ def _line(document: Document, problem: Problem) -> int:
 
 
 def _problem(detail: ErrorDetails, schema: Mapping[str, object], under: KeyPath) -> Problem:
-    inner = tuple(part for part in detail["loc"] if part not in TAGS and part != "[key]")
+    inner = _keys(detail)
     at, kind = (*under, *inner), detail["type"]
     inside = dotted(at[:-1]) or "the file"
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):

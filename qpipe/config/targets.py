@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from qpipe.config.document import Document, read_document
 from qpipe.config.names import Names
@@ -123,8 +124,14 @@ def _variant(text: TargetVariantText, names: Names) -> Target:
     )
 
 
-def _host(text: HostText) -> Host:
-    return Host(kind=text.kind, address=text.address)
+def _host(text: HostText | Literal["local"]) -> Host:
+    if text == "local":
+        return Host()
+    if text.adb is not None:
+        return Host(kind="adb", address=text.adb)
+    if text.ssh is not None:
+        return Host(kind="ssh", address=text.ssh)
+    return Host(kind="emulator", address=text.emulator or "")
 
 
 def _limits(text: LimitsText) -> Limits:

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, FiniteFloat, JsonValue, Tag
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    FiniteFloat,
+    JsonValue,
+    Tag,
+    model_validator,
+)
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 FUNCTION = r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$"
@@ -83,10 +93,20 @@ class DataText(Text):
 
 
 class HostText(Text):
-    """Where engines run."""
+    """Where engines run, if not on this machine: one of `{adb: SERIAL}`, `{ssh: user@host}`, `{emulator: NAME}`."""
 
-    kind: Literal["local", "adb", "ssh", "emulator"] = "local"
-    address: str = ""
+    adb: str | None = None
+    ssh: str | None = None
+    emulator: str | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        named = [name for name in ("adb", "ssh", "emulator") if getattr(self, name) is not None]
+        if len(named) != 1:
+            raise ValueError(
+                "name one place: {adb: SERIAL}, {ssh: user@host} or {emulator: NAME}; or write host: local"
+            )
+        return self
 
 
 class LimitsText(Text):
@@ -107,7 +127,7 @@ class TargetFileText(Text):
     scheme: str = ""
     batch_sizes: Annotated[tuple[Count, ...], Field(min_length=1)] = (1,)
     threads: Count = 1
-    host: HostText = HostText()
+    host: HostText | Literal["local"] = "local"
     limits: LimitsText = LimitsText()
     options: dict[str, JsonValue] = {}
 
@@ -122,7 +142,7 @@ class TargetVariantText(Text):
     scheme: str | None = None
     batch_sizes: Annotated[tuple[Count, ...], Field(min_length=1)] | None = None
     threads: Count | None = None
-    host: HostText | None = None
+    host: HostText | Literal["local"] | None = None
     limits: LimitsText | None = None
     options: dict[str, JsonValue] | None = None
 

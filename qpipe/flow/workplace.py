@@ -33,28 +33,38 @@ class Workplace:
     cells: tuple[Cell, ...]
 
 
-class TargetFiles:
-    """First-party targets and those of the user's own folder, registered like those of any plugin."""
-
-    def __init__(self, beside: Path | None) -> None:
-        self._beside = beside
+class FirstPartyTargets:
+    """The target files of the core, registered like those of any plugin."""
 
     @hookimpl
     def qpipe_targets(self) -> Iterable[Target]:
-        """Targets from `targets/*.yaml`."""
-        from qpipe.config import first_party_targets, read_targets
+        """Targets from the core's `targets/*.yaml`."""
+        from qpipe.config import first_party_targets
 
-        yield from first_party_targets()
-        own = self._beside / "targets" if self._beside else None
-        if own is not None and own.is_dir() and not (own / ".." / "pyproject.toml").exists():
-            yield from read_targets(own, owner=str(own))
+        return first_party_targets()
+
+
+class OwnTargets:
+    """The user's own `targets/*.yaml` beside a pipeline."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @hookimpl
+    def qpipe_targets(self) -> Iterable[Target]:
+        """Targets from that folder."""
+        from qpipe.config import read_targets
+
+        return read_targets(self._folder, owner=str(self._folder))
 
 
 def open_registry(beside: Path | None = None) -> Registry:
     """All plugins, with the targets of the core and of the folder beside a pipeline."""
     from qpipe.plugins.loader import load_plugins
 
-    return load_plugins((TargetFiles(beside),))
+    own = beside / "targets" if beside else None
+    extra = (OwnTargets(own),) if own is not None and own.is_dir() else ()
+    return load_plugins((FirstPartyTargets(), *extra))
 
 
 def open_store(root: str | None = None) -> Store:
