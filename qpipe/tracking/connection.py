@@ -140,7 +140,8 @@ def _open(uri: str, name: str, database: Path | None, left_s: int) -> tuple[Mlfl
             client = MlflowClient(tracking_uri=uri, registry_uri=os.environ.get("MLFLOW_REGISTRY_URI") or uri)
             found = _experiment(client, name, artifact_location(uri))
     except (MlflowException, OSError) as error:
-        raise UnreachableError(f"no MLflow at {uri}: {first_line(error)}", hint=OFFLINE_HINT) from error
+        hint = f"back it up, then: mlflow db upgrade {uri}" if "out-of-date" in str(error) else OFFLINE_HINT
+        raise UnreachableError(f"no MLflow at {uri}: {first_line(error)}", hint=hint) from error
     if found.lifecycle_stage != "active":
         raise ConfigError(
             f"the experiment {name!r} at {uri} is deleted",

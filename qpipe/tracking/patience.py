@@ -58,8 +58,12 @@ def first_line(error: BaseException) -> str:
     return lines[0][:300] if lines else type(error).__name__
 
 
+SYNC = "what was measured is in the store; log it later with `qpipe sync RUN_ID`"
+READ = "`qpipe doctor` says whether MLflow answers"
+
+
 @contextmanager
-def calling(uri: str, doing: str) -> Iterator[None]:
+def calling(uri: str, doing: str, hint: str = SYNC) -> Iterator[None]:
     """MLflow's and the network's errors become a `TrackingError` that says what was being done.
 
     Raises:
@@ -73,5 +77,5 @@ def calling(uri: str, doing: str) -> Iterator[None]:
         except (MlflowException, OSError) as error:
             raise TrackingError(
                 f"MLflow at {uri}: {doing}: {first_line(error)}",
-                hint="what was measured is in the store; log it later with `qpipe sync RUN_ID`",
+                hint=hint,
             ) from error

@@ -13,7 +13,7 @@ from qpipe.records.recipe import REFERENCE
 from qpipe.records.result import CellResult, Promoted
 from qpipe.records.verdict import Decision
 from qpipe.tracking.ledger import Book, Ledger, Move, find_ledger, now, open_ledger, whoami
-from qpipe.tracking.patience import calling
+from qpipe.tracking.patience import READ, calling
 from qpipe.tracking.registry import alias_version, register, require_version, verified_model
 from qpipe.tracking.tracker import Tracker
 
@@ -45,7 +45,7 @@ def promote(
     """
     check_names(model_name, alias)
     engine = _deserving(result, force_reason)
-    with calling(tracker.uri, f"promoting {result.label} to {model_name}@{alias}"):
+    with calling(tracker.uri, f"promoting {result.label} to {model_name}@{alias}", READ):
         logged = verified_model(tracker, engine, model_id)
         ledger = open_ledger(tracker, model_name)
         head, at = _settle(ledger, alias)
@@ -86,7 +86,7 @@ def rollback(tracker: Tracker, model: str, alias: str, *, reason: str = "") -> P
         PromotionError: there is nothing to go back to, or somebody else moved the alias.
     """
     check_names(model, alias)
-    with calling(tracker.uri, f"rolling back {model}@{alias}"):
+    with calling(tracker.uri, f"rolling back {model}@{alias}", READ):
         ledger = find_ledger(tracker, model)
         head, at = _settle(ledger, alias)
         before = _stack(ledger.read(), alias)[:-1]
@@ -123,13 +123,13 @@ def history(tracker: Tracker, model: str) -> tuple[Move, ...]:
     Raises:
         PromotionError: no such model, or one that qpipe never promoted.
     """
-    with calling(tracker.uri, f"reading the history of {model}"):
+    with calling(tracker.uri, f"reading the history of {model}", READ):
         return find_ledger(tracker, model).read().moves
 
 
 def head(tracker: Tracker, model: str, alias: str) -> Move | None:
     """Where the ledger says that an alias points, or None where nothing was ever promoted to it."""
-    with calling(tracker.uri, f"reading the head of {model}@{alias}"):
+    with calling(tracker.uri, f"reading the head of {model}@{alias}", READ):
         try:
             return find_ledger(tracker, model).read().head(alias)
         except PromotionError:
@@ -142,7 +142,7 @@ def reconcile(tracker: Tracker, model: str) -> tuple[Move, ...]:
     Raises:
         PromotionError: no such model, or one that qpipe never promoted.
     """
-    with calling(tracker.uri, f"reconciling {model}"):
+    with calling(tracker.uri, f"reconciling {model}", READ):
         ledger = find_ledger(tracker, model)
         book = ledger.read()
         heads = [book.of(alias)[-1] for alias in dict.fromkeys(move.alias for move in book.moves)]

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qpipe.errors import ConfigError
 from qpipe.records.result import RunResult
 from qpipe.report.document import run_json
 from qpipe.tracking.tracker import RunStatus, Tracker, owner
@@ -25,7 +26,7 @@ def start_run(tracker: Tracker, run_id: str, pipeline: str, params: Mapping[str,
     """The parent run of a pipeline run, RUNNING again where it was found."""
     from mlflow.entities import Param
 
-    experiment = tracker.client.get_run(join).info.experiment_id if join else tracker.experiment_id
+    experiment = _experiment_of(tracker, join) if join else tracker.experiment_id
     tags = {
         "qpipe.run_id": run_id,
         "qpipe.role": "pipeline",
@@ -41,6 +42,20 @@ def start_run(tracker: Tracker, run_id: str, pipeline: str, params: Mapping[str,
     fresh = [Param(key, value[:PARAM_LIMIT]) for key, value in params.items() if key not in known]
     tracker.client.log_batch(run.info.run_id, params=fresh)
     return str(run.info.run_id)
+
+
+def _experiment_of(tracker: Tracker, run_id: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return str(tracker.client.get_run(run_id).info.experiment_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        raise ConfigError(
+            f"the run {run_id} to be joined is not at {tracker.uri}",
+            hint="MLFLOW_RUN_ID and the tracking uri must be of one server; unset it to make a run of its own",
+        ) from error
 
 
 def find_or_create(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from qpipe.errors import ModelError, nearest
 from qpipe.tracking.connection import connect
-from qpipe.tracking.patience import calling, first_line
+from qpipe.tracking.patience import READ, calling, first_line
 from qpipe.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def fetch_model(uri: str, into: Path, *, tracking_uri: str | None = None) -> Pat
     if not uri.startswith(("models:/", "runs:/")):
         raise ModelError(f"{uri!r} is no MLflow URI of a model", hint=FORMS)
     tracker = connect(tracking_uri, None, folder=Path.cwd())
-    with calling(tracker.uri, f"fetching {uri}"):
+    with calling(tracker.uri, f"fetching {uri}", READ):
         place = _locate(tracker, uri)
         folder = into / hashlib.sha256(f"{tracker.uri} {place.identity}".encode()).hexdigest()[:32]
         if not folder.exists():
@@ -65,7 +65,7 @@ def fetch_engine(tracker: Tracker, uri: str, into: Path) -> LoggedEngine:
     from qpipe.tracking.flavor import read_package
     from qpipe.tracking.models import PACKAGE
 
-    with calling(tracker.uri, f"fetching {uri}"):
+    with calling(tracker.uri, f"fetching {uri}", READ):
         _download(tracker, uri, _locate(tracker, uri), into / "model")
     package = into / "model" / PACKAGE
     if not package.is_dir():

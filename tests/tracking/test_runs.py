@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from qpipe.errors import ConfigError
 from qpipe.tracking.tracker import Dataset
 
 DATASET = Dataset(name="digits-gate", digest="cd" * 32, source="gate.npz", rows=500)
@@ -115,6 +116,11 @@ def test_a_run_joins_the_users_run(tracker, database, tmp_path):
 
     assert tracker.client.get_run(parent).data.tags["mlflow.parentRunId"] == outer
     assert tracker.start("run-4", "digits", {}, join=outer) == parent
+
+
+def test_a_run_of_another_server_cannot_be_joined(tracker):
+    with pytest.raises(ConfigError, match="run 0123 to be joined is not at sqlite"):
+        tracker.start("run-4", "digits", {}, join="0123")
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
