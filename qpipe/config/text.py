@@ -109,6 +109,11 @@ class HostText(Text):
         return self
 
 
+HostEntry = Annotated[
+    Annotated[Literal["local"], Tag("(text)")] | Annotated[HostText, Tag("(mapping)")], Discriminator(_kind_of)
+]
+
+
 class LimitsText(Text):
     """What one child process may use."""
 
@@ -127,7 +132,7 @@ class TargetFileText(Text):
     scheme: str = ""
     batch_sizes: Annotated[tuple[Count, ...], Field(min_length=1)] = (1,)
     threads: Count = 1
-    host: HostText | Literal["local"] = "local"
+    host: HostEntry = "local"
     limits: LimitsText = LimitsText()
     options: dict[str, JsonValue] = {}
 
@@ -142,7 +147,7 @@ class TargetVariantText(Text):
     scheme: str | None = None
     batch_sizes: Annotated[tuple[Count, ...], Field(min_length=1)] | None = None
     threads: Count | None = None
-    host: HostText | Literal["local"] | None = None
+    host: HostEntry | None = None
     limits: LimitsText | None = None
     options: dict[str, JsonValue] | None = None
 

@@ -55,7 +55,9 @@ def test_first_party_targets():
     [
         ("backend:", "bakend:", "2: unknown key 'bakend' in the file; did you mean 'backend'?"),
         ("threads: 4", "threads: 0", "8: threads: should be greater than or equal to 1, found 0"),
-        ("adb: serial-1", "usb: serial-1", "9: unknown key 'usb' in host"),
+        ("{adb: serial-1}", "{adbb: x}", "9: unknown key 'adbb' in host; did you mean 'adb'?"),
+        ("{adb: serial-1}", "{adb: x, ssh: y}", "9: host: name one place: {adb: SERIAL}"),
+        ("{adb: serial-1}", "remote", "9: host: unknown value 'remote'"),
         ("timeout_s", "timeout", "10: unknown key 'timeout' in limits; did you mean 'timeout_s'?"),
         ("[asimd,", "[ASIMD+,", "5: isa[0]: String should match pattern"),
         ("name: board", "name: bord", "1: name is 'bord', but the file is board.yaml"),
