@@ -40,7 +40,7 @@ class LiteRtSession:
         Raises:
             DataError: an input is missing, or has another dtype or shape than the model's.
         """
-        arrays = {spec.name: self._checked(spec.name, inputs) for spec in self.signature.inputs}
+        arrays = checked_inputs(self.signature, inputs)
         rows = len(next(iter(arrays.values()))) if arrays else 0
         if self._layout.any_batch or rows == 1 or not self._batched():
             return self._run_batch(arrays)
@@ -53,18 +53,6 @@ class LiteRtSession:
 
     def _batched(self) -> bool:
         return any(spec.shape and not isinstance(spec.shape[0], int) for spec in self.signature.inputs)
-
-    def _checked(self, name: str, inputs: Tensors) -> Array:
-        spec = next(spec for spec in self.signature.inputs if spec.name == name)
-        if name not in inputs:
-            raise DataError(f"input {name} is missing", hint=f"the model takes {spec}")
-        array = np.asarray(inputs[name])
-        same = len(array.shape) == len(spec.shape) and all(
-            not isinstance(dim, int) or dim == size for dim, size in zip(spec.shape, array.shape, strict=True)
-        )
-        if array.dtype.name != spec.dtype or not same:
-            raise DataError(f"input {name} is {array.dtype}{list(array.shape)}", hint=f"the model takes {spec}")
-        return array
 
     def _run_batch(self, arrays: dict[str, Array]) -> dict[str, Array]:
         details = self._interpreter.get_input_details()
@@ -84,6 +72,26 @@ class LiteRtSession:
             plain = from_border(found[port.position], outputs[port.position]["quantization"])
             made[port.name] = from_file(port, plain).astype(specs[port.name].dtype, copy=False)
         return made
+
+
+def checked_inputs(signature: Signature, inputs: Tensors) -> dict[str, Array]:
+    """The model's inputs by name, in order.
+
+    Raises:
+        DataError: one is missing, or has another dtype or shape than the model's.
+    """
+    arrays: dict[str, Array] = {}
+    for spec in signature.inputs:
+        if spec.name not in inputs:
+            raise DataError(f"input {spec.name} is missing", hint=f"the model takes {spec}")
+        array = np.asarray(inputs[spec.name])
+        same = len(array.shape) == len(spec.shape) and all(
+            not isinstance(dim, int) or dim == size for dim, size in zip(spec.shape, array.shape, strict=True)
+        )
+        if array.dtype.name != spec.dtype or not same:
+            raise DataError(f"input {spec.name} is {array.dtype}{list(array.shape)}", hint=f"the model takes {spec}")
+        arrays[spec.name] = array
+    return arrays
 
 
 def to_border(array: Array, dtype: type[np.generic], quantization: tuple[float, int]) -> Array:

@@ -1,0 +1,113 @@
+"""The `ethos-u` backend: Arm's NPUs, by Vela's estimates."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qpipe_litert.backend import cpu_fingerprint, missing_packages
+from qpipe_litert.backend import toolchain as litert_toolchain
+from qpipe_litert.tools import create_tool, tool_state
+
+from qpipe.plugins.backend import Progress, Session
+from qpipe.quant.schemes import LITERT
+from qpipe.records.engine import Availability, Built, Engine, Fact, Prepared, Ready
+from qpipe.records.scheme import Scheme
+from qpipe.records.target import Target
+from qpipe_mcu.options import EthosOptions, read_ethos
+from qpipe_mcu.tflm import PACKAGE, installed, missing_package, open_session, require_fit
+
+if TYPE_CHECKING:
+    from qpipe.records.engine import Placement
+    from qpipe_mcu.vela import Estimate
+
+VELA = "ethos-u-vela"
+
+
+class EthosBackend:
+    """Engines are the `.tflite` before Vela (which runs here), Vela's file, and that as C source."""
+
+    name = "ethos-u"
+
+    def check(self, target: Target) -> Availability:
+        """Whether Vela, tflite-micro and the converter's environment are here."""
+        read_ethos(target)
+        missing = missing_packages() or missing_package(PACKAGE)
+        return Availability(
+            build=missing or missing_package(VELA) or tool_state(),
+            run=missing or Ready(),
+            fingerprint=f"tflite-micro on {cpu_fingerprint()}",
+            toolchain=(*litert_toolchain(), installed(PACKAGE), installed(VELA)),
+        )
+
+    def scheme(self, target: Target) -> Scheme:
+        """LiteRT's: Vela compiles the same file."""
+        read_ethos(target)
+        return LITERT
+
+    def build(self, prepared: Prepared, target: Target, workdir: Path, progress: Progress) -> Built:
+        """Every fact is Vela's estimate; outputs come from the file before Vela."""
+        from qpipe_litert.build import MODEL
+        from qpipe_litert.session import LAYOUT
+
+        from qpipe_mcu.build import build_micro, place_micro
+        from qpipe_mcu.carray import write_c_array
+        from qpipe_mcu.vela import compile_for_npu
+
+        options = read_ethos(target)
+        made = build_micro(prepared, workdir, progress)
+        progress.step(f"compile for {options.accelerator}")
+        scratch = workdir / "vela"
+        try:
+            compiled = compile_for_npu(workdir / MODEL, scratch, options)
+            for source, name in zip((compiled.model, compiled.summary, compiled.layers), VELA_FILES, strict=True):
+                shutil.move(source, workdir / name)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        estimate = compiled.estimate
+        require_fit("sram", estimate.sram_bytes, options.sram_kib, target)
+        require_fit("flash", estimate.flash_bytes, options.flash_kib, target)
+        c_files = write_c_array((workdir / VELA_FILES[0]).read_bytes(), workdir)
+        return Built(
+            files=(Path(MODEL), Path(LAYOUT), *(Path(name) for name in VELA_FILES), *c_files),
+            placement=_placement(place_micro(workdir / MODEL, made.left, made.notes), estimate, options),
+            facts=_facts(estimate, made.arena_bytes),
+            toolchain=(*litert_toolchain(), installed(PACKAGE), installed(VELA)),
+            notes=made.notes,
+        )
+
+    def open(self, engine: Engine, target: Target) -> Session:
+        """tflite-micro on the file before Vela: an Ethos-U's arithmetic is that of the reference kernels."""
+        read_ethos(target)
+        return open_session(engine)
+
+    def setup(self, target: Target, progress: Progress) -> None:  # noqa: ARG002 - one environment for all targets
+        """Make the converter's environment."""
+        create_tool(progress)
+
+
+VELA_FILES = ("model_vela.tflite", "vela-summary.csv", "vela-layers.csv")
+
+
+def _facts(estimate: Estimate, arena_bytes: int) -> tuple[Fact, ...]:
+    figures = (
+        ("arena_bytes", arena_bytes, "bytes"),
+        ("npu_cycles", estimate.cycles, "cycles"),
+        ("inference_ms", estimate.inference_ms, "ms"),
+        ("sram_bytes", estimate.sram_bytes, "bytes"),
+        ("dram_bytes", estimate.dram_bytes, "bytes"),
+        ("flash_bytes", estimate.flash_bytes, "bytes"),
+        ("npu_share", estimate.npu_share, "share"),
+    )
+    return tuple(Fact(name=name, value=float(value), unit=unit, kind="estimated") for name, value, unit in figures)
+
+
+def _placement(found: Placement, estimate: Estimate, options: EthosOptions) -> Placement:
+    note = (
+        f"{options.accelerator}, {options.system}, {options.memory}: {estimate.npu_ops} operators on the NPU, "
+        f"{estimate.cpu_ops} on the CPU"
+    )
+    notes = (note, *(f"on the CPU: {name}" for name in estimate.cpu_names), *found.notes)
+    return replace(found, elsewhere=estimate.cpu_ops, notes=notes)

@@ -1,0 +1,126 @@
+"""The tflite-micro interpreter: its arena, its operators, its outputs."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qpipe.errors import BuildError
+
+if TYPE_CHECKING:
+    from tflite_micro.runtime import Interpreter
+
+Array = NDArray[np.generic]
+T = TypeVar("T")
+_STEP_BYTES = 16
+"""tflite-micro aligns everything in the arena to 16 bytes."""
+_LARGEST_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What C++ code wrote to both streams, and whether it ended with an error."""
+
+    text: str
+    error: str
+
+
+def open_micro(data: bytes, arena_bytes: int) -> Interpreter:
+    """An interpreter with an arena of that size.
+
+    Raises:
+        RuntimeError: the arena is too small, or an operator is missing; the reason is on stderr.
+    """
+    from tflite_micro import runtime
+
+    return runtime.Interpreter.from_bytes(data, arena_size=arena_bytes)
+
+
+def run_micro(interpreter: Interpreter, inputs: tuple[Array, ...], outputs: int) -> tuple[Array, ...]:
+    """One inference; arrays in the file's own layout and types."""
+    for position, array in enumerate(inputs):
+        interpreter.set_input(array, position)
+    interpreter.invoke()
+    return tuple(np.array(interpreter.get_output(position)) for position in range(outputs))
+
+
+def smallest_arena(data: bytes) -> int:
+    """Bytes of the smallest arena in which the model allocates and runs, by bisection.
+
+    An upper bound for a 32-bit microcontroller: pointers are 64 bits wide here.
+
+    Raises:
+        BuildError: an operator is missing in tflite-micro, or no arena is large enough.
+    """
+    high = max(4096, len(data) // 4)
+    said = _attempt(data, high)
+    while said.error:
+        _refuse_missing_operator(said)
+        if high > _LARGEST_BYTES:
+            raise BuildError(f"tflite-micro cannot allocate the model in {high // 2**20} MiB: {_reason(said)}")
+        high *= 2
+        said = _attempt(data, high)
+    low = 0
+    while high - low > _STEP_BYTES:
+        middle = (low + high) // 2 // _STEP_BYTES * _STEP_BYTES
+        if middle in (low, high):
+            break
+        low, high = (middle, high) if _attempt(data, middle).error else (low, middle)
+    return high
+
+
+def allocations(data: bytes, arena_bytes: int) -> tuple[str, ...]:
+    """What the interpreter says it allocated, one line each."""
+    interpreter = open_micro(data, arena_bytes)
+    interpreter.invoke()
+    _, text = captured(interpreter.print_allocations)
+    return tuple(re.sub(r"^\[\w+\] ", "", line) for line in text.splitlines() if "Allocator]" in line)
+
+
+def captured(call: Callable[[], T]) -> tuple[T, str]:
+    """The result of a call and all that it wrote to file descriptors 1 and 2, as C++ code does."""
+    with tempfile.TemporaryFile() as scratch:
+        saved = os.dup(1), os.dup(2)
+        try:
+            os.dup2(scratch.fileno(), 1)
+            os.dup2(scratch.fileno(), 2)
+            result = call()
+        finally:
+            os.dup2(saved[0], 1)
+            os.dup2(saved[1], 2)
+            os.close(saved[0])
+            os.close(saved[1])
+        scratch.seek(0)
+        return result, scratch.read().decode("utf-8", errors="replace")
+
+
+def _attempt(data: bytes, arena_bytes: int) -> Said:
+    def once() -> str:
+        try:
+            open_micro(data, arena_bytes).invoke()
+        except RuntimeError as problem:
+            return str(problem) or "failed"
+        return ""
+
+    error, text = captured(once)
+    return Said(text=text, error=error)
+
+
+def _refuse_missing_operator(said: Said) -> None:
+    found = re.search(r"Didn't find op for builtin opcode '(\w+)'", said.text)
+    if found:
+        raise BuildError(
+            f"tflite-micro has no operator {found[1]}", hint="replace the nodes that become it, or fold them away"
+        )
+
+
+def _reason(said: Said) -> str:
+    lines = [line for line in said.text.splitlines() if line.strip()]
+    return (lines[-1] if lines else said.error)[:200]

@@ -1,0 +1,83 @@
+"""The `options:` of microcontroller targets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TypeVar
+
+from qpipe.errors import TargetError
+from qpipe.records.target import Target
+
+T = TypeVar("T")
+KIB = 1024
+_ACCELERATORS: Mapping[str, tuple[str, str]] = {
+    "ethos-u55": ("Ethos_U55_High_End_Embedded", "Shared_Sram"),
+    "ethos-u65": ("Ethos_U65_High_End", "Dedicated_Sram"),
+    "ethos-u85": ("Ethos_U85_SYS_DRAM_Mid", "Dedicated_Sram"),
+}
+"""System configuration and memory mode for each family. Source: ethos-u-vela 5.2, `config_files/Arm/vela.ini`."""
+_SIZES = {"u55": (32, 64, 128, 256), "u65": (256, 512), "u85": (128, 256, 512, 1024, 2048)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TflmOptions:
+    """What a microcontroller has for the model; zero is no limit."""
+
+    arena_kib: int = 0
+    flash_kib: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EthosOptions:
+    """An NPU in a system: Vela's `--accelerator-config`, `--system-config` and `--memory-mode`."""
+
+    accelerator: str = ""
+    system: str = ""
+    """Empty takes the usual one of the family."""
+    memory: str = ""
+    sram_kib: int = 0
+    flash_kib: int = 0
+
+
+def read_tflm(target: Target) -> TflmOptions:
+    """The options of a tflite-micro target.
+
+    Raises:
+        TargetError: an unknown key or a value of another type.
+    """
+    return _read(TflmOptions, target)
+
+
+def read_ethos(target: Target) -> EthosOptions:
+    """The options of an Ethos-U target, with the family's usual system.
+
+    Raises:
+        TargetError: an unknown key, a value of another type, or an accelerator that does not exist.
+    """
+    options = _read(EthosOptions, target)
+    known = [f"ethos-{family}-{macs}" for family, sizes in _SIZES.items() for macs in sizes]
+    if options.accelerator not in known:
+        raise TargetError(
+            f"target {target.name}: accelerator is {options.accelerator!r}", hint=f"one of: {', '.join(known)}"
+        )
+    system, memory = _ACCELERATORS[options.accelerator.rpartition("-")[0]]
+    return EthosOptions(
+        accelerator=options.accelerator,
+        system=options.system or system,
+        memory=options.memory or memory,
+        sram_kib=options.sram_kib,
+        flash_kib=options.flash_kib,
+    )
+
+
+def _read(kind: type[T], target: Target) -> T:
+    defaults = kind()
+    known = {field.name: type(getattr(defaults, field.name)) for field in fields(kind)}  # type: ignore[arg-type] # ours
+    for key, value in target.options.items():
+        if key not in known:
+            raise TargetError(f"target {target.name}: unknown option `{key}`", hint=f"known: {', '.join(known)}")
+        if type(value) is not known[key] or (isinstance(value, int) and value < 0):
+            what = "a whole number of KiB" if known[key] is int else "text"
+            raise TargetError(f"target {target.name}: option {key} is {value!r}", hint=f"it is {what}")
+    return kind(**target.options)

@@ -1,0 +1,118 @@
+"""The `tflm` backend: Cortex-M with tflite-micro."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from qpipe_litert.backend import cpu_fingerprint, missing_packages
+from qpipe_litert.backend import toolchain as litert_toolchain
+from qpipe_litert.tools import create_tool, tool_state
+
+from qpipe.errors import BuildError
+from qpipe.plugins.backend import Progress, Session
+from qpipe.quant.schemes import LITERT
+from qpipe.records.engine import Availability, Built, Engine, Fact, Prepared, Ready, Unavailable
+from qpipe.records.scheme import Scheme
+from qpipe.records.target import Target
+from qpipe_mcu.options import KIB, read_tflm
+
+PACKAGE = "tflite-micro"
+
+
+class TflmBackend:
+    """Engines are an inlined `.tflite` and the same as C source; outputs come from the real interpreter."""
+
+    name = "tflm"
+
+    def check(self, target: Target) -> Availability:
+        """Whether tflite-micro and the converter's environment are here."""
+        read_tflm(target)
+        missing = missing_packages() or missing_package(PACKAGE)
+        return Availability(
+            build=missing or tool_state(),
+            run=missing or Ready(),
+            fingerprint=f"tflite-micro on {cpu_fingerprint()}",
+            toolchain=(*litert_toolchain(), installed(PACKAGE)),
+        )
+
+    def scheme(self, target: Target) -> Scheme:
+        """LiteRT's: the same files run."""
+        read_tflm(target)
+        return LITERT
+
+    def build(self, prepared: Prepared, target: Target, workdir: Path, progress: Progress) -> Built:
+        """`model.tflite`, `layout.json`, `model_data.c` and `.h`; refused where it does not fit the target."""
+        from qpipe_litert.build import MODEL
+        from qpipe_litert.session import LAYOUT
+
+        from qpipe_mcu.build import build_micro, place_micro
+        from qpipe_mcu.carray import write_c_array
+        from qpipe_mcu.micro import allocations
+
+        options = read_tflm(target)
+        made = build_micro(prepared, workdir, progress)
+        require_fit("arena", made.arena_bytes, options.arena_kib, target)
+        require_fit("flash", len(made.data), options.flash_kib, target)
+        notes = (*made.notes, *allocations(made.data, made.arena_bytes))
+        return Built(
+            files=(Path(MODEL), Path(LAYOUT), *write_c_array(made.data, workdir)),
+            placement=place_micro(workdir / MODEL, made.left, notes),
+            facts=(
+                Fact(name="arena_bytes", value=made.arena_bytes, unit="bytes", kind="estimated"),
+                Fact(name="flash_bytes", value=len(made.data), unit="bytes", kind="measured"),
+            ),
+            toolchain=(*litert_toolchain(), installed(PACKAGE)),
+            notes=made.notes,
+        )
+
+    def open(self, engine: Engine, target: Target) -> Session:
+        """The tflite-micro interpreter with the arena that the build found."""
+        read_tflm(target)
+        return open_session(engine)
+
+    def setup(self, target: Target, progress: Progress) -> None:  # noqa: ARG002 - one environment for all targets
+        """Make the converter's environment."""
+        create_tool(progress)
+
+
+def open_session(engine: Engine) -> Session:
+    """A session on `model.tflite` of an engine folder."""
+    from qpipe_litert.session import read_layout
+
+    from qpipe_mcu.micro import smallest_arena
+    from qpipe_mcu.session import MicroSession
+
+    data = engine.main_file.read_bytes()
+    known = next((int(fact.value) for fact in engine.facts if fact.name == "arena_bytes"), 0)
+    return MicroSession(data, known or smallest_arena(data), read_layout(engine.path), engine.signature)
+
+
+def require_fit(what: str, needed_bytes: int, limit_kib: int, target: Target) -> None:
+    """Refuse an engine that is larger than what the target has.
+
+    Raises:
+        BuildError: with both numbers.
+    """
+    if limit_kib and needed_bytes > limit_kib * KIB:
+        raise BuildError(
+            f"the engine needs {needed_bytes} bytes of {what}, target {target.name} has {limit_kib * KIB}",
+            hint=f"a smaller model, or raise the target's option {what}_kib",
+        )
+
+
+def missing_package(name: str) -> Unavailable | None:
+    """What must be installed first, or None."""
+    try:
+        version(name)
+    except PackageNotFoundError:
+        return Unavailable(reason=f"the package {name} is not installed", hint="pip install --pre qpipe-mcu")
+    return None
+
+
+def installed(name: str) -> tuple[str, str]:
+    """Name and version of a package."""
+    try:
+        return name, version(name)
+    except PackageNotFoundError:
+        return name, "missing"

@@ -1,0 +1,90 @@
+"""Ethos-U: Vela's estimates, marked as such."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import edge_models as edge
+import numpy as np
+import pytest
+from qpipe_litert.flatbuffer import read_flatbuffer
+from qpipe_mcu.ethos import VELA_FILES, EthosBackend
+from qpipe_mcu.options import read_ethos
+from qpipe_mcu.tflm import TflmBackend
+from qpipe_mcu.vela import compile_for_npu
+
+from qpipe.errors import BuildError, TargetError
+from qpipe.records.engine import Engine, Prepared
+from qpipe.records.target import Target
+
+U55 = Target(name="ethos-u55-128", backend="ethos-u", options={"accelerator": "ethos-u55-128"})
+
+
+def test_every_fact_is_an_estimate_and_stands_under_the_name_that_gates_ask_for(u55_engine: Engine) -> None:
+    facts = {fact.name: fact for fact in u55_engine.facts}
+    assert {"arena_bytes", "sram_bytes", "flash_bytes", "npu_share", "npu_cycles", "inference_ms"} <= set(facts)
+    assert {fact.kind for fact in u55_engine.facts} == {"estimated"}
+    assert facts["npu_share"].value == 1.0
+    assert facts["npu_cycles"].value > 10_000
+    assert 1024 < facts["sram_bytes"].value < 32 * 1024
+    assert u55_engine.placement is not None
+    assert u55_engine.placement.elsewhere == 0
+
+
+def test_folder_holds_both_models_and_the_c_array_of_the_npu_one(u55_engine: Engine) -> None:
+    names = [file.name for file in u55_engine.files]
+    assert names[0] == "model.tflite"
+    assert set(VELA_FILES) <= set(names)
+    ops = [op.name for op in read_flatbuffer(u55_engine.path / "model_vela.tflite").ops]
+    assert "ethos-u" in ops
+    size = (u55_engine.path / "model_vela.tflite").stat().st_size
+    assert f"qpipe_model_data_len = {size}u" in (u55_engine.path / "model_data.c").read_text()
+
+
+def test_outputs_are_those_of_the_file_before_vela(
+    u55_engine: Engine, cortex_engine: Engine, digits: edge.Digits
+) -> None:
+    feed = {"input": digits.gate[:64]}
+    cortex = Target(name="cortex-m-tflm", backend="tflm")
+    one, other = EthosBackend().open(u55_engine, U55).run(feed), TflmBackend().open(cortex_engine, cortex).run(feed)
+    np.testing.assert_array_equal(one["logits"], other["logits"])
+
+
+@pytest.mark.parametrize("accelerator", ["ethos-u65-256", "ethos-u85-256"])
+def test_other_accelerators_compile_the_same_file(u55_engine: Engine, tmp_path: Path, accelerator: str) -> None:
+    options = read_ethos(replace(U55, options={"accelerator": accelerator}))
+    estimate = compile_for_npu(u55_engine.main_file, tmp_path, options).estimate
+    assert estimate.npu_share == 1.0
+    assert estimate.cycles > 1000
+    assert estimate.inference_ms > 0
+
+
+@pytest.mark.usefixtures("tool")
+def test_float_model_stays_on_the_cpu_and_says_so(tmp_path: Path) -> None:
+    ready = edge.prepared(edge.digits_net(), tmp_path / "m")
+    engine = edge.built_engine(EthosBackend(), ready, U55, tmp_path / "e")
+    assert next(fact.value for fact in engine.facts if fact.name == "npu_share") == 0.0
+    assert engine.placement is not None
+    assert engine.placement.elsewhere > 0
+
+
+@pytest.mark.usefixtures("tool")
+def test_sram_limit_refuses(digits_ready: Prepared, tmp_path: Path) -> None:
+    small = replace(U55, options={"accelerator": "ethos-u55-128", "sram_kib": 1})
+    with pytest.raises(BuildError, match="of sram, target ethos-u55-128 has 1024"):
+        edge.built_engine(EthosBackend(), digits_ready, small, tmp_path / "e")
+
+
+def test_vela_that_refuses_is_a_build_error(u55_engine: Engine, tmp_path: Path) -> None:
+    options = replace(read_ethos(U55), system="No_Such_System")
+    with pytest.raises(BuildError, match="Vela failed"):
+        compile_for_npu(u55_engine.main_file, tmp_path, options)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"accelerator": "ethos-u55-512"}, {"accelerator": "ethos-u55-128", "mode": "x"}]
+)
+def test_options_are_validated(options: dict[str, object]) -> None:
+    with pytest.raises(TargetError, match="ethos-u55-128"):
+        EthosBackend().check(replace(U55, options=options))
