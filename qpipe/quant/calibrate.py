@@ -52,7 +52,7 @@ class _Tensor:
         self.histogram.add(np.asarray(drawn, np.float32))
 
     def collapse(self, low: F64, high: F64, total: F64) -> tuple[F64, F64, F64]:
-        """The "channel" axis changes its length (attention scores): keep one number for the whole tensor from now on."""
+        """The last axis changes its length (attention scores): keep one number for the whole tensor from now on."""
         if self.low is not None and self.high is not None and self.total is not None and self.low.size > 1:
             self.low, self.high = self.low.min(keepdims=True), self.high.max(keepdims=True)
             self.total = self.total.mean(keepdims=True)

@@ -38,6 +38,7 @@ ORT_X86_VNNI = Scheme(
     activation_matmul=False,
     dynamic_ops=("MatMul", "Gemm", "LSTM"),
     weight_only_bits=(4, 8),
+    fused_ops=("MatMul",),
 )
 """onnxruntime on x86-64 with VNNI: unsigned activations × signed weights; everything else is slow there."""
 

@@ -50,3 +50,6 @@ class Scheme:
     """Float types with kernels of their own: `float32`, `float16`, `bfloat16`."""
     weight_only_bits: tuple[int, ...] = ()
     """Weight-only widths with a kernel (`MatMulNBits`: 4, 8)."""
+    fused_ops: tuple[str, ...] = ()
+    """Operators rendered as the runtime's own kernel with integer inputs, float bias and float output
+    (`MatMul` → `com.microsoft.MatMulIntegerToFloat`) where their output stays float."""
