@@ -143,6 +143,7 @@ def _layer_facts(shipped: _Try) -> tuple[Fact, ...]:
 def _build_facts(shipped: _Try) -> tuple[Fact, ...]:
     return (
         Fact(name="build_s", value=shipped.reply.seconds, unit="s", kind="measured"),
+        Fact(name="build_cpu_s", value=shipped.reply.cpu_seconds, unit="s", kind="measured"),
         Fact(name="build_peak_rss_bytes", value=float(shipped.reply.peak_rss_bytes), unit="B", kind="measured"),
         Fact(name="engine_bytes", value=float(shipped.size_bytes), unit="B", kind="measured"),
     )

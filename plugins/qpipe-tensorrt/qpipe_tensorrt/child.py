@@ -37,7 +37,8 @@ def run_build(order: Order, folder: Path, progress: Progress) -> Reply:
         BuildError: TensorRT refused, or its process died.
     """
     command = [sys.executable, "-I", "-S", "-c", _START, sys.executable, "-c", _WORK]
-    environment = {**os.environ, "PYTHONHASHSEED": "0"}
+    found = os.pathsep.join(os.path.abspath(path) for path in sys.path)  # noqa: PTH100  (an import path is text)
+    environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": found}
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
         try:
             _send(process, order, folder)

@@ -46,6 +46,7 @@ class GpuSession:
         self._profile = 0
         self._graphs: dict[tuple[ShapeKey, int], int] = {}
         self._seen: set[tuple[ShapeKey, int]] = set()
+        self._closed = False
 
     @property
     def kind(self) -> Kind:
@@ -76,8 +77,10 @@ class GpuSession:
         """Outputs by name for one batch.
 
         Raises:
-            EngineError: no profile serves these shapes, or the device failed.
+            EngineError: no profile serves these shapes, the device failed, or the session is closed.
         """
+        if self._closed:
+            raise EngineError("the session is closed")
         arrays = self.upload(inputs)
         key = tuple((name, array.shape) for name, array in arrays.items())
         outputs = self._outputs()
@@ -119,7 +122,10 @@ class GpuSession:
             self._seen.add(mark)
 
     def close(self) -> None:
-        """Free graphs, buffers, context, engine and stream, in that order."""
+        """Free graphs, buffers, context, engine and stream, in that order; twice is fine."""
+        if self._closed:
+            return
+        self._closed = True
         self._cuda.wait()
         for graph in self._graphs.values():
             self._cuda.drop_graph(graph)

@@ -23,7 +23,9 @@ class SimulatedSession:
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
-            self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+            self._session: ort.InferenceSession | None = ort.InferenceSession(
+                graph, options, providers=["CPUExecutionProvider"]
+            )
         except Exception as error:
             raise EngineError(f"the graph does not run on the CPU: {' '.join(str(error).split())}") from error
         self._signature = signature
@@ -39,9 +41,16 @@ class SimulatedSession:
         return self._signature
 
     def run(self, inputs: Tensors) -> Tensors:
-        """Outputs by name for one batch."""
+        """Outputs by name for one batch.
+
+        Raises:
+            EngineError: the session is closed.
+        """
+        if self._session is None:
+            raise EngineError("the session is closed")
         names = [spec.name for spec in self._signature.outputs]
         return dict(zip(names, self._session.run(names, dict(inputs)), strict=True))
 
     def close(self) -> None:
-        """Nothing of a device is held."""
+        """Free the graph; twice is fine."""
+        self._session = None

@@ -39,6 +39,7 @@ class Reply:
     version: str
     seconds: float
     """Wall time of parsing and building, without the start of the process."""
+    cpu_seconds: float
     peak_rss_bytes: int
 
 
@@ -62,8 +63,9 @@ class Lines:
         self._stream.write(json.dumps([name, total]) + "\n")
 
     def advance(self, amount: int = 1) -> None:
-        """Part of the current step is done."""
-        self._stream.write(f"{amount}\n")
+        """Part of the current step is done; 0 would tell nothing."""
+        if amount:
+            self._stream.write(f"{amount}\n")
 
 
 def main() -> None:
@@ -81,9 +83,9 @@ def main() -> None:
 
 def _build(order: Order, folder: Path, lines: Lines) -> Reply:
     vendor = load_product(order.options.vendor)
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     plan: Plan = build_plan(vendor, order, lines)
-    seconds = time.perf_counter() - start
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
     (folder / ENGINE_FILE).write_bytes(memoryview(plan.data))  # type: ignore[arg-type]  # the vendor's memory is a buffer
     return Reply(
         demands=plan.demands,
@@ -92,6 +94,7 @@ def _build(order: Order, folder: Path, lines: Lines) -> Reply:
         profiles=plan.profiles,
         version=vendor.__version__,
         seconds=seconds,
+        cpu_seconds=cpu_seconds,
         peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
 

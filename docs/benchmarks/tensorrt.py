@@ -1,0 +1,325 @@
+"""TensorRT for RTX: our Q/DQ graphs and onnxruntime's through the same builder; the cost of building through qpipe.
+
+Run: `python docs/benchmarks/tensorrt.py [compare|cost|bytes]` from the repository's root; prints Markdown tables.
+Real models and data come from the folder in QPIPE_BENCH_DATA; without it only the random-weight networks are shown.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from qpipe_tensorrt.backend import TensorRT
+
+from qpipe.errors import BuildError
+from qpipe.models import read_model
+from qpipe.plugins.backend import Tensors
+from qpipe.prepare import builtin_recipe, prepare
+from qpipe.records.engine import Built, Prepared
+from qpipe.records.target import Target
+
+ROOT = Path(__file__).resolve().parents[2]
+CAPABILITIES = ("8.6", "8.9", "12.0")
+MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+
+
+class Silent:
+    """Progress that nobody looks at."""
+
+    def step(self, name: str, *, total: int | None = None) -> None:
+        """Nothing."""
+
+    def advance(self, amount: int = 1) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """A float model with calibration batches and, where there is data, rows to measure its Q/DQ graph on."""
+
+    name: str
+    path: Path
+    batches: Callable[[], Iterator[Tensors]]
+    rows: Tensors
+    labels: NDArray[np.int64] | None = None
+
+
+def nets() -> ModuleType:
+    """The networks of the plugin's tests."""
+    path = ROOT / "plugins/qpipe-tensorrt/tests/nets.py"
+    spec = importlib.util.spec_from_file_location("nets", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["nets"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def random_batches(shape: tuple[int, ...], count: int = 2, size: int = 8) -> Iterator[Tensors]:
+    """Normal noise for networks with random weights."""
+    for seed in range(count):
+        yield {"input": np.random.default_rng(seed).normal(size=(size, *shape)).astype(np.float32)}
+
+
+def subjects(folder: Path) -> list[Subject]:
+    """Networks with random weights, and real models where their data is."""
+    made = []
+    for name, shape in (("small", (3, 16, 16)), ("depthwise", (3, 16, 16)), ("transformer", (5, 64))):
+        made.append(_random(folder, name, shape))
+    data = os.environ.get("QPIPE_BENCH_DATA")
+    if data:
+        made += [_resnet20(Path(data)), _minilm(Path(data))]
+    else:
+        made.append(_random(folder, "resnet20", (3, 32, 32)))
+    made.append(_random(folder, "resnet50", (3, 224, 224)))
+    return made
+
+
+def _random(folder: Path, name: str, shape: tuple[int, ...]) -> Subject:
+    path = folder / f"{name}.onnx"
+    onnx.save(getattr(nets(), name)("float"), path)
+    rows = next(random_batches(shape, 1, 4))
+    return Subject(name=f"{name} (random weights)", path=path, batches=partial(random_batches, shape), rows=rows)
+
+
+def _resnet20(data: Path) -> Subject:
+    def images(name: str, count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        with np.load(data / name) as file:
+            raw, labels = file["image"][:count], file["label"][:count]
+        scaled = (raw / 255 - MEAN[:, None, None]) / STD[:, None, None]
+        return scaled.astype(np.float32), labels.astype(np.int64)
+
+    def batches() -> Iterator[Tensors]:
+        calibration, _ = images("cifar10-calibration.npz", 256)
+        for start in range(0, 256, 64):
+            yield {"input": calibration[start : start + 64]}
+
+    rows, labels = images("cifar10-gate.npz", 4846)
+    path = data / "resnet20-cifar10.onnx"
+    return Subject(name="ResNet-20, CIFAR-10", path=path, batches=batches, rows={"input": rows}, labels=labels)
+
+
+def _minilm(data: Path) -> Subject:
+    def rows_of(name: str, count: int) -> Tensors:
+        with np.load(data / name) as file:
+            ids, mask = file["input_ids"][:count], file["attention_mask"][:count]
+        longest = int(mask.sum(axis=1).max())
+        return {"input_ids": ids[:, :longest].astype(np.int64), "attention_mask": mask[:, :longest].astype(np.int64)}
+
+    def batches() -> Iterator[Tensors]:
+        all_rows = rows_of("stsb-calibration.npz", 128)
+        for start in range(0, 128, 32):
+            yield {name: values[start : start + 32] for name, values in all_rows.items()}
+
+    path = data / "minilm-l6-sts.onnx"
+    return Subject(name="MiniLM-L6, STS-B", path=path, batches=batches, rows=rows_of("stsb-gate.npz", 64))
+
+
+def ours(subject: Subject, target: Target, folder: Path) -> Prepared:
+    """The recipe `int8` by TensorRT's scheme."""
+    folder.mkdir()
+    model = read_model(subject.path, name="model", origin="benchmark")
+    scheme = TensorRT().scheme(target)
+    recipe = builtin_recipe("int8", scheme)
+    return prepare(model, recipe, scheme, subject.batches, folder, None, Silent())
+
+
+def theirs(subject: Subject, base: Prepared, folder: Path, **extra: bool) -> Prepared:
+    """onnxruntime.quantization's QDQ; symmetric int8 with what `extra` says."""
+    from dataclasses import replace
+
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    from qpipe.prepare.onnxfile import describe
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships no types
+        def __init__(self) -> None:
+            self.source = iter(subject.batches())
+
+        def get_next(self) -> dict[str, NDArray[np.generic]] | None:
+            batch = next(self.source, None)
+            return None if batch is None else dict(batch)
+
+    folder.mkdir()
+    made = folder / "model.onnx"
+    options = {"ActivationSymmetric": True, **extra} if extra else {}
+    kind = QuantType.QInt8 if extra else QuantType.QUInt8
+    quantize_static(
+        subject.path,
+        made,
+        Reader(),
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=kind,
+        weight_type=QuantType.QInt8,
+        extra_options=options,
+    )
+    return replace(base, qdq=describe(made), plan=None)
+
+
+def target_of(capability: str, builds: int = 1) -> Target:
+    """A TensorRT for RTX target."""
+    options = {"product": "tensorrt-rtx", "compute_capability": capability, "builds": builds}
+    return Target(name="rtx", backend="tensorrt", options=options)
+
+
+def build(prepared: Prepared, capability: str, builds: int = 1) -> Built:
+    """One engine in a folder that is thrown away."""
+    with tempfile.TemporaryDirectory() as folder:
+        workdir = Path(folder) / "engine"
+        workdir.mkdir()
+        return TensorRT().build(prepared, target_of(capability, builds), workdir, Silent())
+
+
+def quality(path: Path, subject: Subject) -> str:
+    """The Q/DQ graph on the CPU without graph optimization: accuracy, or the SQNR against the float model."""
+    found, expected = _run(path, subject.rows), _run(subject.path, subject.rows)
+    noise = ((found - expected) ** 2).sum()
+    sqnr_db = 10 * np.log10((expected**2).sum() / noise) if noise else np.inf
+    if subject.labels is None:
+        return f"{sqnr_db:.1f} dB"
+    accuracy, base = ((y.argmax(axis=1) == subject.labels).mean() * 100 for y in (found, expected))
+    return f"{sqnr_db:.1f} dB; {accuracy:.2f} % (float {base:.2f} %)"
+
+
+def _run(path: Path, rows: Tensors) -> NDArray[np.float64]:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    count = len(next(iter(rows.values())))
+    parts = [
+        session.run(None, {name: values[start : start + 64] for name, values in rows.items()})[0]
+        for start in range(0, count, 64)
+    ]
+    return np.concatenate(parts).astype(np.float64)
+
+
+def compare() -> None:
+    """Our graph and onnxruntime's through the same builder."""
+    print(
+        "| model | graph | capability | int8 / float products | layers | roundings | kernels rounding twice |", end=""
+    )
+    print(" reformats | Q/DQ graph on CPU |\n|---|---|---|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        for number, subject in enumerate(subjects(Path(folder))):
+            base = ours(subject, target_of("8.9"), Path(folder) / f"ours{number}")
+            for capability in CAPABILITIES:
+                _row(subject, "ours", base, capability)
+            where = Path(folder)
+            default = theirs(subject, base, where / f"default{number}")
+            _row(subject, "onnxruntime, default", default, "8.9")
+            biased = theirs(subject, base, where / f"symmetric{number}", WeightSymmetric=True)
+            _row(subject, "onnxruntime, symmetric int8", biased, "8.9")
+            best = theirs(subject, base, where / f"nobias{number}", QuantizeBias=False)
+            _row(subject, "onnxruntime, symmetric, `QuantizeBias=False`", best, "8.9")
+
+
+def _row(subject: Subject, name: str, prepared: Prepared, capability: str) -> None:
+    try:
+        built = build(prepared, capability)
+    except BuildError as error:
+        print(f"| {subject.name} | {name} | {capability} | refused: {error.message} | | | | | |", flush=True)
+        return
+    facts = {fact.name: fact.value for fact in built.facts}
+    assert built.placement is not None
+    cells = [
+        f"{built.placement.integer} / {built.placement.float}",
+        *(
+            f"{facts[key]:.0f}"
+            for key in ("engine_layers", "engine_roundings", "kernels_rounding_twice", "engine_reformats")
+        ),
+        quality(prepared.deployable.path, subject) if capability == "8.9" else "",
+    ]
+    print(f"| {subject.name} | {name} | {capability} | " + " | ".join(cells) + " |", flush=True)
+    for node in built.placement.left_in_float:
+        print(f"<!-- float: {node.name} {node.op}: {node.reason} -->", flush=True)
+
+
+BY_HAND = """
+import json, resource, sys, time
+import tensorrt_rtx as trt
+path, low, best, high = json.loads(sys.argv[1])
+began = time.process_time()
+logger = trt.Logger(trt.Logger.ERROR)
+builder = trt.Builder(logger)
+network = builder.create_network(0)
+parser = trt.OnnxParser(network, logger)
+assert parser.parse_from_file(path)
+config = builder.create_builder_config()
+config.num_compute_capabilities = 1
+config.set_compute_capability(trt.ComputeCapability.SM89, 0)
+profile = builder.create_optimization_profile()
+profile.set_shape("input", low, best, high)
+config.add_optimization_profile(profile)
+plan = builder.build_serialized_network(network, config)
+print(json.dumps([time.process_time() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, plan.nbytes]))
+"""
+
+
+def cost(pairs: int = 9) -> None:
+    """CPU time and peak memory of the builder: called by hand in a bare script, and through the plugin's builder."""
+    print("| model | pairs | CPU time, qpipe / by hand | peak RSS, qpipe / by hand | engine bytes, qpipe / by hand |")
+    print("|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, shape in (("resnet20", (3, 32, 32)), ("resnet50", (3, 224, 224))):
+            subject = _random(Path(folder), name, shape)
+            prepared = ours(subject, target_of("8.9"), Path(folder) / f"stages-{name}")
+            _cost(name, prepared, pairs)
+
+
+def _cost(name: str, prepared: Prepared, pairs: int) -> None:
+    [span] = prepared.shapes
+    request = json.dumps([str(prepared.deployable.path), span.low, span.best, span.high])
+    seconds, memory, sizes, ranges = [], [], [], []
+    for _ in range(pairs):
+        done = subprocess.run([sys.executable, "-c", BY_HAND, request], check=True, capture_output=True, text=True)
+        hand = json.loads(done.stdout.splitlines()[-1])
+        facts = {fact.name: fact.value for fact in build(prepared, "8.9").facts}
+        seconds.append(facts["build_cpu_s"] / hand[0])
+        memory.append(facts["build_peak_rss_bytes"] / hand[1])
+        sizes.append(facts["engine_bytes"] / hand[2])
+        ranges.append((facts["build_cpu_s"], hand[0], facts["build_peak_rss_bytes"] / 2**20, hand[1] / 2**20))
+    ends = np.median(np.array(ranges), axis=0)
+    print(
+        f"| {name} | {pairs} | {statistics.median(seconds):.2f} ({min(seconds):.2f}–{max(seconds):.2f}; {ends[0]:.2f} s"
+        f" and {ends[1]:.2f} s) | {statistics.median(memory):.2f} ({ends[2]:.0f} MiB and {ends[3]:.0f} MiB) |"
+        f" {statistics.median(sizes):.2f} |",
+        flush=True,
+    )
+
+
+def same_bytes() -> None:
+    """Three builds of one model."""
+    print("| model | builds | distinct engines | distinct choices of tactics |\n|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        for number, subject in enumerate(subjects(Path(folder))):
+            prepared = ours(subject, target_of("8.9"), Path(folder) / f"ours{number}")
+            facts = {fact.name: fact.value for fact in build(prepared, "8.9", builds=3).facts}
+            print(
+                f"| {subject.name} | {facts['builds']:.0f} | {facts['distinct_builds']:.0f} |"
+                f" {facts['distinct_tactic_choices']:.0f} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    commands = {"compare": compare, "cost": cost, "bytes": same_bytes}
+    for wanted in sys.argv[1:] or commands:
+        commands[wanted]()
+        print()

@@ -1,0 +1,46 @@
+"""Our quantizer's graphs through the real builder: no refusal, every product an int8 kernel."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from qpipe_tensorrt.backend import TensorRT
+
+from qpipe.models import read_model
+from qpipe.prepare import builtin_recipe, prepare
+from qpipe.testing.contract import Silent
+
+INPUTS = {"transformer": (5, 64), "small": (3, 16, 16), "depthwise": (3, 16, 16), "resnet20": (3, 32, 32)}
+
+
+@pytest.fixture
+def quantized(nets, tmp_path):
+    def make(net, target):
+        path = tmp_path / "float.onnx"
+        onnx.save(getattr(nets, net)("float"), path)
+        model = read_model(path, name=net, origin="test")
+        scheme = TensorRT().scheme(target)
+        shape = INPUTS[net]
+
+        def batches():
+            for seed in range(2):
+                yield {"input": np.random.default_rng(seed).normal(size=(8, *shape)).astype(np.float32)}
+
+        (tmp_path / "stages").mkdir()
+        recipe = builtin_recipe("int8", scheme)
+        return prepare(model, recipe, scheme, batches, tmp_path / "stages", None, Silent())
+
+    return make
+
+
+@pytest.mark.parametrize("capability", ["8.6", "8.9", "12.0"])
+@pytest.mark.parametrize(("net", "products"), [("small", 4), ("depthwise", 6), ("transformer", 8), ("resnet20", 22)])
+def test_every_product_is_an_int8_kernel(*, rtx, quantized, target, tmp_path, progress, net, products, capability):
+    wanted = target(capability)
+    (tmp_path / "engine").mkdir()
+    built = TensorRT().build(quantized(net, wanted), wanted, tmp_path / "engine", progress)
+    assert built.placement.left_in_float == ()
+    assert built.placement.integer == products
+    twice = [note for note in built.placement.notes if note.startswith("rounds 2 times")]
+    assert all("b0s_y/quantize" in note for note in twice), "only a projected skip is rounded for its Add"
