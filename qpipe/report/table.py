@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from io import StringIO
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from qpipe.records.result import CellResult, Promoted, RunResult
 from qpipe.records.verdict import Decision, Verdict
 
 if TYPE_CHECKING:
-    from rich.console import Group, RenderableType
+    from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
     from rich.table import Table
 
 STYLE = {
@@ -20,6 +21,8 @@ STYLE = {
     Decision.INCONCLUSIVE: "bold yellow",
 }
 NOTHING = "–"
+WIDE = 120
+"""Columns from which on the reasons of gates stand in the table itself."""
 
 
 def number(value: float | None) -> str:
@@ -86,35 +89,60 @@ def _speed(cell: CellResult) -> tuple[str, str]:
     return number(p50), number(first.ratio.median if first.ratio else None)
 
 
-def gates_table(cell: CellResult) -> Table:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatesView:
+    """The gates of a cell: one line a gate; on a narrow terminal the reasons stand below."""
+
+    cell: CellResult
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Choose by the width there is."""
+        wide = options.max_width >= WIDE
+        yield gates_table(self.cell, reasons=wide)
+        if not wide:
+            for verdict in self.cell.verdicts:
+                yield f"  {_escaped(verdict.gate)}: {_reason(verdict)}"
+
+
+def gates_table(cell: CellResult, *, reasons: bool = True) -> Table:
     """One line a gate, with every number that it decided from."""
     from rich.table import Table
 
+    title = _escaped(cell.label)
     table = Table(
-        box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0), title=cell.label, title_justify="left"
+        box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0), title=title, title_justify="left"
     )
     for name in ("gate", "verdict", "observed", "low", "high", "limit", "n"):
         table.add_column(name, justify="left" if name in ("gate", "verdict") else "right", no_wrap=True)
-    table.add_column("reason", overflow="fold")
+    if reasons:
+        table.add_column("reason", overflow="fold")
     for verdict in cell.verdicts:
-        table.add_row(*gate_row(verdict))
+        table.add_row(*gate_row(verdict)[: None if reasons else -1])
     return table
 
 
 def gate_row(verdict: Verdict) -> tuple[str, ...]:
     """The cells of one gate's line, in rich markup."""
-    from rich.markup import escape
-
     return (
-        verdict.gate if verdict.required else f"{verdict.gate} (optional)",
+        _escaped(verdict.gate) if verdict.required else f"{_escaped(verdict.gate)} (optional)",
         decision_text(verdict.decision),
         number(verdict.observed),
         number(verdict.low),
         number(verdict.high),
         number(verdict.limit),
         NOTHING if verdict.n is None else f"{verdict.n:,}",
-        escape(f"{verdict.reason}. {verdict.advice}" if verdict.advice else verdict.reason),
+        _reason(verdict),
     )
+
+
+def _reason(verdict: Verdict) -> str:
+    return _escaped(f"{verdict.reason}. {verdict.advice}" if verdict.advice else verdict.reason)
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
 
 
 def render_result(result: RunResult) -> Group:
@@ -129,7 +157,7 @@ def render_result(result: RunResult) -> Group:
             parts += ["", f"[red]{escape(cell.label)}: {cell.status}[/]: {escape(cell.reason)}"]
             parts += [f"hint: {escape(cell.hint)}"] if cell.hint else []
         if cell.verdicts:
-            parts += ["", gates_table(cell)]
+            parts += ["", GatesView(cell=cell)]
     if result.promoted:
         parts += ["", Text(promoted_text(result.promoted), style="green")]
     parts += [f"[yellow]note:[/] {escape(warning)}" for warning in result.warnings]

@@ -137,14 +137,13 @@ def _shape(dims: tuple[Dim, ...]) -> tuple[int, ...]:
 def requirements(engine: Engine) -> tuple[str, ...]:
     """What an environment needs to load the engine, pinned; never inferred (that costs seconds).
 
-    Names in `requires` with `what="package"` come first: the backend knows them.
+    What `requires` says comes first, then the toolchain's own packages: the engine was measured with these versions.
     """
-    names = [need.value for need in engine.requires if need.what == "package"]
-    pinned = [
-        name if set("<>=~!") & set(name) else _pin(name)
-        for name in (*names, "qpipe-core", f"qpipe-{engine.backend}", "mlflow")
-    ]
-    return tuple(dict.fromkeys(line for line in pinned if line))
+    needs = [need.value for need in engine.requires if need.what == "package"]
+    asked = [need if set("<>=~!") & set(need) else _pin(need) for need in needs]
+    toolchain = [f"{name}=={version}" for name, version in engine.toolchain if _pin(name) == f"{name}=={version}"]
+    ours = [_pin(name) for name in ("qpipe-core", f"qpipe-{engine.backend}", "mlflow")]
+    return tuple(dict.fromkeys(line for line in (*asked, *toolchain, *ours) if line))
 
 
 def _pin(name: str) -> str:

@@ -45,3 +45,11 @@ def test_each_gate_has_one_line_with_its_numbers(result):
 def test_what_was_not_measured_is_a_dash(unmeasured):
     line = cell_text(unmeasured.cells[0]).splitlines()[1]
     assert line.count("–") == 5
+
+
+def test_a_narrow_terminal_keeps_numbers_on_one_line_and_reasons_below(result):
+    text = as_text(render_result(result), width=90)
+    line = next(line for line in text.splitlines() if line.startswith("quality"))
+    assert "1,500" in line
+    assert "reason" not in text
+    assert "  quality: lower bound −0.004 is above −0.01" in text
