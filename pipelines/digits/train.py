@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
-CHANNELS = (1, 24, 48, 48)
+CHANNELS = (1, 32, 96, 96)
 CLASSES = 10
 
 
@@ -145,7 +145,7 @@ def main(folder: Path) -> None:
     parts = {"train": order[:697], "search": order[697:897], "gate": order[897:]}
     parts["calibration"] = parts["train"][:256]
     scaled = (images / np.float32(16) - np.float32(0.5)) / np.float32(0.25)
-    weights = train(scaled[parts["train"]].astype(np.float32), labels[parts["train"]], epochs=40, rng=rng)
+    weights = train(scaled[parts["train"]].astype(np.float32), labels[parts["train"]], epochs=25, rng=rng)
     folder.mkdir(parents=True, exist_ok=True)
     export(weights, folder / "digits.onnx")
     for role in ("calibration", "search", "gate"):

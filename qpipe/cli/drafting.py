@@ -21,7 +21,7 @@ def init(
     from qpipe.errors import ConfigError
     from qpipe.models import read_model
 
-    text = draft_pipeline(read_model(model, name=model.stem, origin=str(model)))
+    text = draft_pipeline(read_model(model, name=model.stem, origin=str(model)), targets=_local_targets())
     if out is not None:
         if out.exists():
             raise ConfigError(f"{out} is there already", hint="choose another name; nothing was overwritten")
@@ -30,3 +30,21 @@ def init(
         print_json({"pipeline": text, "file": str(out) if out else None})
     else:
         typer.echo(f"wrote {out}" if out else text)
+
+
+def _local_targets() -> tuple[str, ...]:
+    """Targets whose engines can be built and run on this machine, `cpu-local` first."""
+    from qpipe.errors import QpipeError
+    from qpipe.flow.workplace import open_registry
+    from qpipe.records.engine import Ready
+
+    registry = open_registry()
+    found = []
+    for name, target in registry.targets.items():
+        try:
+            state = registry.backend(target.backend).check(target)
+        except QpipeError:
+            continue  # a target of a plugin that is not installed: `qpipe targets` says so
+        if isinstance(state.build, Ready) and isinstance(state.run, Ready):
+            found.append(name)
+    return tuple(sorted(found, key=lambda name: (name != "cpu-local", name))[:1]) or ("cpu-local",)

@@ -86,8 +86,10 @@ def schema(what: Annotated[str, typer.Argument(help="`result` (of run --json) or
         print_json(result_schema())
     elif what == "pipeline":
         from qpipe.config import pipeline_schema
+        from qpipe.flow.workplace import open_registry
 
-        print_json(pipeline_schema())
+        registry = open_registry()
+        print_json(pipeline_schema(registry.gates.values(), registry.stages.values()))
     else:
         raise ConfigError(f"no schema {what!r}", hint="there are `result` and `pipeline`")
 

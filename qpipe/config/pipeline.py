@@ -24,8 +24,10 @@ from qpipe.records.task import TASKS
 _PLACEHOLDERS = ("model", "target", "recipe")
 
 
-def read_pipeline(path: Path, registry: Names) -> Pipeline:
+def read_pipeline(path: Path, registry: Names, *, folder: Path | None = None) -> Pipeline:
     """Read and check a pipeline file: every key, name, parameter and reference. Opens no model and no data.
+
+    Relative paths start at `folder`, by default that of the file.
 
     Raises:
         ConfigError: what is wrong, each with file, line, key and the nearest valid name; all problems at once.
@@ -33,7 +35,7 @@ def read_pipeline(path: Path, registry: Names) -> Pipeline:
     document = read_document(path, kind="pipeline")
     text, unknown = tolerated(PipelineText, document)
     problems = [*unknown]
-    pipeline = _assemble(text, path.resolve().parent, registry, problems)
+    pipeline = _assemble(text, (folder or path.parent).resolve(), registry, problems)
     fail(document, problems)
     return pipeline
 

@@ -2,7 +2,6 @@
 
 from qpipe.data.batches import Batch
 from qpipe.data.digests import outcome_digest, role_digest
-from qpipe.data.feeds import feeds_for_profile
 from qpipe.data.opening import check_overlap, open_role
 from qpipe.data.overlap import Overlap
 from qpipe.data.roles import Role
@@ -12,7 +11,6 @@ __all__ = [
     "Overlap",
     "Role",
     "check_overlap",
-    "feeds_for_profile",
     "open_role",
     "outcome_digest",
     "role_digest",

@@ -11,6 +11,7 @@ from qpipe.execute.guard import Exit
 from qpipe.execute.jobs import Contestant, MemoryJob, TimingJob
 from qpipe.execute.local import Job, run_job, run_jobs
 from qpipe.execute.watch import Silence, Watch
+from qpipe.gates.statistics.latency import percentile_bounds
 from qpipe.measure.host import conditions, measuring
 from qpipe.measure.memory import PeakMemory
 from qpipe.measure.profile import drifted, summarize
@@ -88,6 +89,7 @@ def _profile(order: Order, place: Place) -> dict[str, Profiled]:
         peak_rss_bytes=_memory(order, place),
         conditions=conditions(order.target.isa),
         voided=voided,
+        bounds=percentile_bounds,
     )
     return {
         label: Profiled(profile=profile, samples=select_samples(timed, dict.fromkeys((order.baseline.label, label))))

@@ -16,6 +16,7 @@ from qpipe.metrics.ranking import auc, spearman
 from qpipe.metrics.regression import cosine, mae, rmse
 from qpipe.metrics.user import load_metric
 from qpipe.plugins.metric import Metric
+from qpipe.records.task import TASKS
 
 __all__ = [
     "TASKS",
@@ -26,17 +27,6 @@ __all__ = [
     "measure_units",
     "metric_source_digest",
 ]
-
-TASKS: Mapping[str, str] = MappingProxyType(
-    {
-        "classification": "accuracy",
-        "binary-classification": "auc",
-        "regression": "mae",
-        "similarity": "spearman",
-        "sts": "spearman",
-    }
-)
-"""The metric that each task brings."""
 
 
 def builtin_metrics() -> tuple[Metric, ...]:

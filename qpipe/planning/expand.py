@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qpipe.data import role_digest
+from qpipe.data import outcome_digest, role_digest
 from qpipe.metrics import metric_source_digest
 from qpipe.planning.keys import build_key, measure_key, prepare_key
 from qpipe.prepare import builtin_recipe
@@ -51,7 +51,7 @@ def make_cell(
     measure = measure_key(
         build,
         fingerprint=availability.fingerprint,
-        gate_data=_role(pipeline.data, "gate"),
+        gate_data=outcome_digest(pipeline.data, "gate") if pipeline.data.role("gate") else "none",
         metric=metric_source_digest(pipeline.metric, registry.metrics.values(), pipeline.folder),
         target=target,
         timing=timing,

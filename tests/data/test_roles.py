@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qpipe.data import check_overlap, feeds_for_profile, open_role, outcome_digest, role_digest
+from qpipe.data import check_overlap, open_role, outcome_digest, role_digest
 from qpipe.data.batches import preprocess
 from qpipe.data.sources import draw
 from qpipe.errors import ConfigError, DataError
@@ -124,14 +124,6 @@ def test_fixed_batch_is_padded_and_says_so(tmp_path):
     np.testing.assert_array_equal(batches[2]["input"][3], batches[2]["input"][0])
     with pytest.raises(DataError, match="fixed at 8, and batches of 1"):
         next(role.batches(1))
-
-
-def test_profile_feeds_are_exact(tmp_path):
-    role = open_role(spec(tmp_path, images(5)), "gate", IMAGE)
-    assert [len(feed["input"]) for feed in feeds_for_profile(role, 8, 3)] == [8, 8, 8]
-    first = feeds_for_profile(role, 1, 7)
-    assert len(first) == 7
-    np.testing.assert_array_equal(first[5]["input"], first[0]["input"])
 
 
 def text(rows=6, length=12, *, seed=0):
