@@ -75,6 +75,8 @@ def plot_quality(cells: tuple[CellResult, ...], path: Path) -> Path:
 
 def plot_latency(cell: CellResult, evidence: Path, path: Path) -> bool:
     """Distribution of the raw latencies of engine and float engine, a panel per batch size; False without samples."""
+    import numpy as np
+
     from qpipe.measure.samples import FILE, load_samples
 
     if not (evidence / FILE).is_file() or cell.recipe == "none":
@@ -89,8 +91,11 @@ def plot_latency(cell: CellResult, evidence: Path, path: Path) -> bool:
                 own = name == cell.label
                 colour, label = (ENGINE, cell.recipe) if own else (FLOAT, "float")
                 _ecdf(axes, samples, name, size, colour=colour, label=label)
+            # One stall of the machine would squeeze everything else into a line.
+            slow = max(float(np.quantile(samples.matrix_ms(name, size), 0.95)) for name in names)
+            axes.set_xlim(right=1.3 * slow)
             axes.set_title(f"batch {size}")
-            axes.set_xlabel("latency, ms")
+            axes.set_xlabel("latency, ms (the slowest may lie outside)")
             axes.set_ylim(0, 1)
         panels[0].set_ylabel("share of runs")
         panels[-1].legend(frameon=False, loc="lower right")
@@ -187,10 +192,10 @@ def _ecdf(axes: Axes, samples: Samples, name: str, size: int, *, colour: str, la
 
 
 def _steps(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Quantiles and shares, up to .995: the slowest runs would squeeze all others, and the percentiles have them."""
+    """Quantiles and shares, as an ECDF has them."""
     import numpy as np
 
-    share = np.linspace(0, 0.995, min(_POINTS, max(2, len(values))))
+    share = np.linspace(0, 1, min(_POINTS, max(2, len(values))))
     return np.quantile(values, share), share
 
 
