@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from qpipe.gates import builtin_gates, decide_gate
 from qpipe.metrics import builtin_metrics
 from qpipe.plugins.gate import Alpha, Outcomes
 from qpipe.records.evidence import Evaluation, Evidence, NotMeasured, Profile
+from qpipe.records.verdict import GateSpec, Verdict
 
 ALPHA = Alpha()
+GATES = {gate.name: gate for gate in builtin_gates()}
 METRICS = {metric.name: metric for metric in builtin_metrics()}
 
 
@@ -79,7 +83,9 @@ def outcomes(
     **changes: object,
 ) -> Outcomes:
     rows = len(engine)
-    engine, reference = (np.asarray(units, dtype=np.float64).reshape(rows, -1) for units in (engine, reference))
+    engine, reference = (
+        np.asarray(units, dtype=np.float64).reshape(rows, -1 if rows else 1) for units in (engine, reference)
+    )
     base = Outcomes(
         evidence=evidence(rows),
         metric=METRICS[metric],
@@ -104,11 +110,23 @@ def flips(gains: int, losses: int, rows: int, **changes: object) -> Outcomes:
     return outcomes(engine, reference, **changes)
 
 
-@pytest.fixture
-def make_flips() -> Callable[..., Outcomes]:
-    return flips
+def decide(of: Outcomes, gate: str, alpha: Alpha = ALPHA, accept: tuple[str, ...] = ("measured",), **params) -> Verdict:
+    """The verdict of one gate, through everything that a pipeline goes through."""
+    spec = GateSpec(name=gate, type=gate, params=params, accept=accept)
+    return decide_gate(of, spec, GATES, alpha)
 
 
-@pytest.fixture
-def make_outcomes() -> Callable[..., Outcomes]:
-    return outcomes
+@pytest.fixture(scope="session")
+def made() -> SimpleNamespace:
+    """Makers of everything that a gate sees."""
+    return SimpleNamespace(
+        alpha=ALPHA,
+        gates=GATES,
+        metrics=METRICS,
+        evaluation=evaluation,
+        evidence=evidence,
+        profile=profile,
+        outcomes=outcomes,
+        flips=flips,
+        decide=decide,
+    )

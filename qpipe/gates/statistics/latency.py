@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ Floats = NDArray[np.float64]
 Samples = Sequence[Floats] | Floats
 """Wall times of one engine in milliseconds: per process [rounds], or [processes, rounds]."""
 FEWEST_PROCESSES = 5
-"""Below so many processes their spread says too little to size a sample by."""
+"""Below so many processes nothing is said of how processes differ."""
 
 
 def ratio_bounds(
@@ -39,17 +40,43 @@ def ratio_bounds(
 def effective_samples(samples: Samples, q: float, blocks: int = 4) -> float:
     """How many independent samples those of all processes are worth for the q-quantile.
 
-    From the share of samples above the quantile per block and per process; the smaller answer counts, because blocks
-    of one process are not independent when processes differ.
+    From the variance of the share above the quantile between blocks, or between processes where that says less,
+    because blocks of one process are not independent when processes differ. A variance of few clusters is itself
+    uncertain: its size shrinks by (z / t)² (Korn & Graubard 1998, section 2).
     """
     pooled = np.concatenate(samples)
     above = (pooled > np.quantile(pooled, q)).astype(np.float64)
     process = np.repeat(np.arange(len(samples)), [len(one) for one in samples])
     block = np.concatenate([np.arange(len(one)) * blocks // max(len(one), 1) for one in samples])
-    sizes = [binomial.effective_rows(above, process * blocks + block)]
-    if len(samples) >= FEWEST_PROCESSES:
-        sizes.append(binomial.effective_rows(above, process))
-    return min(sizes)
+    by_block = binomial.effective_rows(above, process * blocks + block)
+    by_process = binomial.effective_rows(above, process)
+    if len(samples) < 2 or by_process >= by_block:
+        return by_block * _uncertainty(len(samples) * blocks)
+    return by_process * _uncertainty(len(samples))
+
+
+def _uncertainty(clusters: int) -> float:
+    from scipy.special import stdtrit
+
+    return (NormalDist().inv_cdf(0.95) / float(stdtrit(max(clusters - 1, 1), 0.95))) ** 2
+
+
+def process_bound(samples: Samples, q: float, alpha: float) -> float:
+    """A time that the q-quantile of a share q of all processes stays below, with confidence 1 − alpha, in ms.
+
+    The one-sided tolerance bound of a normal law for the logarithms of each process's quantile: it decides where
+    processes differ so much that their samples are worth only a few.
+
+    Source: Krishnamoorthy & Mathew 2009, Statistical Tolerance Regions, section 2.2.
+    """
+    from scipy.special import nctdtrit
+
+    if len(samples) < FEWEST_PROCESSES:
+        return math.inf
+    logs = np.log([float(np.quantile(one, q)) for one in samples])
+    root = math.sqrt(len(logs))
+    factor = float(nctdtrit(len(logs) - 1, NormalDist().inv_cdf(q) * root, 1 - alpha)) / root
+    return math.exp(float(logs.mean()) + factor * float(logs.std(ddof=1)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

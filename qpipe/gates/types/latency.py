@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from qpipe.gates.checks import STRICT, positive_problem
 from qpipe.gates.estimate import with_confidence
-from qpipe.gates.statistics.latency import exceedance, percentile_bounds
+from qpipe.gates.statistics.latency import exceedance, percentile_bounds, process_bound
 from qpipe.gates.timing import batch_of, distrust
 from qpipe.gates.verdicts import needing, number, undecided
 from qpipe.plugins.gate import Alpha, GateType, Outcomes
@@ -76,19 +76,21 @@ def decide(outcomes: Outcomes, params: Latency, alpha: Alpha) -> Verdict:
 
 
 def _judge(samples: Sequence[NDArray[np.float64]], name: str, limit_ms: float, alpha: Alpha) -> SliceVerdict:
-    """One percentile: Clopper–Pearson on the share of samples above the limit, at the effective size."""
+    """One percentile: Clopper–Pearson on the share of samples above the limit, or a bound over processes."""
     q = PERCENTILES[name]
     above = exceedance(samples, limit_ms, q, low_alpha=alpha.to_fail, high_alpha=alpha.to_pass)
     count = sum(len(one) for one in samples)
+    value, low, _ = percentile_bounds(samples, q, alpha.to_fail)
+    _, _, high = percentile_bounds(samples, q, alpha.to_pass)
+    over_processes = process_bound(samples, q, alpha.to_pass)
+    highs = [one for one in (high, over_processes) if one is not None and np.isfinite(one)]
     if count < FEWEST_SAMPLES[name]:
         decision = Decision.INCONCLUSIVE
-    elif above.high <= 1 - q:
+    elif above.high <= 1 - q or over_processes <= limit_ms:
         decision = Decision.PASS
     else:
         decision = Decision.FAIL if above.low > 1 - q else Decision.INCONCLUSIVE
-    value, low, _ = percentile_bounds(samples, q, alpha.to_fail)
-    _, _, high = percentile_bounds(samples, q, alpha.to_pass)
-    return SliceVerdict(name=name, decision=decision, observed=value, low=low, high=high, n=count)
+    return SliceVerdict(name=name, decision=decision, observed=value, low=low, high=min(highs, default=None), n=count)
 
 
 def _together(judged: dict[str, SliceVerdict], params: Latency, alpha: Alpha, outcomes: Outcomes) -> Verdict:

@@ -1,0 +1,196 @@
+"""The statistics against published or exactly enumerated numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+from scipy.special import gammaln, xlogy
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
+
+from qpipe.gates.statistics import binomial, bootstrap, latency, multiple, student, tango
+
+Z95 = stats.norm.ppf(0.95)
+
+
+@pytest.mark.parametrize(
+    ("table", "low", "high"),
+    [
+        ((40, 50, 4846), -0.005357, 0.001174),
+        ((20, 30, 2000), -0.011074, 0.000837),
+        ((1, 9, 100), -0.140151, -0.033066),
+    ],
+)
+def test_tango_bounds(table, low, high):
+    assert tango.bounds(*table) == pytest.approx((low, high), abs=5e-7)
+
+
+def test_tango_bounds_mirror_when_gains_and_losses_swap():
+    low, high = tango.bounds(9, 1, 100, low_alpha=0.025, high_alpha=0.025)
+    assert tango.bounds(1, 9, 100, low_alpha=0.025, high_alpha=0.025) == pytest.approx((-high, -low), abs=1e-12)
+
+
+def test_zero_flips_pass_raw_at_268_and_guarded_at_299():
+    assert tango.score(0, 0, 268, -0.01) > Z95 > tango.score(0, 0, 267, -0.01)
+    assert tango.guard(0, 299, 0.01) <= 0.05 < tango.guard(0, 298, 0.01)
+    assert tango.rows_without_loss(0.01, 0.05) == 299
+
+
+def enumerate_decisions(rows: int, flip_rate: float, margin: float) -> tuple[float, float, float, float]:
+    """Exact chances at the margin: raw PASS, raw FAIL at .05, guarded PASS, FAIL at .025."""
+    gain, loss = (flip_rate - margin) / 2, (flip_rate + margin) / 2
+    most = min(rows, int(rows * flip_rate + 12 * np.sqrt(rows * flip_rate) + 12))
+    b, c = np.meshgrid(np.arange(most + 1), np.arange(most + 1), indexing="ij")
+    rest = np.maximum(rows - b - c, 0)
+    ways = gammaln(rows + 1) - gammaln(b + 1) - gammaln(c + 1) - gammaln(rest + 1)
+    log_p = ways + xlogy(b, gain) + xlogy(c, loss) + xlogy(rest, 1 - gain - loss)
+    chance = np.where(b + c <= rows, np.exp(log_p), 0.0)
+    assert chance.sum() == pytest.approx(1, abs=1e-6)
+    z = tango.score(b, c, rows, -margin)
+    guarded = (z > Z95) & ((b + c >= tango.FEW_FLIPS) | (tango.guard(c, rows, margin) <= 0.05))
+    raw_pass, raw_fail = chance[z > Z95].sum(), chance[z < -Z95].sum()
+    return raw_pass, raw_fail, chance[guarded].sum(), chance[z < -stats.norm.ppf(0.975)].sum()
+
+
+def test_error_rates_at_the_margin_by_exact_enumeration():
+    raw_pass, raw_fail, *_ = enumerate_decisions(1000, 0.05, 0.01)
+    assert (raw_pass, raw_fail) == (pytest.approx(0.0488, abs=5e-5), pytest.approx(0.0510, abs=5e-5))
+
+
+@pytest.mark.parametrize("rows", [200, 500, 1000, 2000, 5000])
+@pytest.mark.parametrize("flip_rate", [0.01, 0.05])
+def test_guarded_error_rates_over_the_grid(rows, flip_rate):
+    *_, guarded_pass, fail = enumerate_decisions(rows, flip_rate, 0.01)
+    assert guarded_pass <= 0.052
+    assert fail <= 0.053
+
+
+def test_student_without_groups_is_the_paired_t_test():
+    rng = np.random.default_rng(0)
+    values = rng.normal(0.1, 1, 150)
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.90)
+    assert student.bounds(values) == pytest.approx((expected.low, expected.high))
+    assert student.bounds(values, np.arange(150)) == pytest.approx((expected.low, expected.high))
+    assert student.p_below(values, 0.2) == pytest.approx(stats.ttest_1samp(values, 0.2, alternative="less").pvalue)
+
+
+def test_clusters_are_the_sandwich_of_statsmodels():
+    import statsmodels.api as sm
+
+    rng = np.random.default_rng(1)
+    groups = np.repeat(np.arange(40), rng.integers(1, 9, 40))
+    values = rng.normal(size=40)[groups] + rng.normal(size=len(groups))
+    fit = sm.OLS(values, np.ones(len(values))).fit(cov_type="cluster", cov_kwds={"groups": groups})
+    error, count = student.standard_error(values, groups)
+    # statsmodels multiplies by G/(G−1) · (n−1)/(n−k), which is G/(G−1) for a single column.
+    assert error == pytest.approx(float(fit.bse[0]), rel=1e-9)
+    assert count == 40
+
+
+@pytest.mark.parametrize(("hits", "rows"), [(0, 30), (17, 200), (200, 200)])
+def test_clopper_pearson_as_statsmodels(hits, rows):
+    low, high = proportion_confint(hits, rows, alpha=0.10, method="beta")
+    assert binomial.lower(hits, rows, 0.05) == pytest.approx(low)
+    assert binomial.upper(hits, rows, 0.05) == pytest.approx(high)
+
+
+def test_effective_rows_of_copies_are_the_groups():
+    rng = np.random.default_rng(2)
+    hits = np.repeat(rng.integers(0, 2, 300), 5).astype(np.float64)
+    groups = np.repeat(np.arange(300), 5)
+    assert binomial.effective_rows(hits, groups) == pytest.approx(300, rel=0.01)
+    assert binomial.effective_rows(hits, None) == 1500
+    assert binomial.effective_rows(np.ones(1500), groups) == 300
+
+
+@pytest.mark.parametrize(
+    ("rows", "q", "ranks"),
+    [(200, 0.95, (185, 196)), (298, 0.99, (292, None)), (299, 0.99, (293, 299)), (1, 0.5, (None, None))],
+)
+def test_ranks_that_bound_a_percentile(rows, q, ranks):
+    assert binomial.quantile_ranks(rows, q, 0.05) == ranks
+
+
+def test_samples_that_spread_evenly_are_worth_their_number():
+    """Dealt round robin to 20 blocks: only the uncertainty of a variance between 20 blocks is left."""
+    samples = np.arange(1.0, 2001.0).reshape(100, 20).T.reshape(5, 400)
+    worth = latency.effective_samples(samples, 0.95)
+    assert worth == pytest.approx(2000 * (stats.norm.ppf(0.95) / stats.t.ppf(0.95, 19)) ** 2)
+    value, low, high = latency.percentile_bounds(samples, 0.95)
+    assert value == pytest.approx(1900.05)
+    # About z · sqrt(n q (1 − q)) ranks away: 1.645 · 9.75 · sqrt(2000 / worth).
+    assert (value - low, high - value) == pytest.approx((16.9, 16.9), abs=4)
+
+
+def test_samples_that_are_alike_within_a_process_are_worth_as_many_as_processes():
+    samples = np.repeat(np.array([1.0, 1.1, 1.2, 1.3, 9.0])[:, None], 100, axis=1)
+    assert latency.effective_samples(samples, 0.5) <= 5
+    assert latency.percentile_bounds(samples, 0.95)[2] is None
+
+
+def test_the_bound_over_processes_has_the_tabulated_factor():
+    """k = 4.203 for five normal values, content and confidence .95 (Krishnamoorthy & Mathew, table B1)."""
+    logs = np.log([1.0, 1.02, 0.99, 1.01, 1.03])
+    samples = [np.full(40, value) for value in np.exp(logs)]
+    expected = np.exp(logs.mean() + 4.203 * logs.std(ddof=1))
+    assert latency.process_bound(samples, 0.95, 0.05) == pytest.approx(expected, rel=1e-4)
+    assert latency.process_bound(samples[:4], 0.95, 0.05) == np.inf
+
+
+def test_ratio_of_processes_is_t_in_logarithms():
+    logs = np.log([0.50, 0.52, 0.49, 0.51, 0.50])
+    ratio, low, high = latency.ratio_bounds(logs)
+    half = stats.t.ppf(0.95, 4) * logs.std(ddof=1) / np.sqrt(5)
+    assert np.log([ratio, low, high]) == pytest.approx([logs.mean(), logs.mean() - half, logs.mean() + half])
+
+
+def test_holm_as_statsmodels():
+    p_values = [0.001, 0.02, 0.04, 0.012, 0.5, 0.0049]
+    assert multiple.holm(p_values, 0.05) == tuple(multipletests(p_values, 0.05, "holm")[0])
+    assert multiple.holm([], 0.05) == ()
+
+
+@pytest.mark.parametrize(("gains", "losses"), [(0, 0), (3, 9), (9, 3), (0, 6), (400, 460)])
+def test_mid_p_of_mcnemar(gains, losses):
+    flips = gains + losses
+    expected = stats.binom.sf(losses, flips, 0.5) + stats.binom.pmf(losses, flips, 0.5) / 2 if flips else 1.0
+    assert multiple.mcnemar_mid_p(gains, losses) == pytest.approx(expected)
+
+
+def means_of(values: np.ndarray):
+    return lambda counts: counts @ values / counts.sum(axis=1)
+
+
+def test_bca_as_scipy():
+    rng = np.random.default_rng(4)
+    values = rng.exponential(size=150)
+    found = bootstrap.resample(means_of(values), 150, groups=None, strata=None, seed=5)
+    expected = stats.bootstrap((values,), np.mean, n_resamples=20_000, confidence_level=0.90, rng=6).confidence_interval
+    assert bootstrap.bound(found, 0.05) == pytest.approx(expected.low, abs=0.01)
+    assert bootstrap.bound(found, 0.95) == pytest.approx(expected.high, abs=0.02)
+
+
+def test_a_seed_gives_the_same_replicates_whatever_the_chunks(monkeypatch):
+    values = np.random.default_rng(5).normal(size=50)
+    first = bootstrap.resample(means_of(values), 50, groups=None, strata=None, seed=1, replicates=300)
+    monkeypatch.setattr(bootstrap, "CELLS", 50 * 70)
+    again = bootstrap.resample(means_of(values), 50, groups=None, strata=None, seed=1, replicates=300)
+    other = bootstrap.resample(means_of(values), 50, groups=None, strata=None, seed=2, replicates=300)
+    assert np.allclose(first.values, again.values)
+    assert not np.allclose(first.values, other.values)
+
+
+def test_groups_are_drawn_whole():
+    rng = np.random.default_rng(6)
+    groups = np.repeat(np.arange(60), 5)
+    values = np.repeat(rng.normal(size=60), 5)
+    found = bootstrap.resample(means_of(values), 300, groups=groups, strata=None, seed=1)
+    alone = bootstrap.resample(means_of(values), 300, groups=None, strata=None, seed=1)
+    assert found.values.std() / alone.values.std() == pytest.approx(np.sqrt(5), rel=0.1)
+
+
+def test_strata_keep_their_numbers():
+    strata = np.repeat([0, 1], [90, 10])
+    share = bootstrap.resample(means_of(strata.astype(float)), 100, groups=None, strata=strata, seed=1, replicates=50)
+    assert (share.values == 0.1).all()
