@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 
 from qpipe.errors import ConfigError, nearest
 from qpipe.metrics.classification import macro_f1, top_k
