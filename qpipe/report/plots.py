@@ -92,8 +92,9 @@ def plot_latency(cell: CellResult, evidence: Path, path: Path) -> bool:
                 colour, label = (ENGINE, cell.recipe) if own else (FLOAT, "float")
                 _ecdf(axes, samples, name, size, colour=colour, label=label)
             # One stall of the machine would squeeze everything else into a line.
-            slow = max(float(np.quantile(samples.matrix_ms(name, size), 0.95)) for name in names)
-            axes.set_xlim(right=1.3 * slow)
+            times = np.concatenate([samples.matrix_ms(name, size).ravel() for name in names])
+            quick, slow = (float(np.quantile(times, share)) for share in (0.0, 0.95))
+            axes.set_xlim(0.9 * quick, 1.3 * slow)
             axes.set_title(f"batch {size}")
             axes.set_xlabel("latency, ms (the slowest may lie outside)")
             axes.set_ylim(0, 1)
