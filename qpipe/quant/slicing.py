@@ -11,10 +11,8 @@ from qpipe.errors import DataError
 from qpipe.plugins.backend import Tensors
 from qpipe.quant.graph import infer_shapes
 
-CACHED_BYTES = 8 * 2**20
+CACHED_BYTES = 4 * 2**20
 """Micro-batches whose live activations stay near the cache's size run fastest."""
-UNKNOWN_FACTOR = 16
-"""Assumed size of live activations, in units of the inputs, where shapes cannot be inferred."""
 
 
 class Slicer:
@@ -56,8 +54,7 @@ class Slicer:
         if self.per_row:
             known, cost = next(iter(self.per_row.items()))
             return cost * _elements(tuple(array.shape[1:] for array in batch.values())) // max(_elements(known), 1)
-        live = live_bytes(self.model, {name: array[:1] for name, array in batch.items()})
-        return live or UNKNOWN_FACTOR * sum(array[:1].nbytes for array in batch.values())
+        return live_bytes(self.model, {name: array[:1] for name, array in batch.items()})
 
 
 def first_rows(model: ir.Model, batches: Iterable[Tensors], rows: int) -> Tensors:
@@ -81,7 +78,10 @@ def _elements(shapes: tuple[tuple[int, ...], ...]) -> int:
 
 
 def live_bytes(model: ir.Model, inputs: Tensors) -> int:
-    """Largest sum of activations alive at once when the graph runs on these inputs; 0 where shapes are unknown."""
+    """Largest sum of activations alive at once when the graph runs on these inputs.
+
+    A tensor whose shape cannot be inferred counts as much as the largest tensor that its node reads.
+    """
     copy = model.clone()
     for value in copy.graph.inputs:
         value.shape = ir.Shape(inputs[value.name or ""].shape)
@@ -89,28 +89,21 @@ def live_bytes(model: ir.Model, inputs: Tensors) -> int:
         for value in node.outputs:
             value.shape = None
     infer_shapes(copy)
-    last: dict[ir.Value, int] = {}
-    for number, node in enumerate(copy.graph):
-        for read in node.inputs:
-            if read is not None:
-                last[read] = number
+    last = {read: number for number, node in enumerate(copy.graph) for read in node.inputs if read is not None}
+    sizes = {value: inputs[value.name or ""].nbytes for value in copy.graph.inputs}
     live = peak = 0
     for number, node in enumerate(copy.graph):
-        sizes = [_bytes(value) for value in node.outputs]
-        if any(size is None for size in sizes):
-            return 0
-        live += sum(size or 0 for size in sizes)
+        reads = [value for value in dict.fromkeys(node.inputs) if value in sizes]
+        for value in node.outputs:
+            known = _bytes(value)
+            sizes[value] = max((sizes[read] for read in reads), default=0) if known is None else known
+            live += sizes[value] if value in last or value.is_graph_output() else 0
         peak = max(peak, live)
-        done = {
-            value for value in node.inputs if value is not None and last[value] == number and not value.is_initializer()
-        }
-        live -= sum(_bytes(value) or 0 for value in done if value.producer() is not None)
+        live -= sum(sizes[read] for read in reads if last[read] == number and read.producer() is not None)
     return peak
 
 
 def _bytes(value: ir.Value) -> int | None:
-    if not value.uses() and not value.is_graph_output():
-        return 0
     if value.shape is None or not all(isinstance(dim, int) for dim in value.shape):
         return None
     elements = np.prod([int(dim) for dim in value.shape if isinstance(dim, int)], dtype=np.int64)

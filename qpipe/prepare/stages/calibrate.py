@@ -27,9 +27,10 @@ def _apply(draft: Draft, params: object, context: StageContext) -> Draft:
 
     assert isinstance(params, CalibrateParams)
 
+    model = open_graph(draft.graph.path)
+    axes = observed_tensors(model.graph, context.scheme)
+
     def make(folder: Path) -> None:
-        model = open_graph(draft.graph.path)
-        axes = observed_tensors(model.graph, context.scheme)
         found = calibrate(
             model,
             context.calibration(),
@@ -40,13 +41,9 @@ def _apply(draft: Draft, params: object, context: StageContext) -> Draft:
         )
         save_statistics(found, folder)
 
-    scheme = "" if context.scheme.name in _KNOWN else context.scheme.name
-    text = f"statistics {VERSION} {draft.graph.digest} {params} {scheme}"
+    text = f"statistics {VERSION} {draft.graph.digest} {params} {sorted(axes.items())}"
     return replace(draft, statistics=context.cached(hashlib.sha256(text.encode()).hexdigest(), make))
 
-
-_KNOWN = frozenset({"ort-x86-vnni", "ort-x86-avx2", "ort-arm64", "tensorrt", "tensorrt-fp8", "litert"})
-"""Schemes whose tensors every calibration observes, so that they share statistics."""
 
 CALIBRATE: StageType[object] = StageType(
     name="calibrate",
