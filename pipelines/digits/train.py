@@ -118,7 +118,9 @@ def export(weights: list[Array], path: Path) -> None:
             nodes += [helper.make_node("MaxPool", [current], ["pooled"], "pool", kernel_shape=[2, 2], strides=[2, 2])]
             current = "pooled"
         names = [current, f"conv{layer}.weight", f"conv{layer}.bias"]
-        nodes += [helper.make_node("Conv", names, [f"conv{layer}.out"], f"conv{layer}", pads=[1] * 4, kernel_shape=[3, 3])]
+        nodes += [
+            helper.make_node("Conv", names, [f"conv{layer}.out"], f"conv{layer}", pads=[1] * 4, kernel_shape=[3, 3])
+        ]
         nodes += [helper.make_node("Relu", [f"conv{layer}.out"], [f"relu{layer}.out"], f"relu{layer}")]
         current = f"relu{layer}.out"
     tensors += [numpy_helper.from_array(np.ascontiguousarray(weights[6].T), "fc.weight")]
@@ -133,7 +135,7 @@ def export(weights: list[Array], path: Path) -> None:
     onnx.save(model, path)
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, epochs: int = 25) -> None:
     """Split, train, export, and say how good the float model is on the gate rows."""
     from sklearn.datasets import load_digits
 
@@ -145,7 +147,7 @@ def main(folder: Path) -> None:
     parts = {"train": order[:697], "search": order[697:897], "gate": order[897:]}
     parts["calibration"] = parts["train"][:256]
     scaled = (images / np.float32(16) - np.float32(0.5)) / np.float32(0.25)
-    weights = train(scaled[parts["train"]].astype(np.float32), labels[parts["train"]], epochs=25, rng=rng)
+    weights = train(scaled[parts["train"]].astype(np.float32), labels[parts["train"]], epochs=epochs, rng=rng)
     folder.mkdir(parents=True, exist_ok=True)
     export(weights, folder / "digits.onnx")
     for role in ("calibration", "search", "gate"):
