@@ -15,7 +15,7 @@ from qpipe_tensorrt import __version__
 from qpipe_tensorrt.availability import missing_package
 from qpipe_tensorrt.builder import Order
 from qpipe_tensorrt.child import randomized, run_build
-from qpipe_tensorrt.layers import Layer, parse_layers
+from qpipe_tensorrt.layers import Layer, UnreadableDumpError, parse_layers
 from qpipe_tensorrt.onnxgraph import OnnxGraph, read_graph
 from qpipe_tensorrt.placement import place
 from qpipe_tensorrt.portability import requirements
@@ -43,13 +43,15 @@ class _Try:
 
     reply: Reply
     layers: tuple[Layer, ...]
+    complaint: str
+    """Why there are no layers, where the dump cannot be read: the placement is then not known."""
     sha256: str
     size_bytes: int
 
     @property
     def tactics(self) -> tuple[str, ...]:
         """Which kernel implements each layer."""
-        return tuple(layer.tactic for layer in self.layers)
+        return tuple(layer.tactic for layer in self.layers) or (self.reply.dump,)
 
 
 def build_engine(prepared: Prepared, target: Target, options: Options, workdir: Path, progress: Progress) -> Built:
@@ -100,7 +102,17 @@ def _build(order: Order, folder: Path, progress: Progress) -> _Try:
     engine = folder / ENGINE_FILE
     with engine.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return _Try(reply=reply, layers=parse_layers(reply.dump), sha256=sha256, size_bytes=engine.stat().st_size)
+    layers, complaint = _layers(reply.dump)
+    size_bytes = engine.stat().st_size
+    return _Try(reply=reply, layers=layers, complaint=complaint, sha256=sha256, size_bytes=size_bytes)
+
+
+def _layers(dump: str) -> tuple[tuple[Layer, ...], str]:
+    """A dump of another form costs the placement report, not the engine."""
+    try:
+        return parse_layers(dump), "" if dump else "TensorRT gave no layer dump: placement is not known"
+    except UnreadableDumpError as error:
+        return (), f"placement is not known: {error}"
 
 
 def _describe(tries: tuple[_Try, ...], graph: OnnxGraph, order: Order, workdir: Path) -> Built:
@@ -117,7 +129,7 @@ def _describe(tries: tuple[_Try, ...], graph: OnnxGraph, order: Order, workdir: 
         facts=(*_layer_facts(shipped), *_build_facts(shipped), *_spread_facts(tries)),
         requires=requirements(order.options, version),
         toolchain=(("qpipe-tensorrt", __version__), (order.options.vendor.module, version)),
-        notes=(*shipped.reply.warnings, *_spread_notes(tries)),
+        notes=(*((shipped.complaint,) if shipped.complaint else ()), *shipped.reply.warnings, *_spread_notes(tries)),
     )
 
 
@@ -130,14 +142,16 @@ def _keep_graph(path: Path, workdir: Path) -> Path:
 
 
 def _layer_facts(shipped: _Try) -> tuple[Fact, ...]:
+    profiles = _count("optimization_profiles", shipped.reply.profiles)
+    if not shipped.layers:
+        return (profiles,)
     counts = {
         "engine_layers": len(shipped.layers),
         "engine_roundings": sum(layer.roundings for layer in shipped.layers),
         "kernels_rounding_twice": sum(layer.roundings > 1 for layer in shipped.layers),
         "engine_reformats": sum(layer.moves for layer in shipped.layers),
-        "optimization_profiles": shipped.reply.profiles,
     }
-    return tuple(_count(name, value) for name, value in counts.items())
+    return (*(_count(name, value) for name, value in counts.items()), profiles)
 
 
 def _build_facts(shipped: _Try) -> tuple[Fact, ...]:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from qpipe.errors import BuildError
-
 _LINE = re.compile(
-    r"^Name: (?P<name>.*?), LayerType: (?P<kind>.*?), Inputs: \[(?P<inputs>.*?)\], Constants: \[(?P<constants>.*?)\], "
-    r"Outputs: \[(?P<outputs>.*?)\], TacticName: (?P<tactic>.*?), StreamId: \d+,.*? Metadata: (?P<nodes>.*)$"
+    r"^Name: (?P<name>.*?), LayerType: (?P<kind>[^,]*), Inputs: \[(?P<inputs>| \{.*?\})\]"
+    r"(?:, Constants: \[(?P<constants>| \{.*?\})\])?, Outputs: \[(?P<outputs>| \{.*?\})\]"
+    r"(?P<rest>(?:, (?:ParameterType|Tactic).*?)?), StreamId: \d+.*?, Metadata: (?P<nodes>.*)$"
 )
+_TACTIC = re.compile(r"Tactic(?:Name|Value): ([^,]*)")
 _DTYPE = re.compile(r"Datatype: (\w+)")
 _NODE = re.compile(r"\[ONNX Layer: (.*?)\](?=\x1f|\x1e|\[ONNX Layer: |$)")
 _ROUND = "Roun"  # the compiler names a generated kernel after its operations: …MulMinMaxRounCast…
 _GENERATED = re.compile(r"__myl_((?:[A-Z][a-z0-9]+)+)_myl")
 _OPERATION = re.compile(r"[A-Z][a-z0-9]+")
 _MOVES = frozenset({"Move", "Repl", "Conc", "Tran", "Resh", "Cast", "Slic", "Copy", "Pad"})
-_OTHER = ("shape_call", "signal", "wait", "reformat", "Reformat", "NoOp", "Constant")
+_OTHER = ("shape_call", "ShapeHostToDevice", "signal", "wait", "reformat", "Reformat", "NoOp", "Constant")
 _PRODUCT = re.compile(r"gemm|mha|conv|Fc|Conv|Gemm")
 
 
@@ -60,11 +60,15 @@ class Layer:
         return self.kind in ("reformat", "Reformat") or (bool(operations) and set(operations) <= _MOVES)
 
 
+class UnreadableDumpError(ValueError):
+    """A layer dump in a form that this version of the plugin does not know."""
+
+
 def parse_layers(dump: str) -> tuple[Layer, ...]:
     """Layers in the order of execution; an empty dump has none.
 
     Raises:
-        BuildError: a line that this version of the plugin cannot read.
+        UnreadableDumpError: a line that this version of the plugin cannot read.
     """
     body = dump.partition("\n\nI/O Tensors")[0].removeprefix("Layers:\n")
     return tuple(_layer(line) for line in body.splitlines() if line.strip())
@@ -73,16 +77,13 @@ def parse_layers(dump: str) -> tuple[Layer, ...]:
 def _layer(line: str) -> Layer:
     match = _LINE.match(line)
     if match is None:
-        raise BuildError(
-            f"a line of TensorRT's layer dump cannot be read: {line[:120]}",
-            hint="this plugin reads the dumps of TensorRT 11 and TensorRT for RTX 1.7",
-        )
+        raise UnreadableDumpError(f"a line of TensorRT's layer dump cannot be read: {line[:120]}")
     return Layer(
         name=match["name"],
         kind=match["kind"],
         inputs=tuple(_DTYPE.findall(match["inputs"])),
-        constants=tuple(_DTYPE.findall(match["constants"])),
+        constants=tuple(_DTYPE.findall(match["constants"] or "")),
         outputs=tuple(_DTYPE.findall(match["outputs"])),
-        tactic=match["tactic"],
+        tactic=" ".join(_TACTIC.findall(match["rest"])),
         nodes=tuple(_NODE.findall(match["nodes"])),
     )

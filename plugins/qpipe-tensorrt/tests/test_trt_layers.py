@@ -1,9 +1,8 @@
 import pytest
+from qpipe_tensorrt.build import _layers
 from qpipe_tensorrt.demands import Demand
-from qpipe_tensorrt.layers import parse_layers
+from qpipe_tensorrt.layers import UnreadableDumpError, parse_layers
 from qpipe_tensorrt.placement import place
-
-from qpipe.errors import BuildError
 
 
 def line(name, kind="kgen", types="Int8", nodes="c1", out="Float"):
@@ -22,8 +21,20 @@ def dump(*lines):
 def test_types_nodes_and_operations():
     [layer] = parse_layers(dump(line("__myl_MulMinMaxRounCast_myl0_3", nodes="c1 a/b.c]d")))
     assert (layer.inputs, layer.outputs, layer.nodes) == (("Int8",), ("Float",), ("c1", "a/b.c]d"))
+    assert layer.tactic == "t"
     assert layer.operations == ("Mul", "Min", "Max", "Roun", "Cast")
     assert (layer.roundings, layer.multiplies, layer.moves) == (1, False, False)
+
+
+def test_layers_outside_the_compiler_have_other_fields():
+    copied = (
+        "Name: [ShapeHostToDeviceCopy 0], LayerType: ShapeHostToDevice, Inputs: [], Outputs: [ { Name: /b/G, "
+        "Location: Device, Dimensions: [1], Datatype: Int64, Format: none }], ParameterType: ShapeH2D, "
+        "shapeValues0: [-5], TacticValue: 0x0000000000000001, StreamId: 0, Metadata: "
+    )
+    [layer] = parse_layers(dump(copied))
+    assert (layer.name, layer.outputs, layer.tactic) == ("[ShapeHostToDeviceCopy 0]", ("Int64",), "0x0000000000000001")
+    assert (layer.constants, layer.multiplies) == ((), False)
 
 
 def test_events_between_streams_are_no_kernels():
@@ -50,8 +61,16 @@ def test_kinds(name, kind, multiplies, moves):
 
 
 def test_an_unknown_dump_is_refused_not_misread():
-    with pytest.raises(BuildError, match="cannot be read: Layer 1 of 3"):
+    with pytest.raises(UnreadableDumpError, match="cannot be read: Layer 1 of 3"):
         parse_layers(dump("Layer 1 of 3"))
+
+
+def test_an_unknown_dump_costs_the_placement_not_the_engine():
+    layers, complaint = _layers(dump("Layer 1 of 3"))
+    assert layers == ()
+    assert complaint.startswith("placement is not known: a line of TensorRT's layer dump")
+    assert "no layer dump" in _layers("")[1]
+    assert _layers(dump(line("c1_myl0_2", "correlation")))[1] == ""
 
 
 def test_no_dump_is_no_placement():
