@@ -155,7 +155,7 @@ def _read(path: Path) -> dict[str, NDArray[np.generic]]:
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, BadZipFile) as problem:
+    except (OSError, EOFError, ValueError, BadZipFile) as problem:
         raise StoreError(f"{path} cannot be read: {problem}", hint="run the cell again with --fresh") from problem
     missing = {"units", "reference_units", "unit_rows", "agreement", "labelled"} - arrays.keys()
     if missing:

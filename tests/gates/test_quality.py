@@ -154,14 +154,14 @@ def test_spearman_bounds_as_a_plain_bootstrap(made):
     found = made.decide(of, "quality", margin=0.02)
     rng = np.random.default_rng(9)
     differences = []
-    for _ in range(1500):
+    for _ in range(800):
         drawn = rng.integers(200, size=200)
         both = (spearmanr(units[drawn, 0], units[drawn, 1]).statistic for units in (of.engine, of.reference))
         differences.append(next(both) - next(both))
     low, high = np.quantile(differences, [0.05, 0.975])
     width = high - low
-    assert found.low == pytest.approx(low, abs=0.1 * width)
-    assert found.high == pytest.approx(high, abs=0.1 * width)
+    assert found.low == pytest.approx(low, abs=0.12 * width)
+    assert found.high == pytest.approx(high, abs=0.12 * width)
 
 
 def test_a_corpus_metric_needs_a_hundred_pairs(made):
