@@ -103,7 +103,7 @@ def load_outcomes(
         labelled=bool(arrays["labelled"]),
         seed=seed_of(gate_set, metric.name),
         accept=accept,
-        latency_ms=_latency(folder, evidence.engine_digest),
+        latency_ms=_latency(folder),
     )
 
 
@@ -112,16 +112,18 @@ def seed_of(gate_set: str, metric: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{gate_set}/{metric}".encode()).digest()[:4], "big")
 
 
-def _latency(folder: Path, engine: str) -> dict[int, tuple[NDArray[np.float64], ...]]:
-    """Wall times of the engine by batch size, per process, from `profile.npz` where there is one."""
+def _latency(folder: Path) -> dict[int, tuple[NDArray[np.float64], ...]]:
+    """Wall times of the cell's own engine by batch size, per process, from `profile.npz` where there is one.
+
+    The evidence of a cell holds the float engine first and the cell's own last.
+    """
     from qpipe.measure.samples import FILE as PROFILE
     from qpipe.measure.samples import load_samples
 
     if not (folder / PROFILE).exists():
         return {}
     samples = load_samples(folder / PROFILE)
-    if engine not in samples.engines:
-        return {}
+    engine = str(samples.engines[-1])
     return {
         batch: tuple(samples.times_ms(engine, batch, process) for process in range(samples.processes))
         for batch in samples.batches

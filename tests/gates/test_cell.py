@@ -11,6 +11,7 @@ import pytest
 
 from qpipe.errors import ConfigError, StoreError
 from qpipe.gates import check_gates, decide_cell, gate_needs, load_outcomes, needs_profile, save_outcomes
+from qpipe.measure.samples import Samples, save_samples
 from qpipe.plugins.gate import GateType
 from qpipe.plugins.metric import Units
 from qpipe.records.codec import encode
@@ -156,6 +157,24 @@ def test_the_seed_follows_gate_set_and_metric_alone(made, tmp_path):
 def test_a_folder_without_evaluation_is_empty(made, tmp_path):
     found = load_outcomes(tmp_path, made.evidence(), made.metrics["accuracy"])
     assert (len(found.engine), found.labelled) == (0, False)
+
+
+def test_latencies_are_those_of_the_cells_own_engine(made, tmp_path):
+    runs = np.arange(8)
+    samples = Samples(
+        engines=np.array(["m/none/cpu", "m/int8/cpu"]),
+        process=runs // 4,
+        block=np.zeros(8, dtype=np.int64),
+        batch=np.full(8, 2),
+        engine=runs % 2,
+        wall_ns=(runs + 1) * 1_000_000,
+        cpu_ns=runs,
+        load_ms=np.ones((2, 2)),
+        outputs_match=np.ones((2, 2), dtype=bool),
+    )
+    save_samples(tmp_path / "profile.npz", samples)
+    found = load_outcomes(tmp_path, made.evidence(), made.metrics["accuracy"]).latency_ms
+    assert {size: [one.tolist() for one in times] for size, times in found.items()} == {2: [[2.0, 4.0], [6.0, 8.0]]}
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip"])
