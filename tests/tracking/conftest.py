@@ -1,5 +1,6 @@
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -237,9 +238,10 @@ def stop(process: subprocess.Popen) -> None:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory):
+def server(database, tmp_path_factory):
     """A real `mlflow server` on a free loopback port."""
     folder = tmp_path_factory.mktemp("server")
+    shutil.copy(database.removeprefix("sqlite:///"), folder / "server.db")  # migrated already
     port = free_port()
     command = [
         *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),

@@ -1,6 +1,5 @@
 import dataclasses
 import threading
-import time
 
 import pytest
 
@@ -82,25 +81,25 @@ def test_an_engine_that_passed_becomes_a_version_with_an_alias(anywhere, name, l
     assert "@" in move.by
 
 
-def test_promoting_again_changes_nothing(anywhere, name, logged):
-    result = logged(anywhere)
-    first = promote(anywhere, result, model_name=name, alias="champion")
+def test_promoting_again_changes_nothing(tracker, name, logged):
+    result = logged(tracker)
+    first = promote(tracker, result, model_name=name, alias="champion")
 
-    assert promote(anywhere, result, model_name=name, alias="champion") == first
-    assert len(history(anywhere, name)) == 1
-    assert len(anywhere.client.search_model_versions(f"name = '{name}'")) == 1
+    assert promote(tracker, result, model_name=name, alias="champion") == first
+    assert len(history(tracker, name)) == 1
+    assert len(tracker.client.search_model_versions(f"name = '{name}'")) == 1
 
 
-def test_rollback_goes_back_one_at_a_time(anywhere, name, logged):
+def test_rollback_goes_back_one_at_a_time(tracker, name, logged):
     for number in range(3):
-        promote(anywhere, logged(anywhere, number), model_name=name, alias="champion")
-    assert at(anywhere, name) == "3"
+        promote(tracker, logged(tracker, number), model_name=name, alias="champion")
+    assert at(tracker, name) == "3"
 
-    assert [rollback(anywhere, name, "champion").version for _ in range(2)] == ["2", "1"]
-    assert at(anywhere, name) == "1"
+    assert [rollback(tracker, name, "champion").version for _ in range(2)] == ["2", "1"]
+    assert at(tracker, name) == "1"
     with pytest.raises(PromotionError, match="no earlier version"):
-        rollback(anywhere, name, "champion")
-    assert [move.action for move in history(anywhere, name)] == ["promote"] * 3 + ["rollback"] * 2
+        rollback(tracker, name, "champion")
+    assert [move.action for move in history(tracker, name)] == ["promote"] * 3 + ["rollback"] * 2
 
 
 def test_what_was_taken_back_does_not_return_by_repetition(tracker, name, logged):
@@ -263,8 +262,12 @@ def test_of_twenty_writers_of_one_number_exactly_one_wins(anywhere, name, logged
 
 
 def test_twenty_promotions_at_once_from_the_same_state(tracker, name, logged):
-    promote(tracker, logged(tracker, 99), model_name=name, alias="champion")
-    results = [logged(tracker, number) for number in range(20)]
+    result = logged(tracker)
+    promote(tracker, result, model_name=name, alias="champion")
+    results = [
+        dataclasses.replace(result, evidence=dataclasses.replace(result.evidence, digest=f"{number:064x}"))
+        for number in range(20)
+    ]
 
     done, failed = together(
         lambda number: promote(tracker, results[number], model_name=name, alias="champion", expected="1"), 20
@@ -295,12 +298,12 @@ def test_a_slow_writer_cannot_undo_a_later_move(tracker, name, logged, monkeypat
     promote(tracker, logged(tracker, 1), model_name=name, alias="champion")
     second, third = logged(tracker, 2), logged(tracker, 3)
     true_set = tracker.client.set_registered_model_alias
-    slow_is_waiting = threading.Event()
+    slow_is_waiting, third_is_there = threading.Event(), threading.Event()
 
     def set_slowly(model, alias, version):
         if version == "2" and not slow_is_waiting.is_set():
             slow_is_waiting.set()
-            time.sleep(0.8)
+            third_is_there.wait(60)
         true_set(model, alias, version)
 
     monkeypatch.setattr(tracker.client, "set_registered_model_alias", set_slowly)
@@ -309,6 +312,7 @@ def test_a_slow_writer_cannot_undo_a_later_move(tracker, name, logged, monkeypat
     slow_is_waiting.wait(10)
     promote(tracker, third, model_name=name, alias="champion")
     assert at(tracker, name) == "3"
+    third_is_there.set()
     slow.join()
 
     assert at(tracker, name) == "3"
