@@ -60,6 +60,16 @@ class Session(Protocol):
 
 
 @runtime_checkable
+class DeviceTimed(Protocol):
+    """Optional: a session whose engine runs on another machine brings that machine's clocks with it."""
+
+    @property
+    def device_ns(self) -> tuple[int, int]:
+        """Wall and CPU nanoseconds of the last `run`, measured on the device around the runtime's call alone."""
+        ...
+
+
+@runtime_checkable
 class Backend(Protocol):
     """Four short methods; vendor libraries are imported inside `build` and `open` alone."""
 
