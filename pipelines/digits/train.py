@@ -9,6 +9,7 @@ from the training rows. Needs scikit-learn; takes about ten seconds.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def fold(grad: Array, shape: tuple[int, ...]) -> Array:
 def initial(rng: np.random.Generator) -> list[Array]:
     """He-initialised weights: three convolutions and a linear layer, each followed by its bias."""
     weights: list[Array] = []
-    for fan_in, width in zip(CHANNELS[:-1], CHANNELS[1:], strict=True):
+    for fan_in, width in itertools.pairwise(CHANNELS):
         weights += [rng.normal(0, (2 / (9 * fan_in)) ** 0.5, (fan_in * 9, width)).astype(np.float32)]
         weights += [np.zeros(width, np.float32)]
     last = CHANNELS[-1] * 16
@@ -97,10 +98,11 @@ def train(images: Array, labels: NDArray[np.int64], *, epochs: int, rng: np.rand
             batch = np.roll(images[rows], shifts, (2, 3))
             step += 1
             rate = 2e-3 * 0.5 * (1 + np.cos(np.pi * step / steps))
-            for w, g, m, v in zip(weights, gradients(weights, batch, labels[rows]), first, second, strict=True):
-                m += 0.1 * (g - m)
-                v += 0.001 * (g * g - v)
-                w -= (rate * (m / (1 - 0.9**step)) / (np.sqrt(v / (1 - 0.999**step)) + 1e-8)).astype(np.float32)
+            for number, grad in enumerate(gradients(weights, batch, labels[rows])):
+                first[number] += 0.1 * (grad - first[number])
+                second[number] += 0.001 * (grad * grad - second[number])
+                mean, spread = first[number] / (1 - 0.9**step), second[number] / (1 - 0.999**step)
+                weights[number] -= np.float32(rate) * mean / (np.sqrt(spread) + np.float32(1e-8))
     return weights
 
 
@@ -110,7 +112,7 @@ def export(weights: list[Array], path: Path) -> None:
     from onnx import TensorProto, helper, numpy_helper
 
     tensors, nodes, current = [], [], "input"
-    for layer, (fan_in, width) in enumerate(zip(CHANNELS[:-1], CHANNELS[1:], strict=True), start=1):
+    for layer, (fan_in, width) in enumerate(itertools.pairwise(CHANNELS), start=1):
         kernel = weights[2 * layer - 2].T.reshape(width, fan_in, 3, 3)
         tensors += [numpy_helper.from_array(np.ascontiguousarray(kernel), f"conv{layer}.weight")]
         tensors += [numpy_helper.from_array(weights[2 * layer - 1], f"conv{layer}.bias")]
