@@ -30,5 +30,6 @@ def describe_machine() -> str:
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     return (
         f"{datetime.now(UTC):%Y-%m-%d}, {cpu.count} × {cpu.model} ({' '.join(cpu.isa)}), "
-        f"load {os.getloadavg()[0]:.1f}, "Python {platform.python_version()}, {versions}, commit {git.stdout.strip() or 'unknown'}"
+        f"load {os.getloadavg()[0]:.1f}, "
+        f"Python {platform.python_version()}, {versions}, commit {git.stdout.strip() or 'unknown'}"
     )
