@@ -73,7 +73,7 @@ def build_engine(prepared: Prepared, target: Target, options: Options, workdir: 
     )
     tries = [_build(order, workdir.resolve(), progress)]
     for _ in range(options.builds - 1):
-        with TemporaryDirectory(dir=workdir.parent) as folder:
+        with TemporaryDirectory(dir=workdir) as folder:
             tries.append(_build(order, Path(folder), progress))
     return _describe(tuple(tries), graph, order, workdir)
 
