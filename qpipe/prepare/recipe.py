@@ -15,7 +15,7 @@ def _static(scheme: Scheme) -> tuple[StageSpec, ...]:
             f"scheme {scheme.name!r} has no integer kernels, so recipe 'int8' cannot run on it",
             hint="use recipe 'none', or a target whose scheme lists integer operators",
         )
-    return tuple(StageSpec(name=name) for name in ("fold", "calibrate", "quantize", "correct-bias"))
+    return tuple(StageSpec(name=name) for name in ("fold", "calibrate", "smooth", "quantize", "correct-bias"))
 
 
 def _dynamic(scheme: Scheme) -> tuple[StageSpec, ...]:

@@ -13,10 +13,11 @@ from qpipe.errors import DataError, QuantizationError
 from qpipe.plugins.backend import Tensors
 from qpipe.quant.histogram import Histogram
 from qpipe.quant.observe import LIMIT, PHASE, Probe, instrument
+from qpipe.quant.reservoir import Reservoir
 from qpipe.quant.slicing import Slicer
 from qpipe.quant.statistics import F64, InputStatistics, Statistics, TensorStatistics
 
-DRAWN_PER_ROW = 512
+DRAWN_PER_ROW = 2048
 """Values that enter the histogram from each tensor and row; extremes and means take all values."""
 MEMORY_BYTES = 96 * 2**20
 """Bound on the activations of one micro-batch."""
@@ -26,6 +27,7 @@ MEMORY_BYTES = 96 * 2**20
 class _Tensor:
     probe: Probe
     histogram: Histogram
+    vectors: Reservoir
     low: F64 | None = None
     high: F64 | None = None
     total: F64 | None = None
@@ -49,7 +51,10 @@ class _Tensor:
         self.elements += elements
         if elements >= np.prod(self.shape or (0,), dtype=np.int64):
             self.shape = sizes
-        self.histogram.add(np.asarray(drawn, np.float32))
+        values = np.asarray(drawn, np.float32)
+        self.histogram.add(values.reshape(-1))
+        if values.ndim == 2:
+            self.vectors.add(values)
 
     def collapse(self, low: F64, high: F64, total: F64) -> tuple[F64, F64, F64]:
         """The last axis changes its length (attention scores): keep one number for the whole tensor from now on."""
@@ -76,6 +81,7 @@ class _Tensor:
             zeros=self.histogram.zeros,
             drawn=self.histogram.drawn,
             square=self.histogram.square_sum / max(self.histogram.drawn, 1),
+            vectors=self.vectors.rows(),
         )
 
 
@@ -105,7 +111,7 @@ def calibrate(
     """
     probed, probes = instrument(model, axes)
     session = _open(probed, threads)
-    tensors = [_Tensor(probe, Histogram()) for probe in probes]
+    tensors = [_Tensor(probe, Histogram(), Reservoir()) for probe in probes]
     names = [name for probe in probes for name in probe.outputs]
     slicer = Slicer(model, memory_bytes)
     inputs = _Inputs([name for value in model.graph.inputs if (name := value.name)])

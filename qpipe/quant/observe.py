@@ -96,18 +96,32 @@ class _Builder:
         axes, channel = reduced_axes(rank_of(value), axis)
         for op, name in zip(("ReduceMin", "ReduceMax", "ReduceMean"), names, strict=False):
             self.reduce(op, value, axes, name)
-        self.draw(value, names[3])
+        self.draw(value, names[3], channel)
         self.add("Shape", [value], names[4], ir.DataType.INT64)
         return Probe(tensor=value.name or "", axis=channel, outputs=names)
 
-    def draw(self, value: ir.Value, name: str) -> None:
-        """Every k-th value, k odd and just large enough to stay near the limit."""
-        size = self.add("Reshape", [self.add("Size", [value]), self.flat])
-        half = self.add("Div", [size, self.add("Mul", [self.limit, self.two])])
+    def draw(self, value: ir.Value, name: str, axis: int | None) -> None:
+        """Every k-th value, k odd and just large enough to stay near the limit.
+
+        Where channels are last, whole vectors are drawn, so that what depends on single channels can be computed later.
+        """
+        width = last_size(value) if axis == -1 else None
+        if width is None:
+            flat, limit = self.add("Reshape", [value, self.flat]), self.limit
+        else:
+            flat = self.add("Reshape", [value, self.constant(f"{name}/rows", [-1, width])])
+            limit = self.add("Add", [self.add("Div", [self.limit, self.constant(f"{name}/width", [width])]), self.one])
+        size = self.add("Slice", [self.add("Shape", [flat]), self.zero, self.one, self.zero])
+        half = self.add("Div", [size, self.add("Mul", [limit, self.two])])
         step = self.add("Add", [self.add("Mul", [half, self.two]), self.one])
         start = self.add("Mod", [self.phase, step])
-        flat = self.add("Reshape", [value, self.flat])
         self.add("Slice", [flat, start, self.end, self.zero, step], name, ir.DataType.FLOAT)
+
+
+def last_size(value: ir.Value) -> int | None:
+    """Size of the last axis, or None where it is free."""
+    size = value.shape[-1] if value.shape is not None and len(value.shape) > 1 else None
+    return size if isinstance(size, int) else None
 
 
 def reduced_axes(rank: int | None, axis: int) -> tuple[list[int] | None, int | None]:

@@ -6,17 +6,22 @@ Source: Xiao et al. 2023, arXiv:2211.10438, section 4, equation 4.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
 
 from qpipe.quant.fold.gemm import replace_constant
 from qpipe.quant.graph import add_initializer, attr_int, constant, fresh_name, name_of
+from qpipe.quant.histogram import Histogram
+from qpipe.quant.layout import lay_out
 from qpipe.quant.numbers import F64
 from qpipe.quant.statistics import Statistics, TensorStatistics
+from qpipe.records.scheme import Scheme
 
-OUTLIERS = 3.0
+ALPHA = 0.7
+"""Half (the paper's choice) gave 99.5 % cosine on MiniLM-L6, 0.7 gave 99.8 %, 0.9 gave 99.7 %."""
+OUTLIERS = 4.0
 """Only tensors whose largest channel is this many times the median channel are smoothed: each costs a Mul."""
 
 
@@ -34,25 +39,52 @@ class Smoothing:
 
 
 def smooth(
-    model: ir.Model, statistics: Statistics, *, alpha: float = 0.5, outliers: float = OUTLIERS
-) -> tuple[Smoothing, ...]:
-    """Smooth the inputs of MatMul and Gemm with constant weights, in place.
+    model: ir.Model, statistics: Statistics, scheme: Scheme, *, alpha: float = ALPHA, outliers: float = OUTLIERS
+) -> tuple[tuple[Smoothing, ...], Statistics]:
+    """Smooth the inputs of MatMul and Gemm with constant weights, in place: what was done, and the new statistics.
 
-    Where a LayerNormalization feeds those operators alone, its scale and bias take the factor and nothing is added;
-    elsewhere one Mul serves all readers. `alpha` in 0 to 1 says how much of the difficulty moves to the weights.
+    Only tensors that their producer writes in float are smoothed: a Mul between two integer kernels would cost more.
+    Statistics of a divided tensor come from the sample of vectors; nothing is run again. Where a LayerNormalization
+    feeds those operators alone, its scale and bias take the factor and nothing is added; elsewhere one Mul serves all
+    readers. `alpha` in 0 to 1 says how much of the difficulty moves to the weights.
     """
     graph = model.graph
+    branches = {pair.tensor for pair in lay_out(graph, scheme).pairs if pair.consumers}
     done = []
-    for value in [value for node in graph for value in node.outputs]:
+    tensors = dict(statistics.tensors)
+    for value in [value for node in graph for value in node.outputs if value.name in branches]:
         item = statistics.get(name_of(value))
         readers = [use.node for use in value.uses() if use.idx == 0 and _takes(use.node, item)]
-        if item is None or not readers or outlier_ratio(item) < outliers:
+        if item is None or not readers or not item.vectors.size or outlier_ratio(item) < outliers:
             continue
         factor = _factor(item, readers, alpha)
         for node in dict.fromkeys(readers):
             _scale_rows(graph, node, factor)
         done.append(_divide(graph, value, factor, list(dict.fromkeys(readers)), outlier_ratio(item)))
-    return tuple(done)
+        tensors[done[-1].smoothed] = _divided(item, done[-1].smoothed, factor)
+    return tuple(done), replace(statistics, tensors=tensors)
+
+
+def _divided(item: TensorStatistics, tensor: str, factor: F64) -> TensorStatistics:
+    """Statistics of the tensor after division: exact extremes and means, the histogram from the sample."""
+    histogram = Histogram()
+    vectors = (item.vectors / factor).astype(np.float32)
+    histogram.add(vectors.reshape(-1))
+    histogram.flush()
+    return replace(
+        item,
+        tensor=tensor,
+        low=item.low / factor,
+        high=item.high / factor,
+        mean=item.mean / factor,
+        bins_low=histogram.low,
+        bins_high=histogram.high,
+        bins=histogram.counts,
+        zeros=histogram.zeros,
+        drawn=histogram.drawn,
+        square=histogram.square_sum / max(histogram.drawn, 1),
+        vectors=vectors,
+    )
 
 
 def outlier_ratio(item: TensorStatistics) -> float:

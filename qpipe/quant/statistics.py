@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from qpipe.errors import StoreError
 
+F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,8 @@ class TensorStatistics:
     drawn: int
     square: float
     """Mean square of the drawn values."""
+    vectors: F32
+    """An even sample of whole channel vectors, [n, C], where channels are last; [0, 0] elsewhere."""
 
     @property
     def range(self) -> tuple[float, float]:
@@ -82,7 +85,7 @@ class Statistics:
         return self.tensors.get(tensor)
 
 
-_ARRAYS = ("low", "high", "mean", "bins")
+_ARRAYS = ("low", "high", "mean", "bins", "vectors")
 
 
 def save_statistics(statistics: Statistics, folder: Path) -> None:
@@ -149,6 +152,7 @@ def load_statistics(folder: Path) -> Statistics:
             high=arrays[f"{number}.high"],
             mean=arrays[f"{number}.mean"],
             bins=arrays[f"{number}.bins"],
+            vectors=arrays[f"{number}.vectors"],
         )
         for number, entry in enumerate(head["tensors"])
     ]

@@ -7,8 +7,9 @@ from qpipe.prepare.stages.borrowed import DYNAMIC, FP16
 from qpipe.prepare.stages.calibrate import CALIBRATE
 from qpipe.prepare.stages.fold import FOLD
 from qpipe.prepare.stages.quantize import CORRECT_BIAS, QUANTIZE
+from qpipe.prepare.stages.smooth import SMOOTH
 
 
 def builtin_stages() -> tuple[StageType[object], ...]:
     """All stages that come with qpipe."""
-    return (FOLD, CALIBRATE, QUANTIZE, CORRECT_BIAS, DYNAMIC, FP16)
+    return (FOLD, CALIBRATE, SMOOTH, QUANTIZE, CORRECT_BIAS, DYNAMIC, FP16)

@@ -15,7 +15,7 @@ class CalibrateParams:
 
     memory_mb: int = 96
     """Bound on the activations of one run, in MiB; batches are cut until they fit."""
-    drawn_per_row: int = 512
+    drawn_per_row: int = 2048
     """Values of each tensor and row that enter histograms."""
 
 
