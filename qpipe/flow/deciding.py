@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import qpipe
 from qpipe.engines import read_engine
 from qpipe.flow.publishing import rivals
 from qpipe.plugins.gate import Alpha
@@ -125,7 +126,7 @@ def _look(
         model_digest=one.cell.model.digest,
         target=one.cell.target.name,
         gate_set=evidence.evaluation.data_digest,
-        toolchain=engine.toolchain,
+        toolchain=(("qpipe", qpipe.__version__), *engine.toolchain),
     )
     return record_look(
         workplace.store,

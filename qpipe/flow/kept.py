@@ -50,6 +50,12 @@ def recall_index(store: Store) -> Index:
     return Index() if text is None else decode(Index, text)
 
 
+def find_run(store: Store, run_id: str) -> KeptRun | None:
+    """The run of exactly that id, or None."""
+    text = store.recall(SPACE, run_id)
+    return None if text is None else decode(KeptRun, text)
+
+
 def recall_run(store: Store, run_id: str) -> KeptRun:
     """The run of that id, of a unique beginning of one, or `last`; an MLflow run id works too.
 

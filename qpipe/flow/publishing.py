@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from qpipe.errors import QpipeError
+from qpipe.flow.kept import find_run
 from qpipe.flow.reporting import write_report
 from qpipe.records.verdict import Decision
 
@@ -86,16 +87,29 @@ def publish(
 def finish(tracker: Tracker | None, parent: str | None, workplace: Workplace, result: RunResult) -> None:
     """Close the parent run with the tables, the report and the JSON of the whole run.
 
+    A run that was finished before with the same results keeps the report that it has.
+
     Raises:
         TrackingError: MLflow is lost.
     """
     if tracker is None or parent is None:
         return
     with TemporaryDirectory() as scratch:
-        files = write_report(result, workplace.store, Path(scratch))
+        files = () if _reported(workplace, result) else write_report(result, workplace.store, Path(scratch))
         tracker.finish(
             parent, "FINISHED" if result.exit_code in (0, 3, 4) else "FAILED", result=result, artifacts=files
         )
+
+
+def _reported(workplace: Workplace, result: RunResult) -> bool:
+    """Whether this very run was logged before, to the same MLflow run, with the same evidence and verdicts."""
+    before = find_run(workplace.store, result.run_id)
+    return before is not None and _essence(before.result) == _essence(result)
+
+
+def _essence(result: RunResult) -> tuple[object, ...]:
+    cells = tuple((one.key, one.evidence and one.evidence.digest, one.verdicts) for one in result.cells)
+    return (result.mlflow_run_id, result.exit_code, cells, result.promoted)
 
 
 def promotable(results: Sequence[CellResult], spec: PromoteSpec) -> tuple[CellResult, ...]:
