@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from qpipe_tensorrt.api import Member, Vendor
 
 _DUMP_START = "Layers:\n"
+_CALL = re.compile(r"^I\w+::\w+: ")
 _LOCATION = re.compile(r" In [\w:]+ at /_src/\S+?(?=\)|$)")
 
 
@@ -36,10 +37,10 @@ class Journal:
             self.dump = text
 
     def reason(self) -> str:
-        """The last error in one line, without source locations of the vendor."""
+        """The last error in one line, without the vendor's calls and source locations."""
         if not self.errors:
             return "no reason given"
-        return " ".join(_LOCATION.sub("", self.errors[-1]).split())
+        return " ".join(_CALL.sub("", _LOCATION.sub("", self.errors[-1])).split())
 
 
 class Logger(Protocol):

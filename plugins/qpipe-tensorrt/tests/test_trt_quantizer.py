@@ -16,7 +16,7 @@ INPUTS = {"transformer": (5, 64), "small": (3, 16, 16), "depthwise": (3, 16, 16)
 
 @pytest.fixture
 def quantized(nets, tmp_path):
-    def make(net, target):
+    def make(net, target, recipe_name="int8"):
         path = tmp_path / "float.onnx"
         onnx.save(getattr(nets, net)("float"), path)
         model = read_model(path, name=net, origin="test")
@@ -28,7 +28,7 @@ def quantized(nets, tmp_path):
                 yield {"input": np.random.default_rng(seed).normal(size=(8, *shape)).astype(np.float32)}
 
         (tmp_path / "stages").mkdir()
-        recipe = builtin_recipe("int8", scheme)
+        recipe = builtin_recipe(recipe_name, scheme)
         return prepare(model, recipe, scheme, batches, tmp_path / "stages", None, Silent())
 
     return make
@@ -44,3 +44,20 @@ def test_every_product_is_an_int8_kernel(*, rtx, quantized, target, tmp_path, pr
     assert built.placement.integer == products
     twice = [note for note in built.placement.notes if note.startswith("rounds 2 times")]
     assert all("b0s_y/quantize" in note for note in twice), "only a projected skip is rounded for its Add"
+
+
+@pytest.mark.parametrize(("net", "products"), [("small", 4), ("transformer", 8)])
+def test_fp16_runs_in_half(*, rtx, quantized, target, tmp_path, progress, net, products):
+    (tmp_path / "engine").mkdir()
+    built = TensorRT().build(quantized(net, target(), "fp16"), target(), tmp_path / "engine", progress)
+    assert (built.placement.integer, built.placement.float) == (products, 0)
+    assert any(kernel.endswith("Half") for kernel, _ in built.placement.kernels)
+
+
+@pytest.mark.parametrize("net", ["small", "depthwise", "transformer"])
+def test_the_fp8_scheme_runs_in_fp8(*, rtx, quantized, target, tmp_path, progress, net):
+    wanted = target("8.9", scheme="tensorrt-fp8")
+    (tmp_path / "engine").mkdir()
+    built = TensorRT().build(quantized(net, wanted), wanted, tmp_path / "engine", progress)
+    assert built.placement.left_in_float == ()
+    assert any(kernel.endswith("FP8") for kernel, _ in built.placement.kernels)

@@ -1,0 +1,53 @@
+"""The builder's own process: crashes, an absent package, and the timing cache of the other product."""
+
+from __future__ import annotations
+
+import pytest
+from qpipe_tensorrt import child
+from qpipe_tensorrt.backend import TensorRT
+from qpipe_tensorrt.driver import Gpu
+from qpipe_tensorrt.products import ENTERPRISE, installed_version
+from qpipe_tensorrt.timingcache import timing_cache
+
+from qpipe.errors import BuildError, UnavailableError
+
+
+@pytest.mark.parametrize(
+    ("work", "cause"),
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV"),
+        ("import sys; sys.stdin.buffer.read(); sys.exit(3)", "exit code 3"),
+    ],
+)
+def test_a_builder_that_dies_is_an_error_of_its_cell(
+    *, nets, prepared, target, tmp_path, progress, monkeypatch, rtx, work, cause
+):
+    monkeypatch.setattr(child, "_WORK", work)
+    with pytest.raises(BuildError, match=rf"the TensorRT builder died \({cause}\)"):
+        TensorRT().build(prepared(nets.small()), target(), tmp_path, progress)
+
+
+@pytest.mark.skipif(installed_version(ENTERPRISE) is not None, reason="the package tensorrt is installed")
+def test_a_package_that_is_not_there_is_named(*, nets, prepared, target, tmp_path, progress):
+    with pytest.raises(UnavailableError, match="the package tensorrt is not installed") as error:
+        TensorRT().build(prepared(nets.small()), target("9.0", product="tensorrt"), tmp_path, progress)
+    assert "qpipe-tensorrt[enterprise]" in error.value.hint
+    assert error.value.code == 5
+
+
+def test_only_the_engine_is_left_in_the_folder(*, rtx, nets, prepared, target, tmp_path, progress):
+    (tmp_path / "work").mkdir()
+    built = TensorRT().build(prepared(nets.small()), target(builds=2), tmp_path / "work", progress)
+    assert sorted(path.name for path in (tmp_path / "work").iterdir()) == sorted(str(file) for file in built.files)
+
+
+def test_a_timing_cache_is_of_one_gpu_driver_and_version(rtx, tmp_path):
+    """The calls exist in TensorRT for RTX too, where they are without effect and say so."""
+    gpu = Gpu(index=0, name="NVIDIA H200", capability="9.0", driver="580.65")
+    cache = timing_cache(str(tmp_path), "11.4.0", gpu)
+    assert cache.file != timing_cache(str(tmp_path), "11.5.0", gpu).file
+    config = rtx.Builder(rtx.Logger(rtx.Logger.ERROR)).create_builder_config()
+    for step in (cache.load, cache.save, cache.load):
+        with pytest.warns(DeprecationWarning, match="no-ops"):
+            step(config)
+    assert [path.name for path in tmp_path.iterdir()] == [cache.file.name]
