@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from qpipe.errors import EngineError
+from qpipe.hosts.device import open_device
 from qpipe.plugins.backend import Progress, Session
 from qpipe.quant.schemes import LITERT
 from qpipe.records.engine import Availability, Built, Engine, Prepared, Ready, Requirement, Unavailable
@@ -29,10 +30,11 @@ class LiteRtBackend:
         """Whether the converter's environment and the runtime are here."""
         read_options(target)
         missing = missing_packages()
+        run = missing or _runs(target)
         return Availability(
             build=missing or tool_state(),
-            run=missing or _runs_here(target),
-            fingerprint=cpu_fingerprint(),
+            run=run,
+            fingerprint=_fingerprint(target, run),
             toolchain=toolchain(),
         )
 
@@ -61,21 +63,20 @@ class LiteRtBackend:
         )
 
     def open(self, engine: Engine, target: Target) -> Session:
-        """An interpreter with the target's threads."""
-        from qpipe_litert.session import LiteRtSession, read_layout
+        """An interpreter with the target's threads: here, or on the target's host."""
+        from qpipe_litert.session import BorderSession, LocalEngine, read_layout
 
         options = read_options(target)
-        here = missing_packages() or _runs_here(target)
+        here = missing_packages() or _runs(target)
         if isinstance(here, Unavailable):
             raise EngineError(here.reason, hint=here.hint)
-        return LiteRtSession(
-            engine.main_file,
-            read_layout(engine.path),
-            engine.signature,
-            threads=target.threads,
-            kernels=options.kernels,
-            kind="measured",
-        )
+        layout = read_layout(engine.path)
+        if target.host.kind != "local":
+            from qpipe_litert.remote import open_remote
+
+            return open_remote(engine, target, layout, options)
+        local = LocalEngine(engine.main_file, threads=target.threads, kernels=options.kernels)
+        return BorderSession(local, layout, engine.signature, kind="measured")
 
     def setup(self, target: Target, progress: Progress) -> None:  # noqa: ARG002 - one environment for all targets
         """Make the converter's environment."""
@@ -117,10 +118,18 @@ def cpu_fingerprint() -> str:
     return f"{machine} {model} {hashlib.sha256(flags.encode()).hexdigest()[:12]}"
 
 
-def _runs_here(target: Target) -> Ready | Unavailable:
-    if target.host.kind == "local" and target.arch and target.arch != platform.machine():
+def _runs(target: Target) -> Ready | Unavailable:
+    if target.host.kind != "local":
+        return open_device(target.host).check()
+    if target.arch and target.arch != platform.machine():
         return Unavailable(
             reason=f"target {target.name} is {target.arch}, this machine is {platform.machine()}",
             hint="give the target a `host:` (ssh, adb or emulator)",
         )
     return Ready()
+
+
+def _fingerprint(target: Target, run: Ready | Unavailable) -> str:
+    if target.host.kind == "local":
+        return cpu_fingerprint()
+    return open_device(target.host).fingerprint() if isinstance(run, Ready) else ""

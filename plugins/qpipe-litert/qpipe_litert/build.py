@@ -23,7 +23,7 @@ from qpipe_litert.options import Options
 from qpipe_litert.probe import probe_inputs
 from qpipe_litert.quantize import LeftInFloat, cast_half, ops_left_in_float, quantize_static, quantize_weights
 from qpipe_litert.ranges import carry_ranges
-from qpipe_litert.session import LAYOUT, LiteRtSession
+from qpipe_litert.session import LAYOUT, BorderSession, LocalEngine
 from qpipe_litert.tools import require_tool
 
 MODEL = "model.tflite"
@@ -93,7 +93,8 @@ def _makers(converted: Converted) -> Mapping[str, str]:
 def _run_once(prepared: Prepared, converted: Converted, path: Path, options: Options) -> None:
     """Refuse an engine that gives NaN, or one and the same number where the float model does not."""
     layout = converted.layout
-    session = LiteRtSession(path, layout, prepared.signature, threads=1, kernels=options.kernels, kind="measured")
+    engine = LocalEngine(path, threads=1, kernels=options.kernels)
+    session = BorderSession(engine, layout, prepared.signature, kind="measured")
     inputs = probe_inputs(prepared, 2 if layout.any_batch else 1)
     outputs = session.run(inputs)
     for name, wanted in run_reference(converted.graph, widened(inputs)).items():

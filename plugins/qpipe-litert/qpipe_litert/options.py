@@ -30,6 +30,8 @@ class Options:
     activations: Literal["int8", "int16"] = "int8"
     layout: Literal["channels-last", "as-given"] = "channels-last"
     """`as-given` keeps the input's layout in the file (onnx2tf `-kat`), at the cost of a transpose."""
+    python: str = "python3"
+    """Python with the runtime on a host that is not this machine."""
     batch: Literal["free", "one"] = "free"
     """`one` leaves the file at one row, as microcontrollers need it."""
 
@@ -46,7 +48,9 @@ def read_options(target: Target) -> Options:
             raise TargetError(
                 f"target {target.name}: unknown option `{key}`", hint=f"known: {', '.join(sorted(known))}"
             )
-        if value not in _CHOICES[key]:
+        if key not in _CHOICES and not isinstance(value, str):
+            raise TargetError(f"target {target.name}: option {key} is {value!r}", hint="it is text")
+        if key in _CHOICES and value not in _CHOICES[key]:
             raise TargetError(
                 f"target {target.name}: option {key} is {value!r}", hint=f"one of: {', '.join(_CHOICES[key])}"
             )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qpipe.errors import DataError, EngineError
+from qpipe.hosts.remote import Border
 from qpipe.plugins.backend import Tensors
 from qpipe.records.codec import decode
 from qpipe.records.engine import Kind
@@ -20,58 +23,101 @@ Array = NDArray[np.generic]
 LAYOUT = "layout.json"
 
 
-class LiteRtSession:
-    """One interpreter with a fixed number of threads."""
+class FileEngine(Protocol):
+    """Something that runs the file, here or elsewhere, in the file's own order, layout and types."""
 
-    def __init__(
-        self, path: Path, layout: Layout, signature: Signature, *, threads: int, kernels: Kernels, kind: Kind
-    ) -> None:
-        self.kind: Kind = kind
-        self.signature = signature
-        self._layout = layout
+    @property
+    def inputs(self) -> tuple[Border, ...]:
+        """Types and quantization of the inputs."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[Border, ...]:
+        """Types and quantization of the outputs."""
+        ...
+
+    def run(self, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
+        """One batch.
+
+        Raises:
+            EngineError: the runtime refused.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free it."""
+        ...
+
+
+class LocalEngine:
+    """The interpreter in this process, with a fixed number of threads."""
+
+    def __init__(self, path: Path, *, threads: int, kernels: Kernels) -> None:
         try:
             self._interpreter = open_interpreter(path, threads=threads, kernels=kernels)
         except (RuntimeError, ValueError) as problem:
             raise EngineError(f"LiteRT cannot load {path.name}: {' '.join(str(problem).split())[:300]}") from problem
+        self.inputs = tuple(_border(detail) for detail in self._interpreter.get_input_details())
+        self.outputs = tuple(_border(detail) for detail in self._interpreter.get_output_details())
 
-    def run(self, inputs: Tensors) -> Tensors:
-        """Outputs by name for one batch, whatever the file's batch, layout and types are.
-
-        Raises:
-            DataError: an input is missing, or has another dtype or shape than the model's.
-        """
-        arrays = checked_inputs(self.signature, inputs)
-        rows = len(next(iter(arrays.values()))) if arrays else 0
-        if self._layout.any_batch or rows == 1 or not self._batched():
-            return self._run_batch(arrays)
-        parts = [self._run_batch({name: array[i : i + 1] for name, array in arrays.items()}) for i in range(rows)]
-        return {spec.name: np.concatenate([part[spec.name] for part in parts]) for spec in self.signature.outputs}
+    def run(self, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
+        """One batch; inputs are resized to what they are given."""
+        try:
+            return invoke(self._interpreter, arrays)
+        except (RuntimeError, ValueError) as problem:
+            raise EngineError(f"LiteRT cannot run the engine: {' '.join(str(problem).split())[:300]}") from problem
 
     def close(self) -> None:
         """Drop the interpreter."""
         del self._interpreter
 
-    def _batched(self) -> bool:
-        return any(spec.shape and not isinstance(spec.shape[0], int) for spec in self.signature.inputs)
+
+class BorderSession:
+    """Takes and gives the model's own names, shapes and dtypes, whatever the file's batch, layout and types are."""
+
+    def __init__(self, engine: FileEngine, layout: Layout, signature: Signature, *, kind: Kind) -> None:
+        self.kind: Kind = kind
+        self.signature = signature
+        self._engine = engine
+        self._layout = layout
+        self._free = any(spec.shape and not isinstance(spec.shape[0], int) for spec in signature.inputs)
+
+    def run(self, inputs: Tensors) -> Tensors:
+        """Outputs by name for one batch.
+
+        Raises:
+            DataError: an input is missing, or has another dtype or shape than the model's.
+            EngineError: the runtime refused.
+        """
+        arrays = checked_inputs(self.signature, inputs)
+        rows = len(next(iter(arrays.values()))) if arrays else 0
+        if self._layout.any_batch or rows == 1 or not self._free:
+            return self._run_batch(arrays)
+        parts = [self._run_batch({name: array[i : i + 1] for name, array in arrays.items()}) for i in range(rows)]
+        return {spec.name: np.concatenate([part[spec.name] for part in parts]) for spec in self.signature.outputs}
+
+    def close(self) -> None:
+        """Free the engine."""
+        self._engine.close()
 
     def _run_batch(self, arrays: dict[str, Array]) -> dict[str, Array]:
-        details = self._interpreter.get_input_details()
         ports = sorted(self._layout.inputs, key=lambda port: port.position)
         files = tuple(
-            to_border(to_file(port, arrays[port.name]), detail["dtype"], detail["quantization"])
-            for port, detail in zip(ports, details, strict=True)
+            to_border(to_file(port, arrays[port.name]), border)
+            for port, border in zip(ports, self._engine.inputs, strict=True)
         )
-        try:
-            found = invoke(self._interpreter, files)
-        except (RuntimeError, ValueError) as problem:
-            raise EngineError(f"LiteRT cannot run the engine: {' '.join(str(problem).split())[:300]}") from problem
-        outputs = self._interpreter.get_output_details()
-        specs = {spec.name: spec for spec in self.signature.outputs}
+        found = self._engine.run(files)
+        dtypes = {spec.name: spec.dtype for spec in self.signature.outputs}
         made: dict[str, Array] = {}
         for port in self._layout.outputs:
-            plain = from_border(found[port.position], outputs[port.position]["quantization"])
-            made[port.name] = from_file(port, plain).astype(specs[port.name].dtype, copy=False)
+            plain = from_border(found[port.position], self._engine.outputs[port.position])
+            made[port.name] = from_file(port, plain).astype(dtypes[port.name], copy=False)
         return made
+
+
+def _border(detail: Mapping[str, Any]) -> Border:
+    scale, zero = detail["quantization"]
+    return Border(dtype=np.dtype(detail["dtype"]).name, scale=float(scale), zero=int(zero))
 
 
 def checked_inputs(signature: Signature, inputs: Tensors) -> dict[str, Array]:
@@ -94,22 +140,20 @@ def checked_inputs(signature: Signature, inputs: Tensors) -> dict[str, Array]:
     return arrays
 
 
-def to_border(array: Array, dtype: type[np.generic], quantization: tuple[float, int]) -> Array:
+def to_border(array: Array, border: Border) -> Array:
     """A real array in the file's type: q = clip(round(x / scale) + zero point) to the dtype's own range."""
-    scale, zero = quantization
-    if not np.issubdtype(dtype, np.integer) or scale == 0:
-        return array.astype(dtype, copy=False)
-    ends = np.iinfo(np.dtype(dtype).name)
-    steps = np.round(array.astype(np.float32) / np.float32(scale)) + np.float32(zero)
-    return np.clip(steps, ends.min, ends.max).astype(dtype)
+    if border.scale == 0 or not border.dtype.startswith(("int", "uint")):
+        return array.astype(border.dtype, copy=False)
+    ends = np.iinfo(border.dtype)
+    steps = np.round(array.astype(np.float32) / np.float32(border.scale)) + np.float32(border.zero)
+    return np.clip(steps, ends.min, ends.max).astype(border.dtype)
 
 
-def from_border(array: Array, quantization: tuple[float, int]) -> Array:
+def from_border(array: Array, border: Border) -> Array:
     """An array in the file's type as real numbers: (q − zero point) · scale."""
-    scale, zero = quantization
-    if not np.issubdtype(array.dtype, np.integer) or scale == 0:
+    if border.scale == 0 or array.dtype.kind not in "iu":
         return array
-    return (array.astype(np.int32) - zero).astype(np.float32) * np.float32(scale)
+    return (array.astype(np.int32) - border.zero).astype(np.float32) * np.float32(border.scale)
 
 
 def read_layout(folder: Path) -> Layout:

@@ -78,14 +78,17 @@ class TflmBackend:
 
 def open_session(engine: Engine) -> Session:
     """A session on `model.tflite` of an engine folder."""
-    from qpipe_litert.session import read_layout
+    from qpipe_litert.session import BorderSession, read_layout
 
     from qpipe_mcu.micro import smallest_arena
-    from qpipe_mcu.session import MicroSession
+    from qpipe_mcu.session import MicroEngine
 
     data = engine.main_file.read_bytes()
     known = next((int(fact.value) for fact in engine.facts if fact.name == "arena_bytes"), 0)
-    return MicroSession(data, known or smallest_arena(data), read_layout(engine.path), engine.signature)
+    layout = read_layout(engine.path)
+    arena_bytes = known or smallest_arena(data)
+    micro = MicroEngine(data, arena_bytes, inputs=len(layout.inputs), outputs=len(layout.outputs))
+    return BorderSession(micro, layout, engine.signature, kind="emulated")
 
 
 def require_fit(what: str, needed_bytes: int, limit_kib: int, target: Target) -> None:
