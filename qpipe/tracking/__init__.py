@@ -2,6 +2,7 @@
 
 from qpipe.tracking.connection import connect, resolve_uri, stray_mlruns
 from qpipe.tracking.ledger import Move
+from qpipe.tracking.portable import export_portable
 from qpipe.tracking.promotion import history, promote, reconcile, rollback
 from qpipe.tracking.sources import fetch_engine, fetch_model
 from qpipe.tracking.sync import Spool, SpooledCell, read_spool, sync, write_spool
@@ -15,6 +16,7 @@ __all__ = [
     "SpooledCell",
     "Tracker",
     "connect",
+    "export_portable",
     "fetch_engine",
     "fetch_model",
     "history",
