@@ -9,7 +9,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal, cast
+from typing import IO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,8 @@ from qpipe.hosts.device import Device
 from qpipe.hosts.program import last_line, stop_group
 
 Array = NDArray[np.generic]
-Runtime = Literal["litert", "onnxruntime"]
 RUNNER = Path(__file__).parent / "runner.py"
+ONNXRUNTIME = Path(__file__).parent / "runtime_onnxruntime.py"
 _START_S = 120.0
 
 
@@ -60,7 +60,8 @@ class Job:
     """What runs there."""
 
     file: Path
-    runtime: Runtime
+    runtime: Path
+    """The device-side module: `open_engine(path, threads, kernels)`."""
     threads: int = 1
     kernels: str = "xnnpack"
 
@@ -78,7 +79,8 @@ class RemoteEngine:
         try:
             device.push(RUNNER, "runner.py")
             device.push(job.file, job.file.name)
-            arguments = ("runner.py", job.runtime, job.file.name, str(job.threads), job.kernels)
+            device.push(job.runtime, "runtime.py")
+            arguments = ("runner.py", job.file.name, str(job.threads), job.kernels)
             self._process = subprocess.Popen(
                 device.command(arguments),
                 stdin=subprocess.PIPE,

@@ -15,8 +15,9 @@ import resource
 import shutil
 import sys
 import time
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, Protocol, cast
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,92 +73,52 @@ def conditions() -> dict[str, str]:
     return {key: value for key, value in found.items() if value}
 
 
-class LiteRt:
-    """A `.tflite`; arrays in the order of the file."""
+class Engine(Protocol):
+    """What `open_engine(path, threads, kernels)` of a `runtime.py` gives; arrays in the order of the file."""
 
-    def __init__(self, path: str, threads: int, kernels: str) -> None:
-        from importlib.metadata import version
-
-        from ai_edge_litert.interpreter import Interpreter, OpResolverType
-
-        resolver = OpResolverType.BUILTIN
-        if kernels == "reference":
-            resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        self.engine = Interpreter(path, num_threads=threads, experimental_op_resolver_type=resolver)
-        self.engine.allocate_tensors()
-        self.version = "ai-edge-litert " + version("ai-edge-litert")
+    version: str
 
     def borders(self) -> list[list[Header]]:
-        """Types and quantization of inputs and outputs."""
-        sides = self.engine.get_input_details(), self.engine.get_output_details()
-        return [
-            [
-                {"dtype": d["dtype"].__name__, "scale": float(d["quantization"][0]), "zero": int(d["quantization"][1])}
-                for d in s
-            ]
-            for s in sides
-        ]
+        """Types and quantization of inputs and outputs; empty where nothing is quantized."""
+        ...
 
     def prepare(self, arrays: list[Array]) -> None:
-        """Resize and set inputs, outside the timed part."""
-        details = self.engine.get_input_details()
-        if any(tuple(d["shape"]) != a.shape for d, a in zip(details, arrays, strict=True)):
-            for detail, array in zip(details, arrays, strict=True):
-                self.engine.resize_tensor_input(detail["index"], array.shape)
-            self.engine.allocate_tensors()
-        for detail, array in zip(details, arrays, strict=True):
-            self.engine.set_tensor(detail["index"], array)
+        """Take inputs, outside the timed part."""
+        ...
 
     def invoke(self) -> None:
         """The timed part."""
-        self.engine.invoke()
+        ...
 
     def outputs(self) -> list[Array]:
-        """Copies, in the order of the file."""
-        return [self.engine.get_tensor(d["index"]) for d in self.engine.get_output_details()]
+        """Outputs of the last `invoke`."""
+        ...
 
 
-class Onnx:
-    """An ONNX graph; arrays in the order of the graph."""
+class RuntimeModule(Protocol):
+    """The `runtime.py` that was pushed beside this file."""
 
-    def __init__(self, path: str, threads: int, kernels: str) -> None:  # noqa: ARG002 - runtimes are made alike
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        self.engine = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        self.names = [value.name for value in self.engine.get_inputs()]
-        self.version = "onnxruntime " + onnxruntime.__version__
-        self.feed: dict[str, Array] = {}
-        self.found: list[Array] = []
-
-    def borders(self) -> list[list[Header]]:
-        """Nothing is quantized at the border of an ONNX graph."""
-        return [[], []]
-
-    def prepare(self, arrays: list[Array]) -> None:
-        """Keep the inputs."""
-        self.feed = dict(zip(self.names, arrays, strict=True))
-
-    def invoke(self) -> None:
-        """The timed part."""
-        self.found = self.engine.run(None, self.feed)
-
-    def outputs(self) -> list[Array]:
-        """As onnxruntime gave them."""
-        return self.found
+    def open_engine(self, path: str, threads: int, kernels: str) -> Engine:
+        """Load the engine."""
+        ...
 
 
-RUNTIMES: dict[str, type[LiteRt] | type[Onnx]] = {"litert": LiteRt, "onnxruntime": Onnx}
+def load_runtime(folder: Path) -> RuntimeModule:
+    """The module in `runtime.py`."""
+    spec = spec_from_file_location("runtime", folder / "runtime.py")
+    if spec is None or spec.loader is None:
+        raise ImportError("runtime.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return cast("RuntimeModule", module)
 
 
-def serve(runtime: str, path: str, threads: int, kernels: str) -> None:
+def serve(folder: Path, name: str, threads: int, kernels: str) -> None:
     """Load once, then answer until the end of input."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # libraries print to stdout; answers must stay clean
     begin = time.perf_counter()
-    engine = RUNTIMES[runtime](path, threads, kernels)
+    engine = load_runtime(folder).open_engine(str(folder / name), threads, kernels)
     load_ms = (time.perf_counter() - begin) * 1e3
     inputs, outputs = engine.borders()
     hello = {"load_ms": load_ms, "version": engine.version, "inputs": inputs, "outputs": outputs}
@@ -176,10 +137,10 @@ def serve(runtime: str, path: str, threads: int, kernels: str) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """`runner.py RUNTIME FILE THREADS KERNELS`."""
+    """`runner.py FILE THREADS KERNELS`, with `runtime.py` beside it."""
     folder = Path(__file__).resolve().parent
     try:
-        serve(arguments[0], str(folder / arguments[1]), int(arguments[2]), arguments[3])
+        serve(folder, arguments[0], int(arguments[1]), arguments[2])
     except EOFError:
         pass
     except Exception as problem:  # noqa: BLE001 - whatever the runtime raises becomes one line for the other side

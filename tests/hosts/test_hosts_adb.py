@@ -13,14 +13,14 @@ import pytest
 from qpipe.errors import EngineError
 from qpipe.hosts import remote
 from qpipe.hosts.adb import AdbDevice, devices
-from qpipe.hosts.remote import Job, RemoteEngine
+from qpipe.hosts.remote import ONNXRUNTIME, Job, RemoteEngine
 from qpipe.records.engine import Ready, Unavailable
 
 ROWS = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 
 def _job(doubling: Path) -> Job:
-    return Job(file=doubling, runtime="onnxruntime")
+    return Job(file=doubling, runtime=ONNXRUNTIME)
 
 
 @pytest.mark.parametrize("serial", ["EMULATED01", "any"])

@@ -10,7 +10,7 @@ import pytest
 
 from qpipe.errors import EngineError, TargetError
 from qpipe.hosts.device import open_device
-from qpipe.hosts.remote import Job, RemoteEngine
+from qpipe.hosts.remote import ONNXRUNTIME, Job, RemoteEngine
 from qpipe.hosts.ssh import SshDevice
 from qpipe.records.engine import Ready, Unavailable
 from qpipe.records.target import Host
@@ -26,7 +26,7 @@ def test_engine_runs_there_and_brings_its_own_times(board: str, doubling: Path) 
     before = _left_behind()
     device = SshDevice(board, python=sys.executable)
     assert isinstance(device.check(), Ready)
-    engine = RemoteEngine(device, Job(file=doubling, runtime="onnxruntime"), timeout_s=60)
+    engine = RemoteEngine(device, Job(file=doubling, runtime=ONNXRUNTIME), timeout_s=60)
     try:
         for factor in (1, 3):
             answer = engine.run((ROWS * factor,))
@@ -46,7 +46,7 @@ def test_runner_removes_its_folder_when_the_connection_dies(board: str, doubling
 
     before = _left_behind()
     engine = RemoteEngine(
-        SshDevice(board, python=sys.executable), Job(file=doubling, runtime="onnxruntime"), timeout_s=60
+        SshDevice(board, python=sys.executable), Job(file=doubling, runtime=ONNXRUNTIME), timeout_s=60
     )
     assert engine._process is not None
     engine._process.kill()  # as if this machine had lost its power: nobody calls `close`
@@ -70,7 +70,7 @@ def test_refusals_are_one_clear_line(board: str, doubling: Path, address: str, m
     assert message in state.reason
     assert "\n" not in state.reason
     with pytest.raises(EngineError, match=message):
-        RemoteEngine(device, Job(file=doubling, runtime="onnxruntime"), timeout_s=10)
+        RemoteEngine(device, Job(file=doubling, runtime=ONNXRUNTIME), timeout_s=10)
 
 
 def test_runtime_that_is_missing_there_is_named(board: str, doubling: Path, tmp_path: Path) -> None:
@@ -79,14 +79,14 @@ def test_runtime_that_is_missing_there_is_named(board: str, doubling: Path, tmp_
     bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S -E "$@"\n')  # no site-packages
     bare.chmod(0o755)
     with pytest.raises(EngineError, match="the runtime is not installed there"):
-        RemoteEngine(SshDevice(board, python=str(bare)), Job(file=doubling, runtime="onnxruntime"), timeout_s=20)
+        RemoteEngine(SshDevice(board, python=str(bare)), Job(file=doubling, runtime=ONNXRUNTIME), timeout_s=20)
     assert _left_behind() == before
 
 
 def test_wrong_input_ends_the_runner_with_its_reason(board: str, doubling: Path) -> None:
     before = _left_behind()
     engine = RemoteEngine(
-        SshDevice(board, python=sys.executable), Job(file=doubling, runtime="onnxruntime"), timeout_s=60
+        SshDevice(board, python=sys.executable), Job(file=doubling, runtime=ONNXRUNTIME), timeout_s=60
     )
     with pytest.raises(EngineError, match=r"ssh board: InvalidArgument: .*Got: 4 Expected: 3"):
         engine.run((np.zeros((2, 4), np.float32),))

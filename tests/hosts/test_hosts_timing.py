@@ -22,7 +22,7 @@ class FarAway:
 
     def run(self, inputs: Tensors) -> Tensors:
         time.sleep(0.002)
-        return {"y": np.zeros((1, 1), np.float32)}
+        return {"y": inputs["x"]}
 
     def close(self) -> None: ...
 

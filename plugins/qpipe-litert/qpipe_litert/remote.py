@@ -20,6 +20,7 @@ from qpipe_litert.options import Options
 from qpipe_litert.session import BorderSession
 
 Array = NDArray[np.generic]
+RUNTIME = Path(__file__).parent / "device_runtime.py"
 KNOWN_STEPS = 1
 """Largest difference from the known answer in quantization steps."""
 
@@ -80,7 +81,7 @@ def open_remote(engine: Engine, target: Target, layout: Layout, options: Options
     device = open_device(target.host, python=options.python)
     if device.kind == "emulated":
         require_known_answer(open_device(target.host), timeout_s=target.limits.timeout_s)
-    job = Job(file=engine.main_file, runtime="litert", threads=target.threads, kernels=options.kernels)
+    job = Job(file=engine.main_file, runtime=RUNTIME, threads=target.threads, kernels=options.kernels)
     made = DeviceEngine(device, job, timeout_s=target.limits.timeout_s)
     return DeviceSession(made, layout, engine.signature, kind=device.kind)
 
@@ -94,7 +95,7 @@ def require_known_answer(device: Device, *, timeout_s: float) -> None:
     folder = files("qpipe_litert") / "known_answer"
     with as_file(folder / "model.tflite") as model, as_file(folder / "rows.npz") as rows:
         known = np.load(Path(rows))
-        engine = DeviceEngine(device, Job(file=Path(model), runtime="litert"), timeout_s=timeout_s)
+        engine = DeviceEngine(device, Job(file=Path(model), runtime=RUNTIME), timeout_s=timeout_s)
         try:
             found = engine.run((known["inputs"],))[0]
         finally:
