@@ -30,6 +30,8 @@ def run(
     profile: Annotated[bool, typer.Option(help="Measure latency and memory.")] = True,
     promote: Annotated[bool, typer.Option(help="Promote what passes.")] = True,
     workers: Annotated[int | None, typer.Option(min=1, help="Children at a time. [default: CPUs + 1]")] = None,
+    executor: Annotated[str, typer.Option(help="`local`, or `dask` for other machines: docs/scaling.md.")] = "local",
+    scheduler: Annotated[str | None, typer.Option(help="Dask scheduler, e.g. tcp://HOST:8786.")] = None,
     store: StoreOption = None,
     tracking_uri: UriOption = None,
     as_json: JsonFlag = False,
@@ -45,6 +47,8 @@ def run(
         profile=profile,
         promote=promote,
         workers=workers,
+        executor=executor,
+        scheduler=scheduler,
         store=store,
         tracking_uri=tracking_uri,
     )

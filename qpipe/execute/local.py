@@ -22,6 +22,12 @@ class Job:
     entry: str
     request: str
     limits: Limits
+    key: str = ""
+    """Names the work (the cell's key), for executors that share work; empty takes the digest of the request."""
+    target: str = ""
+    """The target that must be offered where this runs; empty for anywhere."""
+    files: tuple[Path, ...] = ()
+    """Files that the request names by path: an executor may bring them to another machine."""
 
 
 def run_jobs(

@@ -31,7 +31,7 @@ def check_before_work(workplace: Workplace) -> tuple[str, ...]:
 
 def _check_targets(workplace: Workplace) -> None:
     for target in workplace.pipeline.targets:
-        found = workplace.registry.backend(target.backend).check(target)
+        found = workplace.offers[target.name].availability
         for state in (found.build, found.run):
             if isinstance(state, Unavailable) and state.impossible:
                 raise TargetError(f"{target.name}: {state.reason}", hint=state.hint)

@@ -68,7 +68,7 @@ def _forecast(cell: Cell, workplace: Workplace) -> Forecast:
 def _note(cell: Cell, workplace: Workplace, *, cached: bool, first: bool, differing: tuple[str, ...]) -> str:
     if cached:
         return "cached"
-    state = workplace.registry.backend(cell.target.backend).check(cell.target)
+    state = workplace.offers[cell.target.name].availability
     for verb, found in (("built", state.build), ("run", state.run)):
         if isinstance(found, Unavailable):
             return f"cannot be {verb} here: {found.reason}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from qpipe.execute.evaluating import load_pair
 from qpipe.execute.jobs import Contestant
-from qpipe.execute.profiling import Order, Place, Profiled, profile_target
+from qpipe.execute.profiling import Order, Profiled
 from qpipe.records.engine import Unavailable
 from qpipe.records.evidence import Evaluation, NotMeasured
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def measure(workplace: Workplace, worked: Sequence[Worked], watch: Watch, stop: threading.Event) -> dict[str, Profiled]:
     """A profile, or the reason why there is none, for every cell that worked and is not in the store, by cell key."""
     found: dict[str, Profiled] = {}
-    place = Place(folder=workplace.store.root / "tmp", watch=watch, stop=stop)
+    waiting: list[tuple[list[Worked], Order]] = []
     for group in _groups(worked):
         todo = [one for one in group if one.outcome is not None and one.evidence is None]
         if not todo or stop.is_set():
@@ -31,8 +31,10 @@ def measure(workplace: Workplace, worked: Sequence[Worked], watch: Watch, stop: 
         if reason is not None:
             found |= {one.cell.key: Profiled(profile=NotMeasured(reason=reason)) for one in todo}
             continue
-        by_label = profile_target(_order(workplace, group, todo), place)
-        found |= {one.cell.key: by_label[one.cell.label] for one in todo}
+        waiting.append((todo, _order(workplace, group, todo)))
+    profiles = workplace.executor.profile([order for _, order in waiting], watch=watch, stop=stop)
+    for (todo, _), by_label in zip(waiting, profiles, strict=True):
+        found |= {one.cell.key: by_label[one.cell.label] for one in todo if one.cell.label in by_label}
     return found
 
 
@@ -52,7 +54,7 @@ def _obstacle(workplace: Workplace, group: Sequence[Worked], todo: Sequence[Work
     cell = todo[0].cell
     if not cell.profile:
         return "profiling is switched off"
-    state = workplace.registry.backend(cell.target.backend).check(cell.target).run
+    state = workplace.offers[cell.target.name].availability.run
     if isinstance(state, Unavailable):
         return state.reason
     baseline = _baseline(group)

@@ -24,5 +24,9 @@ class RunOptions:
     store: str | None = None
     workers: int | None = None
     """Children at a time; None takes the number of CPUs that this process may use, plus one."""
+    executor: str = "local"
+    """`local`, or `dask` for machines that a Dask scheduler knows."""
+    scheduler: str | None = None
+    """Address of the Dask scheduler, `tcp://HOST:8786` or `tls://HOST:8786`."""
     join: str | None = None
     """MLflow run to be the parent; None takes MLFLOW_RUN_ID or the active run."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import uuid
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from qpipe.execute.inputs import input_files
 from qpipe.execute.jobs import CellJob, CellOutcome, ReferenceJob
-from qpipe.execute.local import Job, run_jobs
+from qpipe.execute.local import Job
 from qpipe.records.cell import Cell
 from qpipe.records.codec import decode, encode
 from qpipe.records.engine import Unavailable
@@ -71,14 +71,8 @@ def work(workplace: Workplace, options: RunOptions, watch: Watch, stop: threadin
 
     fresh = f"-{uuid.uuid4().hex}" if options.fresh else ""
     jobs = [*_references(todo, workplace), *(_cell_job(cell, workplace, fresh) for cell in todo)]
-    folder = workplace.store.root / "tmp"
-    run_jobs(jobs, folder=folder, workers=options.workers or default_workers(), watch=watch, stop=stop, done=done)
+    workplace.executor.run(jobs, watch=watch, stop=stop, done=done)
     return tuple(known for cell in workplace.cells if (known := found[cell.key]) is not None)
-
-
-def default_workers() -> int:
-    """One child per CPU that this process may use, and one more: children wait for each other's reference outputs."""
-    return len(os.sched_getaffinity(0)) + 1
 
 
 def recall_cell(store: Store, key: str) -> CellObjects | None:
@@ -117,7 +111,7 @@ def _without_work(cell: Cell, workplace: Workplace, options: RunOptions) -> Work
     if not options.fresh and (known := recall_cell(workplace.store, cell.key)) is not None:
         outcome = CellOutcome(engine=known.engine, evaluation=known.evaluation)
         return Worked(cell=cell, status="ok", outcome=outcome, evidence=known.evidence)
-    state = workplace.registry.backend(cell.target.backend).check(cell.target).build
+    state = workplace.offers[cell.target.name].availability.build
     if isinstance(state, Unavailable):
         return Worked(cell=cell, status="unavailable", reason=state.reason, hint=state.hint)
     return None
@@ -132,6 +126,7 @@ def _references(cells: list[Cell], workplace: Workplace) -> list[Job]:
             entry=REFERENCE,
             request=encode(ReferenceJob(store=workplace.store.location, model=cell.model, data=cell.data, role="gate")),
             limits=Limits(timeout_s=3600.0, memory_bytes=cell.target.limits.memory_bytes),
+            files=input_files(cell.data, cell.model),
         )
         for cell in models.values()
     ]
@@ -139,4 +134,12 @@ def _references(cells: list[Cell], workplace: Workplace) -> list[Job]:
 
 def _cell_job(cell: Cell, workplace: Workplace, fresh: str) -> Job:
     request = CellJob(store=workplace.store.location, cell=cell, fresh=fresh)
-    return Job(label=cell.label, entry=CELL, request=encode(request), limits=cell.target.limits)
+    return Job(
+        label=cell.label,
+        entry=CELL,
+        request=encode(request),
+        limits=cell.target.limits,
+        key=cell.key,
+        target=cell.target.name,
+        files=input_files(cell.data, cell.model),
+    )

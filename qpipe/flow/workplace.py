@@ -16,9 +16,11 @@ from qpipe.records.target import Target
 from qpipe.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
+    from qpipe.execute.executor import Executor
     from qpipe.flow.options import RunOptions
+    from qpipe.planning.offers import Offer
     from qpipe.plugins.registry import Registry
 
 
@@ -31,6 +33,9 @@ class Workplace:
     store: Store
     models: tuple[Model, ...]
     cells: tuple[Cell, ...]
+    executor: Executor
+    offers: Mapping[str, Offer]
+    """What the machines that do the work offer, by target name."""
 
 
 class FirstPartyTargets:
@@ -87,12 +92,23 @@ def open_workplace(path: Path, options: RunOptions) -> Workplace:
 
 def open_pipeline(pipeline: Pipeline, registry: Registry, options: RunOptions) -> Workplace:
     """The same for a pipeline that is already read (or was never a file)."""
+    from qpipe.flow.executors import open_executor
     from qpipe.planning import expand
 
     store = open_store(options.store or pipeline.store)
+    executor = open_executor(options, registry, store)
     models = tuple(open_model(source, store, options) for source in pipeline.models)
-    cells = expand(pipeline, models, registry, profile=options.profile)
-    return Workplace(pipeline=pipeline, registry=registry, store=store, models=models, cells=cells)
+    offers = executor.survey(pipeline.targets)
+    cells = expand(pipeline, models, registry, profile=options.profile, offers=offers)
+    return Workplace(
+        pipeline=pipeline,
+        registry=registry,
+        store=store,
+        models=models,
+        cells=cells,
+        executor=executor,
+        offers=offers,
+    )
 
 
 def open_model(source: ModelSource, store: Store, options: RunOptions) -> Model:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from qpipe.data import outcome_digest, role_digest
 from qpipe.metrics import metric_source_digest
 from qpipe.planning.keys import build_key, measure_key, prepare_key
+from qpipe.planning.offers import Offer, ask_backend
 from qpipe.prepare import builtin_recipe
 from qpipe.records.cell import Cell, Timing
 from qpipe.records.data import DataSpec
@@ -17,21 +18,32 @@ from qpipe.records.scheme import Scheme
 from qpipe.records.target import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from qpipe.plugins.registry import Registry
 
 
-def expand(pipeline: Pipeline, models: tuple[Model, ...], registry: Registry, *, profile: bool) -> tuple[Cell, ...]:
+def expand(
+    pipeline: Pipeline,
+    models: tuple[Model, ...],
+    registry: Registry,
+    *,
+    profile: bool,
+    offers: Mapping[str, Offer] | None = None,
+) -> tuple[Cell, ...]:
     """All cells of a pipeline, baselines first within each target.
+
+    `offers` says by target name what the machines that do the work offer; None asks the backends here.
 
     Raises:
         TargetError: a demand that a target can never meet (no integer kernels, FP8 without hardware).
         PluginError: a target names a backend that no installed plugin brings.
     """
+    if offers is None:
+        offers = {target.name: ask_backend(target, registry) for target in pipeline.targets}
     recipes = (RecipeSpec(name=REFERENCE), *(spec for spec in pipeline.recipes if spec.name != REFERENCE))
     return tuple(
-        make_cell(pipeline, model, recipe, target, registry, profile=profile)
+        make_cell(pipeline, model, recipe, target, registry, offer=offers[target.name], profile=profile)
         for model in models
         for target in pipeline.targets
         for recipe in recipes
@@ -39,11 +51,17 @@ def expand(pipeline: Pipeline, models: tuple[Model, ...], registry: Registry, *,
 
 
 def make_cell(
-    pipeline: Pipeline, model: Model, spec: RecipeSpec, target: Target, registry: Registry, *, profile: bool
+    pipeline: Pipeline,
+    model: Model,
+    spec: RecipeSpec,
+    target: Target,
+    registry: Registry,
+    *,
+    offer: Offer,
+    profile: bool,
 ) -> Cell:
     """One cell with its three keys; cheap: data and model are known by digests."""
-    backend = registry.backend(target.backend)
-    availability, scheme = backend.check(target), backend.scheme(target)
+    availability, scheme = offer.availability, offer.scheme
     recipe = resolve_recipe(spec, scheme)
     timing = pipeline.timing if profile else None
     prepare = prepare_key(model, recipe, scheme, _calibration(pipeline.data, recipe, registry))

@@ -1,0 +1,32 @@
+"""What a machine offers for a target: whether engines can be built and run there, and with what arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from qpipe.records.engine import Availability
+from qpipe.records.scheme import Scheme
+
+if TYPE_CHECKING:
+    from qpipe.plugins.registry import Registry
+    from qpipe.records.target import Target
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """A backend's answers about one target, given on the machine that will do the work: both shape the keys."""
+
+    availability: Availability
+    scheme: Scheme
+
+
+def ask_backend(target: Target, registry: Registry) -> Offer:
+    """What this machine offers.
+
+    Raises:
+        PluginError: no installed plugin brings the target's backend.
+        TargetError: the backend does not know the target's options or scheme.
+    """
+    backend = registry.backend(target.backend)
+    return Offer(availability=backend.check(target), scheme=backend.scheme(target))
