@@ -47,14 +47,13 @@ def decision_text(decision: Decision | None, otherwise: str = NOTHING) -> str:
 
 
 def results_table(cells: Iterable[CellResult]) -> Table:
-    """One line a cell: decision, metric beside the reference, latency, ratio, size."""
+    """One line a cell: decision, metric of the float model and of the engine, latency, ratio, size."""
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for name in ("cell", "verdict", "metric", "float", "engine", "p50 ms", "× float", "size", "cached"):
-        table.add_column(
-            name, justify="left" if name in ("cell", "verdict", "metric", "cached") else "right", no_wrap=name == "cell"
-        )
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    for name in ("cell", "verdict", "float → engine", "p50 ms", "× float", "size"):
+        text = name in ("cell", "verdict", "float → engine")
+        table.add_column(name, justify="left" if text else "right", no_wrap=True, overflow="fold")
     for cell in cells:
         table.add_row(*_cell_row(cell))
     return table
@@ -63,21 +62,20 @@ def results_table(cells: Iterable[CellResult]) -> Table:
 def _cell_row(cell: CellResult) -> tuple[str, ...]:
     otherwise = "reference" if cell.status == "ok" else f"[red]{cell.status}[/]"
     return (
-        cell.label,
+        _escaped(cell.label) + (" [dim]cached[/]" if cell.cached else ""),
         decision_text(cell.decision, otherwise),
-        *_quality(cell),
+        _quality(cell),
         *_speed(cell),
         size(cell.engine.size_bytes if cell.engine else None),
-        "yes" if cell.cached else "",
     )
 
 
-def _quality(cell: CellResult) -> tuple[str, str, str]:
+def _quality(cell: CellResult) -> str:
     evidence = cell.evidence
     if evidence is None or not isinstance(evidence.evaluation, Evaluation):
-        return NOTHING, NOTHING, NOTHING
+        return NOTHING
     reference = evidence.reference.value if isinstance(evidence.reference, Evaluation) else None
-    return evidence.evaluation.metric, number(reference), number(evidence.evaluation.value)
+    return f"{number(reference)} → {number(evidence.evaluation.value)}"
 
 
 def _speed(cell: CellResult) -> tuple[str, str]:
