@@ -10,6 +10,7 @@ from pathlib import Path
 
 from qpipe.errors import EngineError
 from qpipe.hosts.device import open_device
+from qpipe.hosts.qemu_root import create_root
 from qpipe.plugins.backend import Progress, Session
 from qpipe.quant.schemes import LITERT
 from qpipe.records.engine import Availability, Built, Engine, Prepared, Ready, Requirement, Unavailable
@@ -78,9 +79,11 @@ class LiteRtBackend:
         local = LocalEngine(engine.main_file, threads=target.threads, kernels=options.kernels)
         return BorderSession(local, layout, engine.signature, kind="measured")
 
-    def setup(self, target: Target, progress: Progress) -> None:  # noqa: ARG002 - one environment for all targets
-        """Make the converter's environment."""
+    def setup(self, target: Target, progress: Progress) -> None:
+        """Make the converter's environment, and the arm64 root folder where the target's host is an emulator."""
         create_tool(progress)
+        if target.host.kind == "emulator":
+            create_root(progress)
 
 
 def missing_packages() -> Unavailable | None:
