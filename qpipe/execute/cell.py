@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from qpipe.data import open_role, role_digest
@@ -86,12 +87,13 @@ def prepare_model(bench: Bench) -> Prepared:
 
 def judge_engine(bench: Bench, engine: Path) -> Path:
     """The object folder of the cell's evaluation; where the engine cannot run here, it says why."""
+    state = bench.backend.check(bench.cell.target).run
+    if isinstance(state, Unavailable):  # under no key: once a driver is installed, the same cell can be measured
+        with TemporaryDirectory() as scratch:
+            write_unmeasured(Path(scratch), state.reason, state.hint)
+            return bench.store.folder(bench.store.put_folder(Path(scratch)))
 
     def make(folder: Path) -> None:
-        state = bench.backend.check(bench.cell.target).run
-        if isinstance(state, Unavailable):
-            write_unmeasured(folder, state.reason)
-        else:
-            evaluate_engine(bench, read_engine(engine), folder)
+        evaluate_engine(bench, read_engine(engine), folder)
 
     return bench.store.made_once("evaluation", evaluation_key(bench.cell) + bench.job.fresh, make)

@@ -19,8 +19,8 @@ from qpipe.records.codec import decode, digest, encode
 from qpipe.records.evidence import NotMeasured
 
 if TYPE_CHECKING:
-    from qpipe.execute.bench import Bench
     from qpipe.data import Role
+    from qpipe.execute.bench import Bench
     from qpipe.measure.rows import Outputs
     from qpipe.records.engine import Engine
 
@@ -38,9 +38,9 @@ def load_pair(folder: Path) -> EvaluationPair:
     return decode(EvaluationPair, (folder / FILE).read_text())
 
 
-def write_unmeasured(folder: Path, reason: str) -> None:
-    """An evaluation that was not made, and why."""
-    missing = NotMeasured(reason=reason)
+def write_unmeasured(folder: Path, reason: str, hint: str) -> None:
+    """An evaluation that was not made, why, and what would help."""
+    missing = NotMeasured(reason=reason, hint=hint)
     (folder / FILE).write_text(encode(EvaluationPair(engine=missing, reference=missing)))
 
 

@@ -31,6 +31,12 @@ def run_reference(request: str, progress: Progress) -> str:
     return reference_folder(Store(job.store), job.model.digest, job.model.file.path, role, progress).name
 
 
+def try_model(request: str, _progress: Progress) -> str:
+    """Entry of a child: the path of a model → nothing, if the reference runner loads it."""
+    open_reference(Path(request)).close()
+    return ""
+
+
 def reference_outputs(store: Store, model_digest: str, path: Path, role: Role, progress: Progress) -> Outputs:
     """The outputs; whoever asks first computes them, others wait."""
     folder = reference_folder(store, model_digest, path, role, progress)

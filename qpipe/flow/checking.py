@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qpipe.errors import DataError, TargetError
+from qpipe.flow.trying import try_labels, try_models
 from qpipe.records.engine import Unavailable
 
 if TYPE_CHECKING:
@@ -17,15 +18,18 @@ def check_before_work(workplace: Workplace) -> tuple[str, ...]:
     """Open every role for every model, look for overlap, and ask for impossible cells; returns warnings.
 
     Raises:
-        DataError: rows that are missing, broken or mixed between roles.
+        DataError: rows that are missing, broken or mixed between roles; labels that the metric refuses.
+        ModelError: a model that the reference runner cannot load.
         TargetError: a demand that no machine can meet.
         ConfigError: the store cannot be written.
     """
-    workplace.store.check_writable()
     _check_targets(workplace)
     warnings: list[str] = []
     for model in workplace.models:
         warnings += _check_data(workplace.pipeline, model, workplace)
+    workplace.store.check_writable()
+    try_labels(workplace)
+    try_models(workplace)
     return tuple(warnings)
 
 

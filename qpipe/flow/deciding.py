@@ -9,7 +9,7 @@ import qpipe
 from qpipe.engines import read_engine
 from qpipe.flow.publishing import rivals
 from qpipe.plugins.gate import Alpha
-from qpipe.records.evidence import Evaluation
+from qpipe.records.evidence import Evaluation, NotMeasured
 from qpipe.records.result import CellResult
 from qpipe.records.verdict import overall
 
@@ -95,6 +95,9 @@ def with_verdicts(result: CellResult, verdicts: tuple[Verdict, ...]) -> CellResu
 
 
 def _unjudged(one: Worked, engine: Engine | None, evidence: Evidence | None) -> CellResult:
+    if evidence is not None and isinstance(evidence.evaluation, NotMeasured):  # built here, and cannot run here
+        missing = evidence.evaluation
+        one = replace(one, status="unavailable", reason=missing.reason, hint=missing.hint)
     return CellResult(
         key=one.cell.key,
         model=one.cell.model.name,

@@ -15,7 +15,7 @@ from qpipe.flow.working import SPACE, CellObjects, Worked
 from qpipe.measure.samples import FILE as SAMPLES
 from qpipe.measure.samples import save_samples
 from qpipe.records.codec import decode, encode
-from qpipe.records.evidence import Evidence, NotMeasured
+from qpipe.records.evidence import Evaluation, Evidence, NotMeasured
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -77,7 +77,7 @@ def _store(one: Worked, baseline: Worked, profiled: Profiled | None, store: Stor
             save_samples(folder / SAMPLES, profiled.samples)
         digest = store.put_folder(folder)
     objects = CellObjects(engine=one.outcome.engine, evaluation=one.outcome.evaluation, evidence=digest)
-    if profiled is not None and not profiled.again:
+    if profiled is not None and not profiled.again and isinstance(pair.engine, Evaluation):
         store.remember(SPACE, one.cell.key, encode(objects))
         remember_slot(store, one.cell, seconds=one.seconds, engine_bytes=engine.size_bytes)
     return digest

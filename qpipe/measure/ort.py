@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,11 +41,14 @@ def cpu_options(threads: int) -> ort.SessionOptions:
 
 def refusal(error: Exception) -> tuple[str, str]:
     """The reason that onnxruntime gives, on one line, and a hint for the refusals that are known."""
-    reason = " ".join(str(error).split())
+    reason = _SOURCE.sub("", " ".join(str(error).split()))
     if reason.startswith("[ONNXRuntimeError]"):
         reason = reason.split(" : ", 3)[-1]
     return reason[:600], next((hint for words, hint in _HINTS if any(word in reason.lower() for word in words)), "")
 
+
+_SOURCE = re.compile(r"/onnxruntime_src/\S+:\d+ [^()]*\((?:[^()]|\([^()]*\))*\)(?: const)? ")
+"""Where in onnxruntime's C++ an error comes from: file, line, signature."""
 
 _HINTS = (
     (("opset", "ir version", "ir_version"), "export the model with an older opset, or upgrade onnxruntime"),

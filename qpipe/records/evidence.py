@@ -100,6 +100,8 @@ class NotMeasured:
     """A measurement that was not made, and why. Nothing unmeasured ever passes."""
 
     reason: str
+    hint: str = ""
+    """What would help."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import unquote, urlsplit
 
 from qpipe.errors import ConfigError, StoreError
@@ -44,14 +45,15 @@ class Store:
         return self.url or str(self.root)
 
     def check_writable(self) -> None:
-        """Find out before work starts whether the store's folder can be written.
+        """Find out before work starts whether the store's folder can be written; one that is not there is not made.
 
         Raises:
             ConfigError: it cannot; the message says where and why.
         """
+        there = next(path for path in (self.root, *self.root.parents) if path.exists() or path.is_symlink())
         try:
-            with scratch(self.root / "tmp") as folder:
-                (folder / "probe").write_bytes(b"qpipe")
+            with scratch(self.root / "tmp") if there == self.root else TemporaryDirectory(dir=there) as folder:
+                (Path(folder) / "probe").write_bytes(b"qpipe")
         except OSError as error:
             found = store_error(error, "write", self.root)
             raise ConfigError(found.message, hint=found.hint) from error
