@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from rich.table import Table
 
-SHORT = 10
+SHORT = 8
 
 
 class Line(Protocol):
@@ -38,7 +38,9 @@ def plan_table(lines: Iterable[Line]) -> Table:
     """One line a cell: its three keys (green where the store has what they name), and why it would run."""
     from rich.table import Table
 
-    table = Table("cell", "prepare", "build", "measure", "last took", "state", box=None, header_style="bold")
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    for name in ("cell", "prepare", "build", "measure", "last took", "state"):
+        table.add_column(name, no_wrap=name != "state", overflow="fold")
     for line in lines:
         table.add_row(
             line.cell,
