@@ -208,19 +208,3 @@ def add_initializer(
     value = ir.Value(name=name, const_value=tensor, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype))
     graph.register_initializer(value)
     return value
-
-
-def remove_node(graph: ir.Graph, node: ir.Node, replacement: ir.Value) -> None:
-    """Take a single-output node out; its readers (and the graph's outputs) read `replacement` instead.
-
-    A graph output keeps its name: `replacement` takes it over.
-    """
-    output = node.outputs[0]
-    if output.is_graph_output():
-        name = output.name
-        output.replace_all_uses_with(replacement, replace_graph_outputs=True)
-        graph.remove(node, safe=True)
-        replacement.name = name
-        return
-    output.replace_all_uses_with(replacement)
-    graph.remove(node, safe=True)

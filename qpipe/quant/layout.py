@@ -102,7 +102,10 @@ def _grow(draft: _Draft, keep: Keep) -> None:
     draft.active = {
         node: None
         for node in draft.graph
-        if node.op_type in kinds and not keep(node) and all(is_float(value) for value in _data_inputs(node))
+        if node.op_type in kinds
+        and not keep(node)
+        and all(is_float(value) for value in _data_inputs(node))
+        and not _is_bias(draft, node)
     }
     draft.spans = _spans(draft)
     while True:
@@ -115,6 +118,14 @@ def _grow(draft: _Draft, keep: Keep) -> None:
         if len(kept) == len(draft.active):
             return
         draft.active = kept
+
+
+def _is_bias(draft: _Draft, node: ir.Node) -> bool:
+    """Whether this Add is the bias of a weighted operator with a float output, whose kernel takes it."""
+    if node.op_type != "Add" or not any(value is not None and value.is_initializer() for value in node.inputs):
+        return False
+    producers = [value.producer() for value in node.inputs if value is not None]
+    return any(one in draft.weighted and one.op_type in draft.scheme.float_output_ops for one in producers if one)
 
 
 def _spans(draft: _Draft) -> dict[ir.Node, tuple[ir.Node, float, float]]:

@@ -246,7 +246,7 @@ class _Renderer:
 
     def dequantizer(self, name: str, inputs: list[ir.Value], axis: int | None) -> ir.Node:
         attributes = {} if axis is None else {"axis": axis}
-        node = ir.node("DequantizeLinear", inputs, attributes=attributes, name=name)
+        node = ir.node("DequantizeLinear", inputs, attributes=attributes, name=self.fresh(name))
         node.outputs[0].name = self.fresh(name.replace("/dequantize", "_dequantized"))
         return node
 

@@ -40,6 +40,7 @@ def _quantize(draft: Draft, params: object, context: StageContext) -> Draft:
     from qpipe.quant.graph import open_graph
     from qpipe.quant.options import Override, QuantOptions
     from qpipe.quant.plan import make_plan
+    from qpipe.quant.static import refuse_empty
     from qpipe.quant.statistics import load_statistics
 
     assert isinstance(params, QuantizeParams)
@@ -57,7 +58,9 @@ def _quantize(draft: Draft, params: object, context: StageContext) -> Draft:
         overrides=overrides,
     )
     model = open_graph(draft.graph.path)
-    return replace(draft, plan=make_plan(model, load_statistics(draft.statistics), context.scheme, options), qdq=None)
+    plan = make_plan(model, load_statistics(draft.statistics), context.scheme, options)
+    refuse_empty(plan)
+    return replace(draft, plan=plan, qdq=None)
 
 
 def _correct(draft: Draft, _: object, context: StageContext) -> Draft:

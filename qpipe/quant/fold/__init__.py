@@ -10,6 +10,7 @@ from onnx_ir.passes import common as passes
 from qpipe.quant.fold.affine import fold_affine
 from qpipe.quant.fold.constants import fold_constants
 from qpipe.quant.fold.gemm import normalize_gemms
+from qpipe.quant.fold.identity import drop_identities
 from qpipe.quant.fold.pad import fold_pads
 from qpipe.quant.fold.select import fold_selections
 from qpipe.quant.graph import infer_shapes
@@ -32,7 +33,7 @@ def fold(model: ir.Model, *, selections: bool = True) -> tuple[Rewrite, ...]:
     """
     graph = model.graph
     done: list[tuple[str, str, str]] = []
-    passes.IdentityEliminationPass()(model)
+    done += [("identity", name, "") for name in drop_identities(graph)]
     done += [("constant", name, "") for name in fold_constants(model)]
     done += [("pad", pad, conv) for pad, conv in fold_pads(graph)]
     done += [("gemm", node, into) for node, into in normalize_gemms(graph)]

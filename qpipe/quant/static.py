@@ -1,0 +1,72 @@
+"""Static quantization from end to end, as the `int8` recipe does it: for scripts, tests and benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx_ir as ir
+
+from qpipe.errors import QuantizationError
+from qpipe.plugins.backend import Tensors
+from qpipe.quant.bias import correct_bias
+from qpipe.quant.calibrate import calibrate
+from qpipe.quant.check import ROWS, check_same
+from qpipe.quant.fold import fold
+from qpipe.quant.graph import open_graph
+from qpipe.quant.observed import observed_tensors
+from qpipe.quant.options import QuantOptions
+from qpipe.quant.plan import make_plan
+from qpipe.quant.render import render
+from qpipe.quant.slicing import first_rows
+from qpipe.quant.smooth import smooth
+from qpipe.quant.statistics import Statistics
+from qpipe.records.quantization import QuantPlan
+from qpipe.records.scheme import Scheme
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quantized:
+    """A float graph with every correction in it, its plan, and the plan rendered as Q/DQ."""
+
+    graph: ir.Model
+    plan: QuantPlan
+    qdq: ir.Model
+    statistics: Statistics
+
+
+def quantize_static(
+    path: Path, batches: Callable[[], Iterator[Tensors]], scheme: Scheme, options: QuantOptions | None = None
+) -> Quantized:
+    """Fold, calibrate (one pass), smooth, plan, correct biases and render.
+
+    Raises:
+        QuantizationError: the graph cannot be quantized; the message names the node and the reason.
+    """
+    model = open_graph(path)
+    before = model.clone()
+    if any(rewrite.kind not in {"constant", "identity"} for rewrite in fold(model)):
+        check_same(before, model, first_rows(before, batches(), ROWS))
+    statistics = calibrate(model, batches(), observed_tensors(model.graph, scheme))
+    _, statistics = smooth(model, statistics, scheme)
+    plan = make_plan(model, statistics, scheme, options)
+    refuse_empty(plan)
+    correct_bias(model, plan, statistics)
+    return Quantized(graph=model, plan=plan, qdq=render(model, plan), statistics=statistics)
+
+
+def refuse_empty(plan: QuantPlan) -> None:
+    """Make sure that a plan quantizes something.
+
+    Raises:
+        QuantizationError: with the first reasons why nothing could be.
+    """
+    if plan.weights:
+        return
+    reasons = [f"{choice.node!r} ({choice.op}): {choice.reason}" for choice in plan.left_in_float()[:3]]
+    raise QuantizationError(
+        "nothing in this graph can run on integers: "
+        + ("; ".join(reasons) if reasons else f"it has none of {', '.join(plan.scheme.ops)}"),
+        hint="use recipe 'none', 'dynamic' or a float cast",
+    )
