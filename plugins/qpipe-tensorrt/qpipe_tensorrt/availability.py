@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from qpipe.records.engine import Availability, Ready, Unavailable
 from qpipe_tensorrt import __version__, capability
-from qpipe_tensorrt.driver import Gpu, NoGpu
+from qpipe_tensorrt.driver import Gpu, NoGpu, serving
 from qpipe_tensorrt.products import PRODUCTS, major
 from qpipe_tensorrt.schemes import precision_of
 
@@ -108,9 +108,9 @@ def _host(target: Target) -> Unavailable | None:
 def _gpu(options: Options, gpus: Gpus) -> Gpu | Unavailable:
     if isinstance(gpus, NoGpu):
         return Unavailable(reason=gpus.reason, hint=gpus.hint)
-    for gpu in gpus:
-        if gpu.capability in options.capabilities:
-            return gpu
+    gpu = serving(gpus, options.capabilities)
+    if gpu is not None:
+        return gpu
     found = "; ".join(f"{gpu.name} ({gpu.capability})" for gpu in gpus)
     return Unavailable(
         reason=f"another GPU: this machine has {found}, the target is compute capability {options.compute_capability}",

@@ -88,13 +88,14 @@ def _version(options: Options) -> str:
 
 
 def _cache(options: Options, version: str) -> TimingCache | None:
-    from qpipe_tensorrt.driver import NoGpu, find_gpus
+    """The timing cache of the GPU that the builder measures tactics on, where it does."""
+    from qpipe_tensorrt.driver import find_gpus, serving
     from qpipe_tensorrt.timingcache import timing_cache
 
-    gpus = () if options.vendor.builds_without_gpu else find_gpus()
-    if isinstance(gpus, NoGpu) or not gpus:
+    if options.vendor.builds_without_gpu:
         return None
-    return timing_cache(options.timing_cache, version, gpus[0])
+    gpu = serving(find_gpus(), options.capabilities)
+    return timing_cache(options.timing_cache, version, gpu) if gpu is not None else None
 
 
 def _build(order: Order, folder: Path, progress: Progress) -> _Try:

@@ -6,6 +6,7 @@ Source: CUDA driver API reference (cuInit, cuDeviceGetCount, cuDeviceGetAttribut
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +53,12 @@ def find_gpus(library: str = LIBRARY) -> tuple[Gpu, ...] | NoGpu:
         return NoGpu(reason="no NVIDIA GPU", hint="see CUDA_VISIBLE_DEVICES")
     driver = _driver_version(cuda)
     return tuple(_gpu(cuda, index, driver) for index in range(count.value))
+
+
+def serving(gpus: tuple[Gpu, ...] | NoGpu, capabilities: Collection[str]) -> Gpu | None:
+    """The first GPU that has one of these compute capabilities."""
+    found = () if isinstance(gpus, NoGpu) else gpus
+    return next((gpu for gpu in found if gpu.capability in capabilities), None)
 
 
 def _gpu(cuda: ctypes.CDLL, index: int, driver: str) -> Gpu:

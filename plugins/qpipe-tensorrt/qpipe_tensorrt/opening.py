@@ -59,7 +59,14 @@ def open_on_gpu(engine: Engine, options: Options) -> GpuSession:
 
     vendor = load_product(options.vendor)
     plan = engine.main_file.read_bytes()
-    return GpuSession(vendor, plan, engine.signature, Cuda(gpu.index), use_graphs=options.cuda_graph)
+    return GpuSession(
+        vendor,
+        plan,
+        engine.signature,
+        Cuda(gpu.index),
+        use_graphs=options.cuda_graph,
+        host_code=options.version_compatible,
+    )
 
 
 def _simulated(engine: Engine) -> Session:

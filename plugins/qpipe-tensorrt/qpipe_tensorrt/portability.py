@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from qpipe.errors import EngineError
 from qpipe.records.engine import Requirement
 from qpipe_tensorrt import capability
-from qpipe_tensorrt.driver import Gpu, NoGpu, find_gpus
+from qpipe_tensorrt.driver import Gpu, NoGpu, find_gpus, serving
 from qpipe_tensorrt.products import Product, installed_version, major
 
 if TYPE_CHECKING:
@@ -29,11 +29,11 @@ def requirements(options: Options, version: str) -> tuple[Requirement, ...]:
         needs[2] = Requirement(what="compute-capability", value="8.0+")
     if options.version_compatible:
         needs[1] = Requirement(what="tensorrt-version", value=f"{major(version)}.*")
-    gpus = find_gpus()
-    if not options.vendor.builds_without_gpu and not isinstance(gpus, NoGpu):
-        needs.append(Requirement(what="built-on", value=gpus[0].fingerprint))
+    gpu = None if options.vendor.builds_without_gpu else serving(find_gpus(), options.capabilities)
+    if gpu is not None:
+        needs.append(Requirement(what="built-on", value=gpu.fingerprint))
         if options.hardware_compatibility == "none":
-            needs.append(Requirement(what="gpu", value=gpus[0].name))
+            needs.append(Requirement(what="gpu", value=gpu.name))
     return tuple(needs)
 
 

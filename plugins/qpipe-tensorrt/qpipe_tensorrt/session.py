@@ -33,13 +33,16 @@ ShapeKey = tuple[tuple[str, tuple[int, ...]], ...]
 class GpuSession:
     """Runs batches: upload, execute (a recorded graph from the second batch of a shape on), download."""
 
-    def __init__(self, vendor: Vendor, plan: bytes, signature: Signature, cuda: Cuda, *, use_graphs: bool) -> None:
+    def __init__(
+        self, vendor: Vendor, plan: bytes, signature: Signature, cuda: Cuda, *, use_graphs: bool, host_code: bool
+    ) -> None:
         self._journal = Journal()
         self._logger = attach(vendor, self._journal)
         self._cuda = cuda
         self._signature = signature
         self._use_graphs = use_graphs
         self._runtime = vendor.Runtime(self._logger)
+        self._runtime.engine_host_code_allowed = host_code  # engines for other versions bring their own runtime
         self._engine = self._loaded(plan)
         self._context = self._made_context()
         self._buffers = Buffers(cuda)

@@ -17,12 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from qpipe.errors import QpipeError
+from qpipe.errors import QpipeError, UnavailableError
 from qpipe_tensorrt.api import load_product
 from qpipe_tensorrt.builder import Order, Plan, build_plan
+from qpipe_tensorrt.cuda import Cuda
+from qpipe_tensorrt.driver import find_gpus, serving
 
 if TYPE_CHECKING:
     from qpipe_tensorrt.demands import Demand
+    from qpipe_tensorrt.options import Options
 
 ENGINE_FILE = "engine.trt"
 _PDEATHSIG = 1  # PR_SET_PDEATHSIG
@@ -82,10 +85,13 @@ def main() -> None:
 
 
 def _build(order: Order, folder: Path, lines: Lines) -> Reply:
+    gpu = _occupy_gpu(order.options)
     vendor = load_product(order.options.vendor)
     start, cpu_start = time.perf_counter(), time.process_time()
     plan: Plan = build_plan(vendor, order, lines)
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
+    if gpu is not None:
+        gpu.close()
     (folder / ENGINE_FILE).write_bytes(memoryview(plan.data))  # type: ignore[arg-type]  # the vendor's memory is a buffer
     return Reply(
         demands=plan.demands,
@@ -97,6 +103,20 @@ def _build(order: Order, folder: Path, lines: Lines) -> Reply:
         cpu_seconds=cpu_seconds,
         peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     )
+
+
+def _occupy_gpu(options: Options) -> Cuda | None:
+    """Make the target's GPU the current one where the builder measures on it; not run here: no NVIDIA driver.
+
+    Raises:
+        UnavailableError: it is not here.
+    """
+    if options.vendor.builds_without_gpu:
+        return None
+    gpu = serving(find_gpus(), options.capabilities)
+    if gpu is None:
+        raise UnavailableError(f"no GPU of compute capability {options.compute_capability} to build on")
+    return Cuda(gpu.index)
 
 
 def _die_with_parent() -> None:

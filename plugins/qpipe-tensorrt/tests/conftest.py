@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import shutil
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -15,8 +17,8 @@ import pytest
 from qpipe_tensorrt.backend import TensorRT
 from qpipe_tensorrt.products import RTX, installed_version
 
-from qpipe.engines import write_engine
-from qpipe.records.engine import Built, Engine, Prepared
+from qpipe.engines import read_engine, write_engine
+from qpipe.records.engine import Engine, Prepared
 from qpipe.records.model import OnnxFile
 from qpipe.records.target import Target
 from qpipe.records.tensors import ShapeRange, Signature, TensorSpec
@@ -70,52 +72,65 @@ def progress() -> Quiet:
 @pytest.fixture
 def target() -> Callable[..., Target]:
     """A TensorRT for RTX target of some capability."""
-
-    def make(capability: str = "8.6", scheme: str = "", **options: object) -> Target:
-        given = {"product": "tensorrt-rtx", "compute_capability": capability, **options}
-        return Target(name="t", backend="tensorrt", scheme=scheme, batch_sizes=(1, 4), options=given)
-
-    return make
+    return make_target
 
 
 @pytest.fixture
 def prepared(tmp_path: Path) -> Callable[..., Prepared]:
     """A model as a recipe's stages would hand it over: free dimensions range from 1 to 8."""
-
-    def make(model: onnx.ModelProto, *, ranges: bool = True) -> Prepared:
-        path = tmp_path / "model.onnx"
-        onnx.save(model, path)
-        file = OnnxFile(path=path, digest=hashlib.sha256(path.read_bytes()).hexdigest(), size_bytes=path.stat().st_size)
-        signature = Signature(inputs=specs(model.graph.input), outputs=specs(model.graph.output))
-        shapes = tuple(shape_range(spec) for spec in signature.inputs) if ranges else ()
-        return Prepared(graph=file, plan=None, qdq=file, shapes=shapes, signature=signature)
-
-    return make
+    return partial(make_prepared, tmp_path)
 
 
 @pytest.fixture
-def build(
-    rtx: ModuleType, prepared: Callable[..., Prepared], target: Callable[..., Target], tmp_path: Path, progress: Quiet
-) -> Callable[..., Engine]:
+def build(rtx: ModuleType, tmp_path: Path, progress: Quiet) -> Callable[..., Engine]:
     """Build and write an engine folder; the real builder."""
+    return partial(make_engine, tmp_path, progress)
 
-    def make(model: onnx.ModelProto, *, ranges: bool = True, **wanted: object) -> Engine:
-        folder = tmp_path / f"engine{len(list(tmp_path.iterdir()))}"
-        folder.mkdir()
-        ready = prepared(model, ranges=ranges)
-        built: Built = TensorRT().build(ready, target(**wanted), folder, progress)
-        return write_engine(
-            folder,
-            built,
-            model="m",
-            model_digest=ready.graph.digest,
-            recipe="r",
-            target="t",
-            backend="tensorrt",
-            signature=ready.signature,
-        )
 
-    return make
+@pytest.fixture(scope="session")
+def built_once(rtx: ModuleType, nets: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    """The engine of the small network for 8.6; not to be changed."""
+    return make_engine(tmp_path_factory.mktemp("small"), Quiet(), nets.small())
+
+
+@pytest.fixture
+def small_engine(built_once: Engine, tmp_path: Path) -> Engine:
+    """A copy of the small network's engine."""
+    shutil.copytree(built_once.path, tmp_path / "copy")
+    return read_engine(tmp_path / "copy")
+
+
+def make_target(capability: str = "8.6", scheme: str = "", **options: object) -> Target:
+    given = {"product": "tensorrt-rtx", "compute_capability": capability, **options}
+    return Target(name="t", backend="tensorrt", scheme=scheme, batch_sizes=(1, 4), options=given)
+
+
+def make_prepared(folder: Path, model: onnx.ModelProto, *, ranges: bool = True) -> Prepared:
+    path = folder / "model.onnx"
+    onnx.save(model, path)
+    file = OnnxFile(path=path, digest=hashlib.sha256(path.read_bytes()).hexdigest(), size_bytes=path.stat().st_size)
+    signature = Signature(inputs=specs(model.graph.input), outputs=specs(model.graph.output))
+    shapes = tuple(shape_range(spec) for spec in signature.inputs) if ranges else ()
+    return Prepared(graph=file, plan=None, qdq=file, shapes=shapes, signature=signature)
+
+
+def make_engine(
+    folder: Path, progress: Quiet, model: onnx.ModelProto, *, ranges: bool = True, **wanted: object
+) -> Engine:
+    workdir = folder / f"engine{len(list(folder.iterdir()))}"
+    workdir.mkdir()
+    ready = make_prepared(folder, model, ranges=ranges)
+    built = TensorRT().build(ready, make_target(**wanted), workdir, progress)
+    return write_engine(
+        workdir,
+        built,
+        model="m",
+        model_digest=ready.graph.digest,
+        recipe="r",
+        target="t",
+        backend="tensorrt",
+        signature=ready.signature,
+    )
 
 
 def specs(values: object) -> tuple[TensorSpec, ...]:

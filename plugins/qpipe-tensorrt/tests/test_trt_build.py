@@ -13,8 +13,16 @@ def fact(engine, name):
     return next(item.value for item in engine.facts if item.name == name)
 
 
-@pytest.mark.parametrize("capability", ["8.6", "8.9", "12.0"])
-@pytest.mark.parametrize(("net", "products"), [("small", 4), ("resnet20", 22), ("depthwise", 6), ("transformer", 8)])
+@pytest.mark.parametrize(
+    ("net", "products", "capability"),
+    [
+        ("resnet20", 22, "8.6"),
+        ("resnet20", 22, "8.9"),
+        ("resnet20", 22, "12.0"),
+        ("depthwise", 6, "8.6"),
+        ("transformer", 8, "12.0"),
+    ],
+)
 def test_every_product_is_an_int8_kernel(build, nets, net, products, capability):
     engine = build(getattr(nets, net)(), capability=capability)
     assert engine.placement.left_in_float == ()
@@ -30,8 +38,8 @@ def test_resnet50_is_int8_throughout(build, nets, capability):
     assert all("b0add_skip_Q" in note for note in twice), "only where a projected skip is quantized for its Add"
 
 
-def test_pairs_on_inputs_round_once_where_a_naive_export_rounds_twice(build, nets):
-    ours, naive = build(nets.small("int8")), build(nets.small("naive"))
+def test_pairs_on_inputs_round_once_where_a_naive_export_rounds_twice(build, nets, small_engine):
+    ours, naive = small_engine, build(nets.small("naive"))
     assert fact(ours, "kernels_rounding_twice") == 0
     assert fact(naive, "kernels_rounding_twice") == 3
     assert fact(naive, "engine_roundings") == fact(ours, "engine_roundings") + 3
@@ -54,8 +62,7 @@ def test_low_floats_come_from_casts_in_the_graph(build, nets, dtype, kernel):
     assert f"correlation {kernel}" in dict(engine.placement.kernels)
 
 
-@pytest.mark.parametrize("capability", ["8.9", "12.0"])
-@pytest.mark.parametrize("net", ["small", "transformer"])
+@pytest.mark.parametrize(("net", "capability"), [("small", "8.9"), ("transformer", "12.0")])
 def test_fp8(build, nets, net, capability):
     engine = build(getattr(nets, net)("fp8"), capability=capability)
     assert engine.placement.float == 0
@@ -87,8 +94,8 @@ def test_nodes_without_or_with_the_same_name_are_matched(build, nets):
     assert build(model).placement.integer == 4
 
 
-def test_the_folder_has_engine_and_raw_dump(build, nets):
-    engine = read_engine(build(nets.small()).path)
+def test_the_folder_has_engine_and_raw_dump(small_engine):
+    engine = read_engine(small_engine.path)
     assert [file.name for file in engine.files] == ["engine.trt", "layers.txt.gz"]
     dump = gzip.decompress((engine.path / "layers.txt.gz").read_bytes()).decode()
     assert len(parse_layers(dump)) == fact(engine, "engine_layers")
@@ -112,8 +119,8 @@ def test_three_builds_are_the_same_bytes_and_the_spread_is_reported(build, nets,
     assert (fact(engine, "distinct_tactic_choices"), fact(engine, "engine_bytes_spread")) == (1, 0)
 
 
-def test_profiles_per_batch(build, nets):
-    assert fact(build(nets.small()), "optimization_profiles") == 1
+def test_profiles_per_batch(build, nets, small_engine):
+    assert fact(small_engine, "optimization_profiles") == 1
     assert fact(build(nets.small(), profiles="per-batch"), "optimization_profiles") == 3
 
 

@@ -14,7 +14,7 @@ from qpipe_tensorrt import driver
 from qpipe_tensorrt.buffers import Buffers
 from qpipe_tensorrt.clocks import read_clocks
 from qpipe_tensorrt.cuda import Cuda
-from qpipe_tensorrt.driver import NoGpu, find_gpus
+from qpipe_tensorrt.driver import NoGpu, find_gpus, serving
 
 from qpipe.errors import EngineError
 from qpipe.records.evidence import NotMeasured
@@ -85,6 +85,9 @@ def test_gpus_with_name_capability_and_driver(library, monkeypatch, tmp_path):
     first, second = find_gpus(library())
     assert (first.index, first.name, first.capability, first.driver) == (0, "NVIDIA RTX A6000", "8.6", "CUDA 13.1")
     assert (second.index, second.name, second.capability) == (1, "NVIDIA H200", "9.0")
+    assert serving((first, second), ("9.0", "8.9")) == second
+    assert serving((first, second), ("8.9",)) is None
+    assert serving(NoGpu(reason="none"), ("9.0",)) is None
     (tmp_path / "none").write_text("580.95.05\n")
     assert find_gpus(library())[0].fingerprint == "NVIDIA RTX A6000 (compute capability 8.6), driver 580.95.05"
 

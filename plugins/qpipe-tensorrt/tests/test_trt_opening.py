@@ -21,9 +21,9 @@ def changed(engine, **needs):
 
 
 @without_gpu
-def test_without_a_driver_nothing_is_measured(build, nets, target):
+def test_without_a_driver_nothing_is_measured(small_engine, target):
     with pytest.raises(EngineError, match="not measured: no NVIDIA driver"):
-        TensorRT().open(build(nets.small()), target())
+        TensorRT().open(small_engine, target())
 
 
 @pytest.mark.parametrize(
@@ -33,9 +33,9 @@ def test_without_a_driver_nothing_is_measured(build, nets, target):
         ({"tensorrt-product": "tensorrt"}, "the engine is tensorrt's, the target says tensorrt-rtx"),
     ],
 )
-def test_another_product_or_version_is_refused_with_what_to_do(build, nets, needs, message):
+def test_another_product_or_version_is_refused_with_what_to_do(small_engine, needs, message):
     with pytest.raises(EngineError) as error:
-        admit(changed(build(nets.small()), **needs), RTX)
+        admit(changed(small_engine, **needs), RTX)
     assert message in error.value.message
     assert "build" in error.value.hint
     assert error.value.code == 5
@@ -64,8 +64,8 @@ def test_an_engine_runs_on_its_gpu_alone(needs, here, serves):
         matching_gpu((gpu(here),), needs)
 
 
-def test_a_broken_engine_never_reaches_the_vendors_loader(build, nets, target):
-    engine = build(nets.small())
+def test_a_broken_engine_never_reaches_the_vendors_loader(small_engine, target):
+    engine = small_engine
     engine.main_file.write_bytes(b"not an engine at all")
     with pytest.raises(EngineError, match=r"engine\.trt is not a TensorRT engine"):
         TensorRT().open(engine, target())
@@ -86,6 +86,6 @@ def test_simulation_runs_the_graph_on_the_cpu_and_says_so(build, nets, target):
 
 
 @without_gpu
-def test_an_engine_without_its_graph_cannot_be_simulated(build, nets, target):
+def test_an_engine_without_its_graph_cannot_be_simulated(small_engine, target):
     with pytest.raises(EngineError, match="keeps no graph to simulate"):
-        TensorRT().open(build(nets.small()), target(simulate=True))
+        TensorRT().open(small_engine, target(simulate=True))

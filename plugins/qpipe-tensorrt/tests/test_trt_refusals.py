@@ -88,8 +88,3 @@ def test_a_file_that_is_no_model(*, build, nets, prepared, target, tmp_path, pro
     ready.graph.path.write_bytes(b"\xff" * 64)
     with pytest.raises(BuildError, match="cannot be read as ONNX"):
         TensorRT().build(ready, target(), tmp_path, progress)
-
-
-def test_after_a_refusal_the_next_build_works(build, nets):
-    refusal(build, nets.one_node("NoSuchThing", "my.ops"))
-    assert build(nets.small()).placement.integer == 4
