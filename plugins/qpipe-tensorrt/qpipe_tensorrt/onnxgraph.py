@@ -109,13 +109,14 @@ class _Scope:
         }
 
     def _pair(self, node: onnx.NodeProto) -> Pair:
-        zero = self._tensors.get(node.input[2]) if len(node.input) > 2 and node.input[2] else None
-        return Pair(
-            node=layer_name(node),
-            op=node.op_type,
-            dtype=_dtype(zero.data_type) if zero is not None else self._type_without_zero(node),
-            symmetric=zero is None or _all_zero(zero),
-        )
+        name = node.input[2] if len(node.input) > 2 else ""
+        zero = self._tensors.get(name)
+        if zero is not None:
+            dtype = _dtype(zero.data_type)
+        else:
+            dtype = "unknown" if name else self._type_without_zero(node)
+        symmetric = zero is None or _all_zero(zero)
+        return Pair(node=layer_name(node), op=node.op_type, dtype=dtype, symmetric=symmetric)
 
     def _type_without_zero(self, node: onnx.NodeProto) -> str:
         if node.op_type == "QuantizeLinear":
