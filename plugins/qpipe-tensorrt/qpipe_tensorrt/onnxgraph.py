@@ -111,10 +111,8 @@ class _Scope:
     def _pair(self, node: onnx.NodeProto) -> Pair:
         name = node.input[2] if len(node.input) > 2 else ""
         zero = self._tensors.get(name)
-        if zero is not None:
-            dtype = _dtype(zero.data_type)
-        else:
-            dtype = "unknown" if name else self._type_without_zero(node)
+        without = "unknown" if name else self._type_without_zero(node)
+        dtype = _dtype(zero.data_type) if zero is not None else without
         symmetric = zero is None or _all_zero(zero)
         return Pair(node=layer_name(node), op=node.op_type, dtype=dtype, symmetric=symmetric)
 
