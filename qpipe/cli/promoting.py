@@ -1,4 +1,4 @@
-"""`promote`, `rollback`, `history`, `verify`: the registry, always through the ledger."""
+"""`promote`, `sync`, `rollback`, `history`, `verify`: the registry, always through the ledger."""
 
 from __future__ import annotations
 
@@ -48,6 +48,29 @@ def promote(
     for one in promoted:
         note = f"  ({one.note})" if one.note else ""
         typer.echo(f"{one.model}@{one.alias} → version {one.version}  engine {one.engine[:12]}{note}")
+
+
+def sync(
+    run_id: Annotated[str, typer.Argument(help="Id of a run, the beginning of one, or `last`.")] = "last",
+    *,
+    store: StoreOption = None,
+    tracking_uri: UriOption = None,
+    as_json: JsonFlag = False,
+) -> int:
+    """Log a run that MLflow has not seen (offline, or the server was lost), and promote what passed."""
+    from qpipe.flow.syncing import sync_run
+    from qpipe.flow.workplace import open_store
+
+    found = sync_run(open_store(store), run_id, tracking_uri=tracking_uri)
+    if as_json:
+        from qpipe.report.document import run_document
+
+        print_json(run_document(found))
+    else:
+        typer.echo(f"run {found.run_id} stands in MLflow as run {found.mlflow_run_id}")
+        for one in found.promoted:
+            typer.echo(f"{one.model}@{one.alias} → version {one.version}  engine {one.engine[:12]}")
+    return found.exit_code
 
 
 def rollback(

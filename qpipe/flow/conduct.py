@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from qpipe.flow.identity import run_identity
 from qpipe.flow.kept import keep_run
 from qpipe.flow.measuring import measure
 from qpipe.flow.publishing import finish, open_tracker, publish, start_run
+from qpipe.flow.syncing import forget_unlogged, keep_unlogged
 from qpipe.flow.working import work
 from qpipe.records.result import RunResult
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from qpipe.execute.watch import Watch
     from qpipe.flow.options import RunOptions
     from qpipe.flow.workplace import Workplace
+    from qpipe.records.result import CellResult
+    from qpipe.tracking import Tracker
 
 
 def conduct(
@@ -39,16 +43,48 @@ def conduct(
     run_id = run_identity(workplace, fresh=options.fresh)
     tracker = open_tracker(workplace, options)
     parent = start_run(tracker, workplace, options, run_id)
+    try:
+        results = _judged(workplace, options, watch, stop, run_id)
+        warnings += _remarks(workplace, results)
+        return _published(tracker, parent, workplace, options, results, run_id=run_id, warnings=warnings)
+    except BaseException as error:
+        _give_up(tracker, parent, interrupted=isinstance(error, Interrupted | KeyboardInterrupt))
+        raise
+
+
+def _judged(
+    workplace: Workplace, options: RunOptions, watch: Watch, stop: threading.Event, run_id: str
+) -> tuple[CellResult, ...]:
     worked = work(workplace, options, watch, stop)
     profiled = measure(workplace, worked, watch, stop)
     if stop.is_set():
-        if tracker is not None and parent is not None:
-            tracker.finish(parent, "KILLED")
         raise Interrupted("interrupted", hint="run the same command again: it goes on from what is finished")
     evidence = assemble(worked, profiled, workplace.store)
-    results = decide(workplace, worked, evidence, run_id=run_id, fresh=options.fresh)
-    for result in results:
-        warnings += workplace.registry.cell_finished(result)
+    return decide(workplace, worked, evidence, run_id=run_id, fresh=options.fresh)
+
+
+def _remarks(workplace: Workplace, results: tuple[CellResult, ...]) -> tuple[str, ...]:
+    """What plugins say of finished cells, and which cells no gate can pass."""
+    said = [warning for result in results for warning in workplace.registry.cell_finished(result)]
+    ungated = [
+        f"no required gate judges {result.label}: it stays INCONCLUSIVE"
+        for result in results
+        if result.decision is not None and not any(verdict.required for verdict in result.verdicts)
+    ]
+    return (*said, *ungated)
+
+
+def _published(
+    tracker: Tracker | None,
+    parent: str | None,
+    workplace: Workplace,
+    options: RunOptions,
+    results: tuple[CellResult, ...],
+    *,
+    run_id: str,
+    warnings: tuple[str, ...],
+) -> RunResult:
+    """Logged and promoted as far as MLflow answers; what it has not seen is kept for `qpipe sync`."""
     published = publish(tracker, parent, workplace, results, promote=options.promote)
     final = RunResult(
         run_id=run_id,
@@ -59,9 +95,25 @@ def conduct(
         cells=results,
         promoted=published.promoted,
     )
-    try:
-        finish(tracker, parent, workplace, final)
-    except TrackingError as error:
-        final = replace(final, exit_code=worst((final.exit_code, UNABLE)), warnings=(*final.warnings, error.message))
+    lost = published.lost
+    if not lost:
+        try:
+            finish(tracker, parent, workplace, final)
+        except TrackingError as error:
+            lost = True
+            final = replace(
+                final, exit_code=worst((final.exit_code, UNABLE)), warnings=(*final.warnings, error.message)
+            )
     keep_run(workplace, final)
+    if lost or tracker is None:
+        keep_unlogged(workplace, options, final)
+    else:
+        forget_unlogged(workplace.store, run_id)
     return final
+
+
+def _give_up(tracker: Tracker | None, parent: str | None, *, interrupted: bool) -> None:
+    """Leave no run behind that looks alive; the reason for giving up is more important than MLflow's troubles."""
+    if tracker is not None and parent is not None:
+        with suppress(TrackingError):
+            tracker.finish(parent, "KILLED" if interrupted else "FAILED")

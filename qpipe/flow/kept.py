@@ -36,8 +36,13 @@ class Index:
 
 def keep_run(workplace: Workplace, result: RunResult) -> None:
     """Remember a finished run under its id."""
-    store = workplace.store
-    store.remember(SPACE, result.run_id, encode(KeptRun(pipeline=workplace.pipeline, result=result)))
+    keep_result(workplace.store, KeptRun(pipeline=workplace.pipeline, result=result))
+
+
+def keep_result(store: Store, kept: KeptRun) -> None:
+    """Remember a run under its id, as the latest."""
+    result = kept.result
+    store.remember(SPACE, result.run_id, encode(kept))
     with store.lock("runs"):
         known = recall_index(store).run_ids
         latest = (result.run_id, *(one for one in known if one != result.run_id))[:RECENT]

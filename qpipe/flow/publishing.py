@@ -7,13 +7,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from qpipe.errors import QpipeError
+from qpipe.errors import QpipeError, TrackingError
 from qpipe.flow.kept import find_run
 from qpipe.flow.reporting import write_report
 from qpipe.records.verdict import Decision
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from qpipe.flow.options import RunOptions
     from qpipe.flow.workplace import Workplace
@@ -34,6 +34,8 @@ class Published:
     warnings: tuple[str, ...] = ()
     problem: str | None = None
     """Why results could not be logged or promoted, or None."""
+    lost: bool = False
+    """Whether that is because MLflow does not answer any more."""
 
 
 def open_tracker(workplace: Workplace, options: RunOptions) -> Tracker | None:
@@ -56,14 +58,18 @@ def start_run(tracker: Tracker | None, workplace: Workplace, options: RunOptions
         return None
     from qpipe.tracking import joined_run
 
-    params = {
+    return tracker.start(run_id, workplace.pipeline.name, run_params(workplace), join=options.join or joined_run())
+
+
+def run_params(workplace: Workplace) -> dict[str, str]:
+    """What the parent run says of the pipeline."""
+    return {
         "pipeline": workplace.pipeline.name,
         "models": ", ".join(f"{model.name} {model.digest[:12]}" for model in workplace.models),
         "targets": ", ".join(target.name for target in workplace.pipeline.targets),
         "recipes": ", ".join(recipe.name for recipe in workplace.pipeline.recipes),
         "gates": ", ".join(gate.name for gate in workplace.pipeline.gates),
     }
-    return tracker.start(run_id, workplace.pipeline.name, params, join=options.join or joined_run())
 
 
 def publish(
@@ -76,12 +82,29 @@ def publish(
     try:
         models = _log_cells(tracker, parent, workplace, results)
         if promote and workplace.pipeline.promote is not None:
-            for result in promotable(results, workplace.pipeline.promote):
-                promoted.append(_promote(tracker, result, workplace.pipeline.promote, models.get(result.key)))
+            for one in promotable(results, workplace.pipeline.promote):
+                promoted += promote_passed(tracker, (one,), workplace.pipeline.promote, models)
     except QpipeError as error:
         problem = f"{error.message} ({error.hint})" if error.hint else error.message
-        return Published(mlflow_run_id=parent, promoted=tuple(promoted), warnings=(problem,), problem=problem)
+        return Published(
+            mlflow_run_id=parent,
+            promoted=tuple(promoted),
+            warnings=(*tracker.warnings, problem),
+            problem=problem,
+            lost=isinstance(error, TrackingError),
+        )
     return Published(mlflow_run_id=parent, promoted=tuple(promoted), warnings=tracker.warnings)
+
+
+def promote_passed(
+    tracker: Tracker, results: Sequence[CellResult], spec: PromoteSpec, models: Mapping[str, str | None]
+) -> tuple[Promoted, ...]:
+    """Promote the cells that passed; `models` are their LoggedModels by cell key.
+
+    Raises:
+        QpipeError: MLflow is lost, or an alias was moved by somebody else.
+    """
+    return tuple(_promote(tracker, result, spec, models.get(result.key)) for result in promotable(results, spec))
 
 
 def finish(tracker: Tracker | None, parent: str | None, workplace: Workplace, result: RunResult) -> None:

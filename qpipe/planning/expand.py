@@ -10,7 +10,7 @@ from qpipe.planning.keys import build_key, measure_key, prepare_key
 from qpipe.planning.offers import Offer, ask_backend
 from qpipe.prepare import builtin_recipe
 from qpipe.records.cell import Cell, Timing
-from qpipe.records.data import DataSpec
+from qpipe.records.data import DataSpec, RoleName
 from qpipe.records.model import Model
 from qpipe.records.pipeline import Pipeline, RecipeSpec
 from qpipe.records.recipe import REFERENCE, Recipe
@@ -59,6 +59,7 @@ def make_cell(
     *,
     offer: Offer,
     profile: bool,
+    role: RoleName = "gate",
 ) -> Cell:
     """One cell with its three keys; cheap: data and model are known by digests."""
     availability, scheme = offer.availability, offer.scheme
@@ -66,11 +67,12 @@ def make_cell(
     timing = pipeline.timing if profile else None
     prepare = prepare_key(model, recipe, scheme, _calibration(pipeline.data, recipe, registry))
     build = build_key(prepare, target, availability)
+    source = metric_source_digest(pipeline.metric, registry.metrics.values(), pipeline.folder)
     measure = measure_key(
         build,
         fingerprint=availability.fingerprint,
-        gate_data=outcome_digest(pipeline.data, "gate") if pipeline.data.role("gate") else "none",
-        metric=metric_source_digest(pipeline.metric, registry.metrics.values(), pipeline.folder),
+        rows=(f"{role} data", outcome_digest(pipeline.data, role) if pipeline.data.role(role) else "none"),
+        metric=f"{pipeline.metric} {source}",  # the name too: one file may define several metrics
         target=target,
         timing=timing,
     )
@@ -87,6 +89,7 @@ def make_cell(
         prepare=prepare,
         build=build,
         measure=measure,
+        role=role,
     )
 
 
