@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,15 +100,19 @@ def _log_files(
 
 
 def _log_batch(tracker: Tracker, run: Run, result: CellResult, model_id: str | None, dataset: Dataset | None) -> None:
-    """One call per cell; the time stamp is the run's start, so that a replay stores nothing twice."""
+    """One call per cell; the time stamp is the run's start, so that a replay stores nothing twice.
+
+    A cell that was judged or measured anew in the same run gets the time of day: MLflow shows the latest figures.
+    """
     from mlflow.entities import Metric, Param, RunTag
 
     found = figures(result)
+    stamp = int(time.time() * 1000) if COMPLETE in run.data.tags else run.info.start_time
     metrics = [
         Metric(
             name,
             value,
-            run.info.start_time,
+            stamp,
             0,
             model_id=model_id,
             dataset_name=dataset.name if dataset else None,

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from qpipe.errors import ConfigError, UnreachableError
-from qpipe.tracking.patience import first_line, patience
+from qpipe.tracking.patience import first_line, patience, quiet
 from qpipe.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -136,7 +133,7 @@ def _open(uri: str, name: str, database: Path | None, left_s: int) -> tuple[Mlfl
         **({"_MLFLOW_SERVER_ARTIFACT_ROOT": str(database.parent / "mlartifacts")} if database else {}),
     }
     try:
-        with patience(probing), _quiet():
+        with patience(probing), quiet():
             client = MlflowClient(tracking_uri=uri, registry_uri=os.environ.get("MLFLOW_REGISTRY_URI") or uri)
             found = _experiment(client, name, artifact_location(uri))
     except (MlflowException, OSError) as error:
@@ -167,17 +164,3 @@ def _experiment(client: MlflowClient, name: str, artifacts: str | None) -> Exper
 
 def _slug(name: str) -> str:
     return "".join(char if char.isalnum() or char in "-_." else "_" for char in name)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """MLflow announces the tables of a new database; that is no news for our users."""
-    loggers = [logging.getLogger(name) for name in ("mlflow.store.db.utils", "alembic")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

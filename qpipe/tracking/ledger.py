@@ -11,6 +11,7 @@ import os
 import re
 import socket
 import time
+import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Literal
 from qpipe.errors import PromotionError
 from qpipe.records.codec import decode, encode
 from qpipe.tracking.connection import artifact_location, experiment_id
+from qpipe.tracking.runs import MAKER, find_or_create
 from qpipe.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -176,9 +178,9 @@ def registered_model(tracker: Tracker, model: str) -> RegisteredModel | None:
 
 def _make_run(tracker: Tracker, model: str) -> str:
     experiment = experiment_id(tracker.client, EXPERIMENT, artifact_location(tracker.uri))
-    run = tracker.client.create_run(
-        experiment, tags={TAG: model, "qpipe.role": "ledger"}, run_name=f"ledger of {model}"
-    )
+    identity = {TAG: model, MAKER: uuid.uuid4().hex}  # this call's own run and its doubles, never another's
+    tags = {**identity, "qpipe.role": "ledger"}
+    run = find_or_create(tracker, experiment, identity, tags, f"ledger of {model}")
     tracker.client.set_terminated(run.info.run_id)  # parameters can still be added, and nobody takes it for an orphan
     return str(run.info.run_id)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import tempfile
+import uuid
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from qpipe.records.engine import Engine
 from qpipe.records.target import Target
 from qpipe.records.tensors import Dim, TensorSpec
 from qpipe.tracking.flavor import DESCRIPTION, Package
+from qpipe.tracking.runs import MAKER
 from qpipe.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -44,20 +46,23 @@ def log_engine(tracker: Tracker, run: Run, engine: Engine, target: Target | None
 
 def find_model(tracker: Tracker, experiment: str, engine_digest: str) -> LoggedModel | None:
     """The oldest LoggedModel of an engine, READY ones first; None where there is none."""
+    return next(iter(_find_models(tracker, experiment, engine_digest)), None)
+
+
+def _find_models(tracker: Tracker, experiment: str, engine_digest: str) -> list[LoggedModel]:
     found = tracker.client.search_logged_models([experiment], filter_string=f"tags.`{ENGINE_TAG}` = '{engine_digest}'")
     # The server's own filter on status returns nothing, so it is looked at here.
-    order = sorted(found, key=lambda model: (str(model.status) != "READY", model.creation_timestamp, model.model_id))
-    return order[0] if order else None
+    return sorted(found, key=lambda model: (str(model.status) != "READY", model.creation_timestamp, model.model_id))
 
 
 def _create(tracker: Tracker, run: Run, engine: Engine) -> LoggedModel:
+    maker = uuid.uuid4().hex
+    name = "".join("-" if char in _NOT_IN_NAMES else char for char in f"{engine.model}-{engine.recipe}-{engine.target}")
     made = tracker.client.create_logged_model(
         run.info.experiment_id,
-        name="".join(
-            "-" if char in _NOT_IN_NAMES else char for char in f"{engine.model}-{engine.recipe}-{engine.target}"
-        ),
+        name=name,
         source_run_id=run.info.run_id,
-        tags={ENGINE_TAG: engine.digest, "qpipe.recipe": engine.recipe, "qpipe.target": engine.target},
+        tags={ENGINE_TAG: engine.digest, "qpipe.recipe": engine.recipe, "qpipe.target": engine.target, MAKER: maker},
         params={
             "engine": engine.digest,
             "model": engine.model,
@@ -70,7 +75,11 @@ def _create(tracker: Tracker, run: Run, engine: Engine) -> LoggedModel:
         },
         model_type="qpipe-engine",
     )
-    return find_model(tracker, run.info.experiment_id, engine.digest) or made
+    chosen, *doubles = _find_models(tracker, run.info.experiment_id, engine.digest) or [made]
+    for double in doubles:  # a retried request made them
+        if double.tags.get(MAKER) == maker:
+            tracker.client.delete_logged_model(double.model_id)
+    return chosen
 
 
 def _upload(tracker: Tracker, run: Run, model: LoggedModel, engine: Engine, target: Target | None) -> None:

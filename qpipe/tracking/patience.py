@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -79,3 +80,27 @@ def calling(uri: str, doing: str, hint: str = SYNC) -> Iterator[None]:
                 f"MLflow at {uri}: {doing}: {first_line(error)}",
                 hint=hint,
             ) from error
+
+
+_TALKATIVE = ("mlflow.store.db.utils", "mlflow.store.model_registry.abstract_store")
+
+
+class _ErrorsAlone(logging.Filter):
+    """One instance per caller, so that threads do not undo each other as they would with levels."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.ERROR
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """MLflow announces the tables of a new database and each wait for a version; that is no news for our users."""
+    loggers = [logging.getLogger(name) for name in _TALKATIVE]
+    own = _ErrorsAlone()
+    for logger in loggers:
+        logger.addFilter(own)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(own)

@@ -12,7 +12,7 @@ from qpipe.records.engine import Engine
 from qpipe.records.result import CellResult
 from qpipe.tracking.ledger import registered_model
 from qpipe.tracking.models import PACKAGE, find_model
-from qpipe.tracking.patience import patience
+from qpipe.tracking.patience import patience, quiet
 from qpipe.tracking.runs import cut
 from qpipe.tracking.tracker import Tracker
 
@@ -107,7 +107,7 @@ def _create(tracker: Tracker, name: str, model: LoggedModel, tags: dict[str, str
     import mlflow
 
     # A local store resolves `models:/m-…` by MLflow's global URI; where that is not ours, the location serves.
-    with patience({"MLFLOW_TRACKING_URI": tracker.uri}):
+    with patience({"MLFLOW_TRACKING_URI": tracker.uri}), quiet():
         ours = mlflow.get_tracking_uri() == tracker.uri or tracker.uri.startswith("http")
         made = tracker.client.create_model_version(
             name,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+import time
+import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,12 +21,15 @@ if TYPE_CHECKING:
 TAG_LIMIT = 8000
 """MLflow cuts longer tag values silently."""
 PARAM_LIMIT = 6000
+MAKER = "qpipe.maker"
+"""Tag with a token of the call that made a run or a model: its doubles by a retried request have the same."""
 _PARENT = "mlflow.parentRunId"
+_YOUNG_MS = 60_000
 
 
 def start_run(tracker: Tracker, run_id: str, pipeline: str, params: Mapping[str, str], join: str | None) -> str:
     """The parent run of a pipeline run, RUNNING again where it was found."""
-    from mlflow.entities import Param
+    from mlflow.entities import Param, RunTag
 
     experiment = _experiment_of(tracker, join) if join else tracker.experiment_id
     tags = {
@@ -40,7 +45,7 @@ def start_run(tracker: Tracker, run_id: str, pipeline: str, params: Mapping[str,
         tracker.client.update_run(run.info.run_id, status="RUNNING")
     known = run.data.params
     fresh = [Param(key, value[:PARAM_LIMIT]) for key, value in params.items() if key not in known]
-    tracker.client.log_batch(run.info.run_id, params=fresh)
+    tracker.client.log_batch(run.info.run_id, params=fresh, tags=[RunTag("qpipe.heartbeat", heartbeat())])
     return str(run.info.run_id)
 
 
@@ -63,14 +68,19 @@ def find_or_create(
 ) -> Run:
     """The oldest run with the tags of `identity`; made where there is none.
 
-    A retried or simultaneous create may leave more than one behind: all adopt the oldest, the others are deleted.
+    A retried request may have made more than one: the oldest is adopted, and doubles are deleted if this call made
+    them or if they are old. A young one of another process is left to that process, which may be about to write to it.
     """
     runs = find_runs(tracker, experiment, identity)
+    maker = ""
     if not runs:
-        made = tracker.client.create_run(experiment, tags=cut(tags), run_name=name)
+        maker = identity.get(MAKER, uuid.uuid4().hex)
+        made = tracker.client.create_run(experiment, tags=cut({**tags, MAKER: maker}), run_name=name)
         runs = find_runs(tracker, experiment, identity) or [made]
+    old = time.time() * 1000 - _YOUNG_MS
     for double in runs[1:]:
-        tracker.client.delete_run(double.info.run_id)
+        if double.data.tags.get(MAKER) == maker or double.info.start_time < old:
+            tracker.client.delete_run(double.info.run_id)
     return runs[0]
 
 

@@ -20,7 +20,7 @@ class Relay(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, server):
-        self.server_url, self.gone, self.deny = server, False, 0
+        self.server_url, self.gone, self.deny = server, False, []
         super().__init__(("127.0.0.1", 0), Handler)
 
     @property
@@ -43,8 +43,9 @@ class Handler(BaseHTTPRequestHandler):
                 code, content = answer.status, answer.read()
         except urllib.error.HTTPError as error:
             code, content = error.code, error.read()
-        if self.command == "POST" and self.server.deny and self.path.endswith(("/create", "/logged-models")):
-            self.server.deny -= 1
+        denied = [path for path in self.server.deny if self.command == "POST" and self.path.endswith(path)]
+        if denied:
+            self.server.deny.remove(denied[0])
             code, content = 503, b"{}"
         self.send_response(code)
         self.send_header("Content-Length", str(len(content)))
@@ -58,7 +59,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def relay(server):
+def relay(server, monkeypatch):
+    for name in ("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "MLFLOW_HTTP_REQUEST_BACKOFF_JITTER"):
+        monkeypatch.setenv(name, "0")  # retries at once
     with Relay(server) as relay:
         thread = threading.Thread(target=relay.serve_forever, args=(0.05,))
         thread.start()
@@ -137,18 +140,21 @@ def test_requests_that_were_applied_and_then_denied_leave_no_doubles(relay, spoo
     tracker = connect(relay.url, f"denied-{tmp_path.name}", folder=tmp_path)
     result = spool.result.cells[0]
 
-    relay.deny = 1
+    relay.deny = ["/runs/create"]
     parent = tracker.start(spool.result.run_id, "digits", {})
-    relay.deny = 1
+    relay.deny = ["/runs/create", "/logged-models", "/runs/log-batch"]
     tracker.log_cell(parent, result, target=TARGET)
-    relay.deny = 1
+    tracker.finish(parent, "FINISHED")
+    relay.deny = ["/runs/create", "/registered-models/create", "/model-versions/create", "/runs/log-parameter"]
     name = f"denied-{tmp_path.name}"
     promoted = promote(tracker, result, model_name=name, alias="champion")
 
-    assert relay.deny == 0
-    assert counted(tracker)[0] == 2
+    assert relay.deny == []
+    assert counted(tracker) == (2, 1, {"READY"}, {"FINISHED"})
     assert promoted.version == "1"
     assert len(tracker.client.search_model_versions(f"name = '{name}'")) == 1
+    ledgers = tracker.client.get_experiment_by_name("qpipe-ledger").experiment_id
+    assert len(tracker.client.search_runs([ledgers], f"tags.`qpipe.ledger` = '{name}'")) == 1
 
 
 def test_evidence_that_was_swept_away_is_told(tracker, spool, tmp_path):
