@@ -257,7 +257,7 @@ def server(database, tmp_path_factory):
             env=environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"),
         )
     try:
-        wait_for(f"http://127.0.0.1:{port}/health", process, 60)
+        wait_for(f"http://127.0.0.1:{port}/health", process, 150)
         yield f"http://127.0.0.1:{port}"
     finally:
         stop(process)

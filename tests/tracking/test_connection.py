@@ -68,7 +68,7 @@ def test_a_server_that_never_answers_is_given_up(tmp_path):
         started = time.monotonic()
         with pytest.raises(UnreachableError, match="no MLflow at"):
             connect(f"http://127.0.0.1:{silent.getsockname()[1]}", "digits", folder=tmp_path, timeout_s=2)
-        assert time.monotonic() - started < 4
+        assert time.monotonic() - started < 10
 
 
 def test_a_database_that_cannot_be_written(tmp_path):
