@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from qpipe.errors import UnavailableError
+from qpipe.errors import ConfigError, UnavailableError
 from qpipe.execute import handshake, remote
 from qpipe.execute.exits import Exit, ExitError
 from qpipe.execute.gather import Gathering, lost
@@ -56,7 +56,7 @@ class DaskExecutor:
         with connect(self.address) as client:
             offering = {target.name: _offering(client, target.name) for target in targets}
             if missing := tuple(name for name, workers in offering.items() if not workers):
-                raise handshake.unmet(missing)
+                raise handshake.unmet(missing, self.address)
             workers = tuple(dict.fromkeys(address for found in offering.values() for address in found))
             greetings = _ask(client, handshake.greet, self.store.location, workers)
             decoded = {address: decode(handshake.Greeting, text) for address, text in greetings.items()}
@@ -128,6 +128,7 @@ def connect(address: str) -> Iterator[Client]:
 
     Raises:
         UnavailableError: the package or the scheduler is not there.
+        ConfigError: that is no address.
     """
     try:
         from distributed import Client
@@ -137,7 +138,9 @@ def connect(address: str) -> Iterator[Client]:
         ) from error
     try:
         client = Client(address, timeout=PATIENCE_S, set_as_default=False)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
+        raise ConfigError(f"{address} is no address of a Dask scheduler: {error}", hint="tcp://HOST:8786") from error
+    except OSError as error:
         raise UnavailableError(
             f"the Dask scheduler {address} does not answer: {' '.join(str(error).split())}",
             hint="start one with `dask scheduler`, and give its address with --scheduler tcp://HOST:8786",

@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from qpipe.execute.exits import ExitError
-from qpipe.execute.handshake import unmet
 from qpipe.execute.progress import ProgressEvent
 
 if TYPE_CHECKING:
@@ -99,7 +98,7 @@ class Gathering:
                 self._gone_since.pop(target, None)
             elif target not in self._gone_since:
                 self._gone_since[target] = now
-                self._watch.say(f"{unmet((target,)).message} any more: waiting {ABSENCE_S:g} s for one")
+                self._watch.say(f"no Dask worker offers target:{target} any more: waiting {ABSENCE_S:g} s for one")
         return {target for target, since in self._gone_since.items() if now - since >= ABSENCE_S}
 
     def _hear(self, event: tuple[float, list[str | int | None]]) -> None:

@@ -19,6 +19,20 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+ROOMS = (
+    "data",
+    "engines",
+    "execute",
+    "measure",
+    "metrics",
+    "models",
+    "plugins",
+    "prepare",
+    "quant",
+    "records",
+    "store",
+)
+"""Where the work of a cell is done; what prints or logs may differ."""
 PACKAGES = ("onnxruntime", "onnx", "onnx-ir", "numpy", "distributed")
 _SPACE, _KEY = "store", "identity"
 
@@ -29,7 +43,7 @@ class Versions:
 
     qpipe: str
     source: str
-    """Digest of the core's code: two machines may both say 0.1.0."""
+    """Digest of the code that does the work: two machines may both say 0.1.0."""
     packages: tuple[tuple[str, str], ...]
 
 
@@ -57,7 +71,7 @@ class Answer:
 def own_versions() -> Versions:
     """Those of this process."""
     packages = tuple((name, package_version(name)) for name in PACKAGES)
-    return Versions(qpipe=qpipe.__version__, source=source_digest(""), packages=packages)
+    return Versions(qpipe=qpipe.__version__, source=source_digest(*ROOMS), packages=packages)
 
 
 def store_identity(store: Store) -> str:
@@ -129,17 +143,17 @@ def agreed_offer(target: Target, answers: Mapping[str, Answer]) -> Offer:
             )
         first, known = first or address, answer.offer
     if known is None:
-        raise unmet((target.name,))
+        raise unmet((target.name,), "SCHEDULER")
     return known
 
 
-def unmet(names: tuple[str, ...]) -> UnavailableError:
+def unmet(names: tuple[str, ...], scheduler: str) -> UnavailableError:
     """Nobody offers these targets; the hint is a command."""
     resources = " ".join(f"target:{name}=1" for name in names)
     return UnavailableError(
         f"no Dask worker offers {', '.join(f'target:{name}' for name in names)}",
         hint="start one on such a machine: "
-        f'dask worker SCHEDULER --resources "{resources}" --nthreads 1 --memory-limit 0',
+        f'dask worker {scheduler} --resources "{resources}" --nthreads 1 --memory-limit 0',
     )
 
 
