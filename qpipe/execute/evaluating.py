@@ -48,7 +48,7 @@ def evaluate_engine(bench: Bench, engine: Engine, folder: Path) -> None:
     """Run the engine over all gate rows, once, and write `evaluation.json` and `evaluation.npz` into `folder`."""
     cell, progress = bench.cell, bench.progress
     metric = find_metric(cell.metric, bench.registry.metrics.values(), cell.folder)
-    role = open_role(cell.data, "gate", cell.model.signature)
+    role = open_role(cell.data, cell.role, cell.model.signature)
     session = bench.backend.open(engine, cell.target)
     try:
         progress.step("evaluate", total=count_batches(role))
@@ -64,7 +64,14 @@ def evaluate_engine(bench: Bench, engine: Engine, folder: Path) -> None:
     units, reference_units = measure_units(metric, ours), measure_units(metric, theirs)
     pair = EvaluationPair(
         engine=evaluate(
-            outputs, reference, units, metric, kind=kind, role="gate", data_digest=role.digest, outputs_digest=sampled
+            outputs,
+            reference,
+            units,
+            metric,
+            kind=kind,
+            role=cell.role,
+            data_digest=role.digest,
+            outputs_digest=sampled,
         ),
         reference=evaluate(
             reference,
@@ -72,7 +79,7 @@ def evaluate_engine(bench: Bench, engine: Engine, folder: Path) -> None:
             reference_units,
             metric,
             kind="measured",
-            role="gate",
+            role=cell.role,
             data_digest=role.digest,
             outputs_digest="",
         ),

@@ -74,6 +74,8 @@ class TimingJob:
     """Which of the processes this is: it turns the order of the first round."""
     samples: str
     """Where to write the samples."""
+    role: RoleName = "gate"
+    """Whose rows are fed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,3 +88,4 @@ class MemoryJob:
     data: DataSpec
     signature: Signature
     batch: int
+    role: RoleName = "gate"

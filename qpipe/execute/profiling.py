@@ -18,7 +18,7 @@ from qpipe.measure.profile import drifted, summarize
 from qpipe.measure.samples import Samples, load_samples, merge_samples, select_samples
 from qpipe.records.cell import Timing
 from qpipe.records.codec import decode, encode
-from qpipe.records.data import DataSpec
+from qpipe.records.data import DataSpec, RoleName
 from qpipe.records.engine import Kind
 from qpipe.records.evidence import NotMeasured, Profile
 from qpipe.records.target import Target
@@ -42,6 +42,7 @@ class Order:
     signature: Signature
     timing: Timing
     kind: Kind
+    role: RoleName = "gate"
 
     @property
     def everyone(self) -> tuple[Contestant, ...]:
@@ -140,6 +141,7 @@ def _timing_job(order: Order, label: str, number: int, scratch: Path) -> Job:
         signature=order.signature,
         timing=order.timing,
         number=number,
+        role=order.role,
         samples=str(scratch / f"{number}.npz"),
     )
     return Job(label=label, entry=TIMING, request=encode(request), limits=order.target.limits)
@@ -169,5 +171,6 @@ def _memory_job(order: Order, one: Contestant) -> Job:
         data=order.data,
         signature=order.signature,
         batch=max(order.target.batch_sizes),
+        role=order.role,
     )
     return Job(label=one.label + _IN_MEMORY, entry=MEMORY, request=encode(request), limits=order.target.limits)

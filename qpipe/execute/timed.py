@@ -23,8 +23,6 @@ from qpipe.store import Store
 if TYPE_CHECKING:
     from qpipe.measure.feeds import Feeds
     from qpipe.plugins.backend import Backend, Progress, Session
-    from qpipe.records.data import DataSpec
-    from qpipe.records.tensors import Signature
 
 
 def run_timing(request: str, progress: Progress) -> str:
@@ -32,7 +30,7 @@ def run_timing(request: str, progress: Progress) -> str:
     job = decode(TimingJob, request)
     store = Store(job.store)
     backend = load_plugins().backend(job.target.backend)
-    feeds = _feeds(job.data, job.signature, job.target.batch_sizes)
+    feeds = _feeds(job, job.target.batch_sizes)
     progress.step(f"time, process {job.number + 1} of {job.timing.processes}")
     sessions: dict[str, Session] = {}
     load_ms: dict[str, float] = {}
@@ -60,13 +58,13 @@ def run_memory(request: str, progress: Progress) -> str:
     job = decode(MemoryJob, request)
     backend: Backend = load_plugins().backend(job.target.backend)
     engine = read_engine(Store(job.store).folder(job.contestant.engine))
-    feeds = _feeds(job.data, job.signature, (job.batch,))
+    feeds = _feeds(job, (job.batch,))
     progress.step("memory")
     return encode(peak_memory(lambda: backend.open(engine, job.target), feeds))
 
 
-def _feeds(data: DataSpec, signature: Signature, sizes: tuple[int, ...]) -> Feeds:
-    return make_feeds(real_batches(open_role(data, "gate", signature)), sizes, signature)
+def _feeds(job: TimingJob | MemoryJob, sizes: tuple[int, ...]) -> Feeds:
+    return make_feeds(real_batches(open_role(job.data, job.role, job.signature)), sizes, job.signature)
 
 
 def _expected(store: Store, evaluation: str) -> str:

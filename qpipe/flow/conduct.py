@@ -17,6 +17,7 @@ from qpipe.flow.identity import run_identity
 from qpipe.flow.kept import keep_run
 from qpipe.flow.measuring import measure
 from qpipe.flow.publishing import finish, open_tracker, publish, start_run
+from qpipe.flow.searching import search
 from qpipe.flow.syncing import forget_unlogged, keep_unlogged
 from qpipe.flow.working import work
 from qpipe.records.result import RunResult
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from qpipe.execute.watch import Watch
     from qpipe.flow.options import RunOptions
     from qpipe.flow.workplace import Workplace
-    from qpipe.records.result import CellResult
+    from qpipe.records.result import CellResult, SearchTrial
     from qpipe.tracking import Tracker
 
 
@@ -44,9 +45,13 @@ def conduct(
     tracker = open_tracker(workplace, options)
     parent = start_run(tracker, workplace, options, run_id)
     try:
+        searched = search(workplace, options, watch, stop)
+        workplace, warnings = searched.workplace, (*warnings, *searched.warnings)
         results = _judged(workplace, options, watch, stop, run_id)
         warnings += _remarks(workplace, results)
-        return _published(tracker, parent, workplace, options, results, run_id=run_id, warnings=warnings)
+        return _published(
+            tracker, parent, workplace, options, results, run_id=run_id, warnings=warnings, trials=searched.trials
+        )
     except BaseException as error:
         _give_up(tracker, parent, interrupted=isinstance(error, Interrupted | KeyboardInterrupt))
         raise
@@ -83,6 +88,7 @@ def _published(
     *,
     run_id: str,
     warnings: tuple[str, ...],
+    trials: tuple[SearchTrial, ...],
 ) -> RunResult:
     """Logged and promoted as far as MLflow answers; what it has not seen is kept for `qpipe sync`."""
     published = publish(tracker, parent, workplace, results, promote=options.promote)
@@ -94,6 +100,7 @@ def _published(
         warnings=(*warnings, *published.warnings),
         cells=results,
         promoted=published.promoted,
+        search=trials,
     )
     lost = published.lost
     if not lost:

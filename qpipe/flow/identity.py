@@ -6,6 +6,7 @@ import hashlib
 import uuid
 from typing import TYPE_CHECKING
 
+from qpipe.data import outcome_digest
 from qpipe.records.codec import encode
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ def run_identity(workplace: Workplace, *, fresh: bool) -> str:
         found.update(f"{cell.label} {cell.key}\n".encode())
     for gate in workplace.pipeline.gates:
         found.update(encode(gate).encode())
+    if workplace.pipeline.search is not None:
+        rows = outcome_digest(workplace.pipeline.data, "search")
+        found.update(f"{encode(workplace.pipeline.search)} {rows}\n".encode())
     found.update(encode(workplace.pipeline.promote).encode() if workplace.pipeline.promote else b"no promotion")
     if fresh:
         found.update(uuid.uuid4().bytes)

@@ -75,6 +75,7 @@ def _order(workplace: Workplace, group: Sequence[Worked], todo: Sequence[Worked]
         data=cell.data,
         signature=cell.model.signature,
         timing=cell.timing,
+        role=cell.role,
         kind=evaluation.kind if isinstance(evaluation, Evaluation) else "measured",
     )
 

@@ -124,7 +124,9 @@ def _references(cells: list[Cell], workplace: Workplace) -> list[Job]:
         Job(
             label=f"{cell.model.name}/float reference",
             entry=REFERENCE,
-            request=encode(ReferenceJob(store=workplace.store.location, model=cell.model, data=cell.data, role="gate")),
+            request=encode(
+                ReferenceJob(store=workplace.store.location, model=cell.model, data=cell.data, role=cell.role)
+            ),
             limits=Limits(timeout_s=3600.0, memory_bytes=cell.target.limits.memory_bytes),
             files=input_files(cell.data, cell.model),
         )

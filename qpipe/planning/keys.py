@@ -48,14 +48,14 @@ def build_key(prepare: Key, target: Target, availability: Availability) -> Key:
 
 
 def measure_key(
-    build: Key, *, fingerprint: str, gate_data: str, metric: str, target: Target, timing: Timing | None
+    build: Key, *, fingerprint: str, rows: tuple[str, str], metric: str, target: Target, timing: Timing | None
 ) -> Key:
     """The engine, the device, the gate rows with their preprocessing, the metric's source and the protocol."""
     protocol = "not profiled" if timing is None else digest((timing, target.batch_sizes, target.threads))
     return make_key(
         *((item.name, item.value) for item in build.ingredients),
         ("device", fingerprint),
-        ("gate data", gate_data),
+        rows,
         ("metric", metric),
         ("measuring code", source_digest("measure", "metrics")),
         ("protocol", protocol),

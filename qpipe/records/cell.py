@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from qpipe.records.data import DataSpec
+from qpipe.records.data import DataSpec, RoleName
 from qpipe.records.model import Model
 from qpipe.records.recipe import Recipe
 from qpipe.records.scheme import Scheme
@@ -61,6 +61,8 @@ class Cell:
     prepare: Key
     build: Key
     measure: Key
+    role: RoleName = "gate"
+    """Whose rows judge the engine: `search` for candidates of a search, which never see the gate rows."""
 
     @property
     def key(self) -> str:
@@ -69,5 +71,6 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """`model/recipe/target`, as printed everywhere."""
-        return f"{self.model.name}/{self.recipe.name}/{self.target.name}"
+        """`model/recipe/target`, as printed everywhere; candidates of a search say so."""
+        label = f"{self.model.name}/{self.recipe.name}/{self.target.name}"
+        return label if self.role == "gate" else f"{label} ({self.role})"

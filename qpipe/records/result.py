@@ -45,6 +45,25 @@ class CellResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SearchTrial:
+    """One candidate of a search, judged on the search rows alone."""
+
+    model: str
+    target: str
+    recipe: str
+    chosen: bool
+    reason: str
+    """Why it was chosen or left."""
+    value: float | None = None
+    """The metric on the search rows."""
+    reference: float | None = None
+    """The metric of the float model on the same rows."""
+    ratio: float | None = None
+    """Latency over that of the float engine, at the first batch size."""
+    size_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Promoted:
     """An engine that became a model version, and the alias that points to it."""
 
@@ -57,7 +76,7 @@ class Promoted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
-    """A whole pipeline run, as `--json` prints it and `qpipe.run` returns it."""
+    """A whole pipeline run, as `--json` prints it and `qpipe.flow` returns it."""
 
     run_id: str
     mlflow_run_id: str | None
@@ -66,3 +85,5 @@ class RunResult:
     warnings: tuple[str, ...]
     cells: tuple[CellResult, ...]
     promoted: tuple[Promoted, ...]
+    search: tuple[SearchTrial, ...] = ()
+    """Every candidate that was tried, with why it was chosen or left."""

@@ -6,7 +6,7 @@ import json
 import math
 
 from qpipe.records.evidence import BatchProfile, Evaluation, Percentile, Profile
-from qpipe.records.result import CellResult, Promoted, RunResult
+from qpipe.records.result import CellResult, Promoted, RunResult, SearchTrial
 from qpipe.records.verdict import SliceVerdict, Verdict
 from qpipe.report.shapes import (
     BatchShape,
@@ -21,6 +21,7 @@ from qpipe.report.shapes import (
     PromotedShape,
     RunShape,
     SliceShape,
+    TrialShape,
 )
 
 
@@ -34,6 +35,7 @@ def run_document(result: RunResult) -> RunShape:
         "warnings": list(result.warnings),
         "cells": [cell_document(cell) for cell in result.cells],
         "promoted": [promoted_document(one) for one in result.promoted],
+        "search": [_trial(one) for one in result.search],
     }
 
 
@@ -66,6 +68,20 @@ def cell_document(cell: CellResult) -> CellShape:
 def gates_document(verdicts: tuple[Verdict, ...]) -> dict[str, GateShape]:
     """Gates by name, with every number."""
     return {verdict.gate: _gate(verdict) for verdict in verdicts}
+
+
+def _trial(one: SearchTrial) -> TrialShape:
+    return {
+        "model": one.model,
+        "target": one.target,
+        "recipe": one.recipe,
+        "chosen": one.chosen,
+        "reason": one.reason,
+        "value": finite(one.value),
+        "reference": finite(one.reference),
+        "ratio": finite(one.ratio),
+        "size_bytes": one.size_bytes,
+    }
 
 
 def promoted_document(one: Promoted) -> PromotedShape:

@@ -144,6 +144,21 @@ class PromotedShape(TypedDict):
 
 
 @with_config(_CLOSED)
+class TrialShape(TypedDict):
+    """One candidate of a search, judged on the search rows alone."""
+
+    model: str
+    target: str
+    recipe: str
+    chosen: bool
+    reason: str
+    value: float | None
+    reference: float | None
+    ratio: float | None
+    size_bytes: int | None
+
+
+@with_config(_CLOSED)
 class RunShape(TypedDict):
     """A whole run, as `qpipe run --json` prints it."""
 
@@ -154,6 +169,7 @@ class RunShape(TypedDict):
     warnings: list[str]
     cells: list[CellShape]
     promoted: list[PromotedShape]
+    search: list[TrialShape]
 
 
 @with_config(_CLOSED)

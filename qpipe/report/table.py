@@ -8,7 +8,7 @@ from io import StringIO
 from typing import TYPE_CHECKING
 
 from qpipe.records.evidence import Evaluation, Profile
-from qpipe.records.result import CellResult, Promoted, RunResult
+from qpipe.records.result import CellResult, Promoted, RunResult, SearchTrial
 from qpipe.records.verdict import Decision, Verdict
 
 if TYPE_CHECKING:
@@ -156,10 +156,32 @@ def render_result(result: RunResult) -> Group:
             parts += [f"hint: {escape(cell.hint)}"] if cell.hint else []
         if cell.verdicts:
             parts += ["", GatesView(cell=cell)]
+    if result.search:
+        parts += ["", search_table(result.search)]
     if result.promoted:
         parts += ["", Text(promoted_text(result.promoted), style="green")]
     parts += [f"[yellow]note:[/] {escape(warning)}" for warning in result.warnings]
     return Group(*parts)
+
+
+def search_table(trials: Iterable[SearchTrial]) -> Table:
+    """Every candidate of a search, judged on the search rows, and why it was chosen or left."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    for name in ("search", "float → engine", "× float", "size", "why"):
+        right = name in ("× float", "size")
+        table.add_column(name, justify="right" if right else "left", no_wrap=name != "why", overflow="fold")
+    for trial in trials:
+        label = _escaped(f"{trial.model}/{trial.recipe}/{trial.target}")
+        table.add_row(
+            f"[bold green]{label}[/]" if trial.chosen else label,
+            f"{number(trial.reference)} → {number(trial.value)}",
+            number(trial.ratio),
+            size(trial.size_bytes),
+            _escaped(trial.reason),
+        )
+    return table
 
 
 def promoted_text(promoted: Iterable[Promoted]) -> str:

@@ -1,0 +1,52 @@
+"""What a search tries: the candidates of the pipeline, or every built-in recipe that the target has kernels for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qpipe.errors import TargetError
+from qpipe.planning.expand import make_cell, resolve_recipe
+from qpipe.prepare import BUILTIN_RECIPES
+from qpipe.records.pipeline import RecipeSpec
+from qpipe.records.recipe import REFERENCE
+
+if TYPE_CHECKING:
+    from qpipe.planning.offers import Offer
+    from qpipe.plugins.registry import Registry
+    from qpipe.records.cell import Cell
+    from qpipe.records.model import Model
+    from qpipe.records.pipeline import Pipeline, SearchSpec
+    from qpipe.records.scheme import Scheme
+    from qpipe.records.target import Target
+
+
+def candidates(search: SearchSpec, scheme: Scheme) -> tuple[RecipeSpec, ...]:
+    """Recipes to try on one target, at most as many as the budget allows, those of the pipeline first."""
+    wanted = search.candidates or tuple(RecipeSpec(name=name) for name in BUILTIN_RECIPES if name != REFERENCE)
+    possible = tuple(spec for spec in wanted if bool(search.candidates) or _has_kernels(spec, scheme))
+    return possible[: search.trials]
+
+
+def search_cells(
+    pipeline: Pipeline,
+    recipes: tuple[RecipeSpec, ...],
+    model: Model,
+    target: Target,
+    registry: Registry,
+    *,
+    offer: Offer,
+    profile: bool,
+) -> tuple[Cell, ...]:
+    """The float baseline and the candidates as cells that are judged on the search rows."""
+    return tuple(
+        make_cell(pipeline, model, spec, target, registry, offer=offer, profile=profile, role="search")
+        for spec in (RecipeSpec(name=REFERENCE), *recipes)
+    )
+
+
+def _has_kernels(spec: RecipeSpec, scheme: Scheme) -> bool:
+    try:
+        resolve_recipe(spec, scheme)
+    except TargetError:
+        return False
+    return True
