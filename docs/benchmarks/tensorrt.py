@@ -252,7 +252,7 @@ def _row(subject: Subject, name: str, prepared: Prepared, capability: str) -> No
 
 
 BY_HAND = """
-import json, resource, sys, time
+import json, sys, time
 import tensorrt_rtx as trt
 path, low, best, high = json.loads(sys.argv[1])
 began = time.process_time()
@@ -268,7 +268,9 @@ profile = builder.create_optimization_profile()
 profile.set_shape("input", low, best, high)
 config.add_optimization_profile(profile)
 plan = builder.build_serialized_network(network, config)
-print(json.dumps([time.process_time() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, plan.nbytes]))
+seconds = time.process_time() - began
+peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM:"))
+print(json.dumps([seconds, peak * 1024, plan.nbytes]))
 """
 
 

@@ -7,7 +7,7 @@ Source: NVIDIA TensorRT 11 Python API reference.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -169,16 +169,26 @@ class Runtime(Protocol):
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> ICudaEngine | None: ...
 
 
+class LoggerType(Protocol):
+    """The vendor's logger class; subclassed."""
+
+    Severity: object
+
+    def __call__(self) -> object: ...
+
+
 class Vendor(Protocol):
     """The vendor's module, `tensorrt` or `tensorrt_rtx`."""
 
     __version__: str
-    ILogger: type
+    ILogger: LoggerType
     IProgressMonitor: type
     BuilderFlag: object
     ComputeCapability: object
     HardwareCompatibilityLevel: object
     LayerInformationFormat: object
+    LayerType: object
+    DataType: object
     MemoryPoolType: object
     ProfilingVerbosity: object
 
@@ -223,6 +233,12 @@ ENUMERATIONS: dict[str, tuple[str, ...]] = {
 def member(enumeration: object, name: str) -> Member:
     """A member of one of the vendor's enumerations."""
     return cast("Member", getattr(enumeration, name))
+
+
+def names(enumeration: object) -> Mapping[Member, str]:
+    """Names by member; asking a member for its `name` searches the whole enumeration each time."""
+    members = cast("Mapping[str, Member]", enumeration.__members__)  # type: ignore[attr-defined]  # pybind's
+    return {value: name for name, value in members.items()}
 
 
 def load_product(product: Product) -> Vendor:

@@ -55,7 +55,7 @@ def build_plan(vendor: Vendor, order: Order, progress: Progress) -> Plan:
     logger = attach(vendor, journal)
     builder = vendor.Builder(logger)
     network, parser = parse(vendor, builder, order.graph, logger, journal)
-    demands = read_demands(network)
+    demands = read_demands(vendor, network)
     config = builder.create_builder_config()
     configure(vendor, config, order.options)
     config.progress_monitor = attach_watch(vendor, watch)

@@ -6,8 +6,10 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from qpipe_tensorrt.api import names
+
 if TYPE_CHECKING:
-    from qpipe_tensorrt.api import ILayer, INetworkDefinition
+    from qpipe_tensorrt.api import ILayer, INetworkDefinition, ITensor, Vendor
 
 _PRODUCTS = ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY")
 _THROUGH = ("SHUFFLE", "SLICE", "IDENTITY", "SQUEEZE", "UNSQUEEZE")
@@ -27,11 +29,9 @@ class Demand:
     weight_only: bool = False
 
 
-def read_demands(network: INetworkDefinition) -> tuple[Demand, ...]:
+def read_demands(vendor: Vendor, network: INetworkDefinition) -> tuple[Demand, ...]:
     """One demand per convolution, transposed convolution and matrix product, in the network's order."""
-    layers = [network.get_layer(index) for index in range(network.num_layers)]
-    makers = {layer.get_output(index).name: layer for layer in layers for index in range(layer.num_outputs)}
-    return tuple(_demand(layer, makers) for layer in layers if layer.type.name in _PRODUCTS)
+    return _Reader(vendor, network).demands()
 
 
 def node_of(layer: ILayer) -> str:
@@ -40,24 +40,39 @@ def node_of(layer: ILayer) -> str:
     return match[1] if match else layer.name
 
 
-def _demand(layer: ILayer, makers: dict[str, ILayer]) -> Demand:
-    data, weight = (_quantized(layer, index, makers) for index in (0, 1))
-    if data is not None:
-        return Demand(node=node_of(layer), dtype=data)
-    if weight is not None:
-        return Demand(node=node_of(layer), dtype=weight, weight_only=True)
-    tensor = layer.get_input(0)
-    return Demand(node=node_of(layer), dtype=_NAMES.get(tensor.dtype.name, FLOAT) if tensor is not None else FLOAT)
+class _Reader:
+    """Layers of a network, and which of them makes each tensor."""
 
+    def __init__(self, vendor: Vendor, network: INetworkDefinition) -> None:
+        self._kinds = names(vendor.LayerType)
+        self._dtypes = names(vendor.DataType)
+        self._layers = [network.get_layer(index) for index in range(network.num_layers)]
+        self._makers = {
+            layer.get_output(index).name: layer for layer in self._layers for index in range(layer.num_outputs)
+        }
 
-def _quantized(layer: ILayer, index: int, makers: dict[str, ILayer]) -> str | None:
-    """The stored type behind an input that comes from a DequantizeLinear, or None."""
-    tensor = layer.get_input(index) if index < layer.num_inputs else None
-    maker = makers.get(tensor.name) if tensor is not None else None
-    while maker is not None and maker.type.name in _THROUGH:
-        tensor = maker.get_input(0)
-        maker = makers.get(tensor.name) if tensor is not None else None
-    if maker is None or maker.type.name != "DEQUANTIZE":
-        return None
-    stored = maker.get_input(0)
-    return _NAMES.get(stored.dtype.name) if stored is not None else None
+    def demands(self) -> tuple[Demand, ...]:
+        return tuple(self._demand(layer) for layer in self._layers if self._kinds[layer.type] in _PRODUCTS)
+
+    def _demand(self, layer: ILayer) -> Demand:
+        data, weight = (self._quantized(layer, index) for index in (0, 1))
+        if data is not None:
+            return Demand(node=node_of(layer), dtype=data)
+        if weight is not None:
+            return Demand(node=node_of(layer), dtype=weight, weight_only=True)
+        return Demand(node=node_of(layer), dtype=self._type_of(layer.get_input(0)) or FLOAT)
+
+    def _quantized(self, layer: ILayer, index: int) -> str | None:
+        """The stored type behind an input that comes from a DequantizeLinear, or None."""
+        maker = self._maker(layer.get_input(index)) if index < layer.num_inputs else None
+        while maker is not None and self._kinds[maker.type] in _THROUGH:
+            maker = self._maker(maker.get_input(0))
+        if maker is None or self._kinds[maker.type] != "DEQUANTIZE":
+            return None
+        return self._type_of(maker.get_input(0))
+
+    def _maker(self, tensor: ITensor | None) -> ILayer | None:
+        return self._makers.get(tensor.name) if tensor is not None else None
+
+    def _type_of(self, tensor: ITensor | None) -> str | None:
+        return _NAMES.get(self._dtypes[tensor.dtype]) if tensor is not None else None

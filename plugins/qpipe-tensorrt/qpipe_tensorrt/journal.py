@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
+
+from qpipe_tensorrt.api import names
 
 if TYPE_CHECKING:
     from qpipe_tensorrt.api import Member, Vendor
@@ -49,12 +51,14 @@ class Logger(Protocol):
 
 def attach(vendor: Vendor, journal: Journal) -> Logger:
     """A logger of the vendor's type that writes into the journal."""
+    base = cast("type", vendor.ILogger)
+    severities = names(vendor.ILogger.Severity)
 
     def start(self: object) -> None:
-        vendor.ILogger.__init__(self)  # type: ignore[misc]  # the vendor demands its own initializer
+        base.__init__(self)  # type: ignore[misc]  # the vendor demands its own initializer
 
     def log(self: object, severity: Member, text: str) -> None:  # noqa: ARG001 - the vendor's signature
-        journal.write(severity.name, text)
+        journal.write(severities[severity], text)
 
-    logger: Logger = type("JournalLogger", (vendor.ILogger,), {"__init__": start, "log": log})()
+    logger: Logger = type("JournalLogger", (base,), {"__init__": start, "log": log})()
     return logger

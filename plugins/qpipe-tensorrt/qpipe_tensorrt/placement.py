@@ -82,5 +82,5 @@ def _notes(layers: Sequence[Layer], folded: Sequence[str]) -> tuple[str, ...]:
         f"{len(twice)} kernels that round more than once, {sum(layer.moves for layer in layers)} reformats"
     ]
     notes += [f"rounds {layer.roundings} times: {', '.join(layer.nodes)}" for layer in twice]
-    notes += [f"folded away by TensorRT: {', '.join(folded)}"] if folded else []
+    notes += [f"no kernel of their own (folded, or inside an LSTM or GRU): {', '.join(folded)}"] if folded else []
     return tuple(notes)

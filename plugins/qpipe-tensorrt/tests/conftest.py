@@ -44,14 +44,16 @@ class Quiet:
 @pytest.fixture(scope="session")
 def nets() -> ModuleType:
     """The networks of `nets.py`."""
-    path = Path(__file__).with_name("nets.py")
-    spec = importlib.util.spec_from_file_location("qpipe_tensorrt_nets", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_module("qpipe_tensorrt_nets", Path(__file__).with_name("nets.py"))
+
+
+@pytest.fixture(scope="session")
+def quantizer_cases() -> ModuleType:
+    """The graphs of the quantizer's own tests."""
+    path = Path(__file__).resolve().parents[3] / "tests/quant/test_generality.py"
+    if not path.is_file():
+        pytest.skip("the core's tests are not beside this plugin")
+    return load_module("qpipe_tensorrt_quantizer_cases", path)
 
 
 @pytest.fixture(scope="session")
@@ -98,6 +100,16 @@ def small_engine(built_once: Engine, tmp_path: Path) -> Engine:
     """A copy of the small network's engine."""
     shutil.copytree(built_once.path, tmp_path / "copy")
     return read_engine(tmp_path / "copy")
+
+
+def load_module(name: str, path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def make_target(capability: str = "8.6", scheme: str = "", **options: object) -> Target:

@@ -82,7 +82,7 @@ def test_folded_nodes_are_told_not_counted():
     layers = parse_layers(dump(line("c1_myl0_1", "correlation")))
     found = place((Demand(node="c1", dtype="Int8"), Demand(node="gone", dtype="Int8")), layers, {})
     assert (found.integer, found.float) == (1, 0)
-    assert "folded away by TensorRT: gone" in found.notes
+    assert "no kernel of their own (folded, or inside an LSTM or GRU): gone" in found.notes
 
 
 def test_int8_that_ran_in_float_is_float():

@@ -7,6 +7,7 @@ import onnx
 import pytest
 from qpipe_tensorrt.backend import TensorRT
 
+from qpipe.errors import BuildError
 from qpipe.models import read_model
 from qpipe.prepare import builtin_recipe, prepare
 from qpipe.testing.contract import Silent
@@ -70,3 +71,45 @@ def test_the_fp8_scheme_runs_in_fp8(*, rtx, quantized, target, tmp_path, progres
     built = TensorRT().build(quantized(net, wanted), wanted, tmp_path / "engine", progress)
     assert built.placement.left_in_float == ()
     assert any(kernel.endswith("FP8") for kernel, _ in built.placement.kernels)
+
+
+REFUSED = {"loop": "cannot parse node `node` (Identity)"}
+"""Cases that TensorRT's parser refuses: a Loop without a condition of its own."""
+
+
+def build_case(cases, case, target, folder, progress):
+    onnx.save(cases.build(case), folder / "float.onnx")
+    model = read_model(folder / "float.onnx", name="case", origin="test")
+    rows = cases.rows_for(onnx.load(folder / "float.onnx"))
+    scheme = TensorRT().scheme(target)
+    for name in ("stages", "engine"):
+        (folder / name).mkdir()
+    recipe = builtin_recipe("int8", scheme)
+    ready = prepare(model, recipe, scheme, lambda: iter([rows]), folder / "stages", None, Silent())
+    return TensorRT().build(ready, target, folder / "engine", progress)
+
+
+@pytest.mark.parametrize("name", ["residual", "depthwise-pad-clip", "silu", "split", "conv3d", "lstm", "if", "loop"])
+def test_graphs_of_the_quantizers_own_tests(*, rtx, quantizer_cases, target, tmp_path, progress, name):
+    [case] = [case for case in quantizer_cases.CASES if case.name == name]
+    check_case(quantizer_cases, case, target("8.9"), tmp_path, progress)
+
+
+@pytest.mark.slow
+def test_all_graphs_of_the_quantizers_own_tests(*, rtx, quantizer_cases, target, tmp_path, progress):
+    for case in quantizer_cases.CASES:
+        if not case.refused:
+            (tmp_path / case.name).mkdir()
+            check_case(quantizer_cases, case, target("8.9"), tmp_path / case.name, progress)
+
+
+def check_case(cases, case, target, folder, progress):
+    """It builds, and only what stands as float in the Q/DQ graph runs as float; or the refusal names the node."""
+    if case.name in REFUSED:
+        with pytest.raises(BuildError) as error:
+            build_case(cases, case, target, folder, progress)
+        assert REFUSED[case.name] in error.value.message
+        return
+    placement = build_case(cases, case, target, folder, progress).placement
+    assert placement.integer >= 1
+    assert all(node.reason == "its inputs are float32 in the graph" for node in placement.left_in_float)
