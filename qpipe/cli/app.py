@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from qpipe.cli import drafting, judging, listing, promoting, running
+from qpipe.cli import drafting, judging, listing, promoting, running, scaffolding
 from qpipe.cli.doctor import doctor
 
 app = typer.Typer(
@@ -51,3 +51,4 @@ app.command("gates")(listing.gates)
 app.command("plugins")(listing.plugins)
 app.command("schema")(listing.schema)
 app.command("doctor")(doctor)
+app.command("new-target")(scaffolding.new_target)
