@@ -31,11 +31,32 @@ def _fp16(_: Scheme) -> tuple[StageSpec, ...]:
     return (StageSpec(name="fp16"),)
 
 
+def _bf16(scheme: Scheme) -> tuple[StageSpec, ...]:
+    if "bfloat16" not in scheme.float_types:
+        raise TargetError(f"scheme {scheme.name!r} has no bfloat16 kernels", hint="use recipe 'fp16' or 'none' there")
+    return (StageSpec(name="bf16"),)
+
+
+def _weight_only(bits: int) -> Callable[[Scheme], tuple[StageSpec, ...]]:
+    def stages(scheme: Scheme) -> tuple[StageSpec, ...]:
+        if bits not in scheme.weight_only_bits:
+            widths = ", ".join(map(str, scheme.weight_only_bits)) or "none"
+            raise TargetError(
+                f"scheme {scheme.name!r} has no weight-only kernel of {bits} bits", hint=f"widths it has: {widths}"
+            )
+        return (StageSpec(name="weight-only", params={"bits": bits}),)
+
+    return stages
+
+
 _RECIPES: dict[str, Callable[[Scheme], tuple[StageSpec, ...]]] = {
     REFERENCE: lambda _: (),
     "int8": _static,
     "dynamic": _dynamic,
     "fp16": _fp16,
+    "bf16": _bf16,
+    "int4": _weight_only(4),
+    "weight-only-int8": _weight_only(8),
 }
 BUILTIN_RECIPES: tuple[str, ...] = tuple(_RECIPES)
 

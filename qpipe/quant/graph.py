@@ -17,21 +17,22 @@ PREPARED = "qpipe.prepared"
 """Metadata of graphs that we wrote: they are tidy already."""
 LARGE_BYTES = 2**31 - 2**20
 """Protobuf's limit; larger graphs are saved with external data."""
-QUANTIZED_OPS = frozenset(
-    {
-        "QuantizeLinear",
-        "DequantizeLinear",
-        "DynamicQuantizeLinear",
-        "QLinearConv",
-        "QLinearMatMul",
-        "ConvInteger",
-        "MatMulInteger",
-        "MatMulNBits",
-        "DynamicQuantizeMatMul",
-        "QGemm",
-        "QLinearAdd",
-    }
+_QUANTIZED = (
+    "Quantize",
+    "Dequantize",
+    "DynamicQuantize",
+    "QLinear",
+    "QGemm",
+    "QAttention",
+    "MatMulInteger",
+    "ConvInteger",
 )
+"""Beginnings of the operators of quantized graphs."""
+
+
+def is_quantized(node: ir.Node) -> bool:
+    """Whether an operator belongs to a graph that was quantized before."""
+    return node.op_type.startswith(_QUANTIZED) or node.op_type in {"MatMulNBits", "MatMulBnb4", "GatherBlockQuantized"}
 
 
 def open_graph(path: Path) -> ir.Model:
@@ -45,11 +46,11 @@ def open_graph(path: Path) -> ir.Model:
     """
     try:
         model = ir.load(path)
-        if model.metadata_props.get(PREPARED) == "1":
-            return model
     except Exception as error:
         raise ModelError(f"{path} is not a readable ONNX file: {error}") from error
     refuse_quantized(model)
+    if model.metadata_props.get(PREPARED) == "1":
+        return model
     if model.opset_imports.get("", NEEDED_OPSET) < NEEDED_OPSET:
         model = upgraded(model, NEEDED_OPSET)
     return tidy(model)
@@ -120,7 +121,7 @@ def refuse_quantized(model: ir.Model) -> None:
     """
     for graph in model.graphs():
         for node in graph:
-            if node.op_type in QUANTIZED_OPS:
+            if is_quantized(node):
                 raise QuantizationError(
                     f"node {node.name!r} ({node.op_type}) is quantized already",
                     hint="give the float model that this one was made from, or use recipe 'none'",

@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 F32 = NDArray[np.float32]
 BINS = 2048
+SMALLEST_WIDTH = 1e-30
+"""Ranges below this count as one value."""
 BUFFERED = 2**16
 """Values that wait before they are counted: fewer, larger numpy calls."""
 
@@ -52,7 +54,7 @@ class Histogram:
         self.square_sum += float(np.square(values, dtype=np.float64).sum())
         bins = self.counts.size
         width = self.high - self.low
-        if width <= 0:
+        if width <= SMALLEST_WIDTH:
             self.counts[0] += values.size
             return
         places = (values - np.float32(self.low)) * np.float32(bins / width)
@@ -63,7 +65,7 @@ class Histogram:
         if not self.drawn:
             self.low, self.high = low, high
             return
-        if self.high == self.low and (low < self.low or high > self.high):
+        if self.high - self.low <= SMALLEST_WIDTH and (low < self.low or high > self.high):
             self._open(low, high)
             return
         while high > self.high:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from qpipe.quant.graph import add_initializer, rank_of
+from qpipe.quant.graph import add_initializer, attr_int, constant, rank_of
 
 LIMIT = "qpipe/limit"
 """Extra input: how many values to draw from each tensor."""
@@ -94,22 +94,26 @@ class _Builder:
     def probe(self, number: int, value: ir.Value, axis: int) -> Probe:
         names = tuple(f"qpipe/{number}/{part}" for part in PARTS)
         axes, channel = reduced_axes(rank_of(value), axis)
+        width = last_size(value) if axis == -1 else None
+        source = value
+        if width is not None:
+            source = self.add("Reshape", [value, self.constant(f"{names[3]}/rows", [-1, width])])
+            axes, channel = [0], -1
         for op, name in zip(("ReduceMin", "ReduceMax", "ReduceMean"), names, strict=False):
-            self.reduce(op, value, axes, name)
-        self.draw(value, names[3], channel)
+            self.reduce(op, source, axes, name)
+        self.draw(source, names[3], width)
         self.add("Shape", [value], names[4], ir.DataType.INT64)
         return Probe(tensor=value.name or "", axis=channel, outputs=names)
 
-    def draw(self, value: ir.Value, name: str, axis: int | None) -> None:
+    def draw(self, value: ir.Value, name: str, width: int | None) -> None:
         """Every k-th value, k odd and just large enough to stay near the limit.
 
         Where channels are last, whole vectors are drawn, so that what depends on single channels can be computed later.
         """
-        width = last_size(value) if axis == -1 else None
+        flat, limit = value, self.limit
         if width is None:
-            flat, limit = self.add("Reshape", [value, self.flat]), self.limit
+            flat = self.add("Reshape", [value, self.flat])
         else:
-            flat = self.add("Reshape", [value, self.constant(f"{name}/rows", [-1, width])])
             limit = self.add("Add", [self.add("Div", [self.limit, self.constant(f"{name}/width", [width])]), self.one])
         size = self.add("Slice", [self.add("Shape", [flat]), self.zero, self.one, self.zero])
         half = self.add("Div", [size, self.add("Mul", [limit, self.two])])
@@ -119,9 +123,16 @@ class _Builder:
 
 
 def last_size(value: ir.Value) -> int | None:
-    """Size of the last axis, or None where it is free."""
-    size = value.shape[-1] if value.shape is not None and len(value.shape) > 1 else None
-    return size if isinstance(size, int) else None
+    """Size of the last axis, from the shape or from the weights that read it; None where it is free."""
+    rank = rank_of(value)
+    size = value.shape[-1] if value.shape is not None and rank is not None and rank > 1 else None
+    if isinstance(size, int):
+        return size
+    for use in value.uses():
+        weight = constant(use.node.inputs[1]) if use.idx == 0 and use.node.op_type in {"MatMul", "Gemm"} else None
+        if weight is not None and weight.ndim == 2 and not attr_int(use.node, "transA", 0):
+            return int(weight.shape[1 if attr_int(use.node, "transB", 0) else 0])
+    return None
 
 
 def reduced_axes(rank: int | None, axis: int) -> tuple[list[int] | None, int | None]:

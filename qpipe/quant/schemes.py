@@ -36,7 +36,7 @@ ORT_X86_VNNI = Scheme(
     elementwise_ops=("Add", "Mul", "GlobalAveragePool", "AveragePool", "Sigmoid", "LeakyRelu"),
     float_output_ops=("Gemm", "MatMul"),
     activation_matmul=False,
-    dynamic_ops=("MatMul", "Gemm", "LSTM"),
+    dynamic_ops=("MatMul", "Gemm"),
     weight_only_bits=(4, 8),
     fused_ops=("MatMul",),
 )

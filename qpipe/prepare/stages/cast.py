@@ -1,0 +1,41 @@
+"""Stages `fp16` and `bf16`: the graph in half precision, with a list of operators that stay float32."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from qpipe.plugins.stage import Draft, StageContext, StageType
+
+if TYPE_CHECKING:
+    from qpipe.quant.cast import Half
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CastParams:
+    """Parameters of `fp16` and `bf16`."""
+
+    keep_float: tuple[str, ...] = ()
+    """Operator types or node names that stay float32, besides those that have no half-precision kernels."""
+
+
+def _cast(draft: Draft, params: object, context: StageContext, dtype: Half) -> Draft:
+    from qpipe.quant.cast import BLOCKED, cast_half
+    from qpipe.quant.graph import open_graph, save_graph
+
+    assert isinstance(params, CastParams)
+    model = cast_half(open_graph(draft.graph.path), dtype, keep_float=(*BLOCKED, *params.keep_float))
+    path = save_graph(model, context.workdir / "model.onnx")
+    return replace(draft, graph=context.onnx_file(path), plan=None, qdq=None)
+
+
+def _fp16(draft: Draft, params: object, context: StageContext) -> Draft:
+    return _cast(draft, params, context, "float16")
+
+
+def _bf16(draft: Draft, params: object, context: StageContext) -> Draft:
+    return _cast(draft, params, context, "bfloat16")
+
+
+FP16: StageType[object] = StageType(name="fp16", summary="compute in float16", params=CastParams, apply=_fp16)
+BF16: StageType[object] = StageType(name="bf16", summary="compute in bfloat16", params=CastParams, apply=_bf16)

@@ -1,0 +1,171 @@
+"""Weight-only quantization: MatMulNBits with blocks of 4 or 8 bits, float activations.
+
+Source: onnxruntime docs/ContribOperators.md, com.microsoft.MatMulNBits (layout and packing).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from qpipe.errors import QuantizationError
+from qpipe.quant.dynamic import plan_dynamic
+from qpipe.quant.gptq import gptq_blocks
+from qpipe.quant.graph import add_initializer, attr_int, constant, fresh_name, name_of
+from qpipe.quant.matmul import MICROSOFT
+from qpipe.quant.numbers import F32
+from qpipe.quant.options import QuantOptions
+from qpipe.quant.render import forget_shapes
+from qpipe.quant.statistics import Statistics
+from qpipe.records.quantization import QuantPlan, WeightSpec
+from qpipe.records.scheme import Scheme
+
+Rounding = Literal["nearest", "gptq"]
+SMALLEST_BLOCK = 16
+"""MatMulNBits takes blocks of 16 and more, powers of two."""
+
+
+def plan_weight_only(
+    model: ir.Model, scheme: Scheme, *, bits: int = 4, block_size: int = 32, options: QuantOptions | None = None
+) -> QuantPlan:
+    """Choose the MatMuls and Gemms whose weights are stored in blocks of `bits` bits.
+
+    Raises:
+        QuantizationError: the scheme has no kernel of that width, the block size is not one, or nothing fits.
+    """
+    if bits not in scheme.weight_only_bits:
+        raise QuantizationError(
+            f"scheme {scheme.name!r} has no weight-only kernel of {bits} bits",
+            hint=f"widths: {', '.join(map(str, scheme.weight_only_bits)) or 'none'}",
+        )
+    if block_size < SMALLEST_BLOCK or block_size & (block_size - 1):
+        raise QuantizationError(f"block size {block_size} is not a power of two of at least {SMALLEST_BLOCK}")
+    chosen = plan_dynamic(model, replace(scheme, dynamic_ops=("MatMul", "Gemm"), weight_bits=8), options)
+    weights = tuple(
+        replace(spec, dtype="uint4" if bits == 4 else "uint8", bits=bits, block_size=block_size)
+        for spec in chosen.weights
+    )
+    return replace(chosen, scheme=scheme, mode="weight-only", weights=weights)
+
+
+def render_weight_only(
+    model: ir.Model,
+    plan: QuantPlan,
+    *,
+    rounding: Rounding = "nearest",
+    statistics: Statistics | None = None,
+    accuracy_level: int = 0,
+) -> ir.Model:
+    """The graph with the plan's MatMuls as MatMulNBits. `gptq` needs statistics with vectors of the inputs.
+
+    `accuracy_level` 4 lets the kernel compute in int8; 0 leaves it float32.
+    """
+    copy = model.clone()
+    graph = copy.graph
+    nodes = {node.name: node for node in graph}
+    for spec in plan.weights:
+        for name in spec.nodes:
+            if name not in nodes:
+                raise QuantizationError(f"the plan quantizes node {name!r}, which the graph does not have")
+            _replace(graph, nodes[name], spec, _vectors(nodes[name], rounding, statistics), accuracy_level)
+    copy.opset_imports.setdefault(MICROSOFT, 1)
+    forget_shapes(graph)
+    return copy
+
+
+def _vectors(node: ir.Node, rounding: Rounding, statistics: Statistics | None) -> F32 | None:
+    if rounding == "nearest" or node.inputs[0] is None:
+        return None
+    item = statistics.get(name_of(node.inputs[0])) if statistics is not None else None
+    if item is None or not item.vectors.size:
+        raise QuantizationError(
+            f"node {node.name!r}: GPTQ needs vectors of its input, which the statistics do not have",
+            hint="put `calibrate` before `weight-only`, or use rounding 'nearest'",
+        )
+    return item.vectors
+
+
+def _replace(graph: ir.Graph, node: ir.Node, spec: WeightSpec, vectors: F32 | None, accuracy_level: int) -> None:
+    weight = node.inputs[1]
+    assert weight is not None
+    assert spec.block_size is not None
+    array = np.asarray(constant(weight), np.float32)
+    rows = array if node.op_type == "Gemm" and attr_int(node, "transB", 0) else array.T
+    integers, scale = quantize_blocks(np.ascontiguousarray(rows), spec.bits, spec.block_size, vectors)
+    base = f"{node.name}/weight"
+    data = node.inputs[0]
+    assert data is not None
+    inputs = [
+        data,
+        add_initializer(graph, fresh_name(graph, f"{base}_packed"), pack(integers, spec.bits)),
+        add_initializer(graph, fresh_name(graph, f"{base}_scales"), scale.reshape(-1)),
+    ]
+    attributes = {
+        "K": rows.shape[1],
+        "N": rows.shape[0],
+        "bits": spec.bits,
+        "block_size": spec.block_size,
+        "accuracy_level": accuracy_level,
+    }
+    packed = ir.node("MatMulNBits", inputs, attributes=attributes, domain=MICROSOFT, name=node.name)
+    graph.insert_before(node, packed)
+    result, old = packed.outputs[0], node.outputs[0]
+    bias = node.inputs[2] if node.op_type == "Gemm" and len(node.inputs) > 2 else None
+    if bias is not None:
+        result.name = fresh_name(graph, f"{node.name}/product")
+        add = ir.node("Add", [result, bias], name=f"{node.name}/bias")
+        graph.insert_before(node, add)
+        result = add.outputs[0]
+    name, shape, dtype = old.name, old.shape, old.dtype
+    old.replace_all_uses_with(result, replace_graph_outputs=old.is_graph_output())
+    graph.remove(node, safe=True)
+    result.name, result.shape = name, shape
+    result.dtype = dtype or ir.DataType.FLOAT
+    if not weight.uses() and not weight.is_graph_output():
+        graph.initializers.pop(name_of(weight), None)
+
+
+def quantize_blocks(rows: F32, bits: int, block_size: int, vectors: F32 | None = None) -> tuple[NDArray[np.uint8], F32]:
+    """(integers [N, blocks, block], scales [N, blocks]) of weights [N, K], symmetric around 2^(bits−1).
+
+    The last block is padded with zeros. With `vectors` [n, K] of the input, rounding errors are carried over to the
+    columns that are still to come (GPTQ); without, each weight goes to the nearest step.
+    """
+    count, width = rows.shape
+    blocks = -(-width // block_size)
+    padded = np.zeros((count, blocks * block_size), np.float32)
+    padded[:, :width] = rows
+    scale = block_scales(padded.reshape(count, blocks, block_size), bits)
+    middle = 2 ** (bits - 1)
+    if vectors is not None:
+        integers = gptq_blocks(rows, scale, block_size, bits, vectors)
+        whole = np.full(padded.shape, middle, np.uint8)
+        whole[:, :width] = integers
+        return whole.reshape(count, blocks, block_size), scale
+    steps = np.rint(padded.reshape(count, blocks, block_size) / scale[:, :, None]) + middle
+    return np.clip(steps, 0, 2 * middle - 1).astype(np.uint8), scale
+
+
+def block_scales(blocks: F32, bits: int) -> F32:
+    """Per block, the scale with the smallest squared error among some that clip the largest weight."""
+    middle = 2 ** (bits - 1)
+    signed = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=2)[:, :, None], axis=2)[:, :, 0]
+    base = np.where(signed == 0, 1.0, -signed / middle)
+    best, error = base, np.full(base.shape, np.inf)
+    for shrink in (1.0, 0.95, 0.9, 0.85, 0.8) if bits == 4 else (1.0,):
+        tried = base * shrink
+        steps = np.clip(np.rint(blocks / tried[:, :, None]), -middle, middle - 1)
+        found = np.square(steps * tried[:, :, None] - blocks).sum(axis=2)
+        best, error = np.where(found < error, tried, best), np.minimum(found, error)
+    return best.astype(np.float32)
+
+
+def pack(integers: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+    """[N, blocks, block] as MatMulNBits stores it: two 4-bit numbers in a byte, the first one low."""
+    if bits == 8:
+        return integers
+    return (integers[:, :, 0::2] | (integers[:, :, 1::2] << 4)).astype(np.uint8)

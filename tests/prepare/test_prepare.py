@@ -1,0 +1,206 @@
+"""Recipes from end to end on a small network: every built-in recipe loads, runs and is close."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import numpy_helper, parser
+
+from qpipe.errors import ConfigError, DataError, QuantizationError, TargetError
+from qpipe.prepare import BUILTIN_RECIPES, builtin_recipe, builtin_stages, prepare
+from qpipe.prepare.onnxfile import describe
+from qpipe.quant.schemes import FLOAT, LITERT, ORT_ARM64, ORT_X86_AVX2, ORT_X86_VNNI, TENSORRT
+from qpipe.records.model import Model
+from qpipe.records.recipe import Recipe, StageSpec
+from qpipe.records.tensors import Signature, TensorSpec
+
+
+class Counting:
+    def __init__(self):
+        self.steps = []
+        self.rows = 0
+
+    def step(self, name, *, total=None):
+        self.steps.append((name, total))
+
+    def advance(self, amount=1):
+        self.rows += amount
+
+
+@pytest.fixture
+def model(tmp_path):
+    rng = np.random.default_rng(0)
+    text = (
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[N,3,8,8] x) => (float[N,16] y) {'
+        "c = Conv<kernel_shape=[3,3],pads=[1,1,1,1]>(x, w) n = BatchNormalization(c, s, t, m, v) r = Relu(n) "
+        "g = GlobalAveragePool(r) f = Flatten(g) h = Gemm<transB=1>(f, k, b) a = Relu(h) y = MatMul(a, o) }"
+    )
+    proto = parser.parse_model(text)
+    shapes = {"w": (32, 3, 3, 3), "s": (32,), "t": (32,), "m": (32,), "k": (32, 32), "b": (32,), "o": (32, 16)}
+    for name, shape in shapes.items():
+        proto.graph.initializer.append(
+            numpy_helper.from_array((rng.standard_normal(shape) * 0.3).astype(np.float32), name)
+        )
+    proto.graph.initializer.append(numpy_helper.from_array(np.full(32, 0.5, np.float32), "v"))
+    path = tmp_path / "model.onnx"
+    onnx.save(proto, path)
+    signature = Signature(
+        inputs=(TensorSpec(name="x", dtype="float32", shape=("N", 3, 8, 8)),),
+        outputs=(TensorSpec(name="y", dtype="float32", shape=("N", 16)),),
+    )
+    return Model(name="tiny", file=describe(path), origin="", opset=17, signature=signature)
+
+
+def rows():
+    return np.random.default_rng(1).standard_normal((48, 3, 8, 8)).astype(np.float32)
+
+
+def calibration():
+    data = rows()
+    for start in range(0, 48, 16):
+        yield {"x": data[start : start + 16]}
+
+
+def outputs(path):
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return session.run(None, {"x": rows()})[0]
+
+
+def sqnr_db(reference, output):
+    return 10 * np.log10(np.square(reference).sum() / max(np.square(reference - output).sum(), 1e-30))
+
+
+LEAST_DB = {"none": 200, "int8": 25, "dynamic": 30, "fp16": 50, "int4": 10, "weight-only-int8": 35}
+
+
+@pytest.mark.parametrize("name", sorted(LEAST_DB))
+def test_builtin_recipe(model, tmp_path, name):
+    prepared = prepare(
+        model, builtin_recipe(name, ORT_X86_VNNI), ORT_X86_VNNI, calibration, tmp_path / "work", None, Counting()
+    )
+    assert sqnr_db(outputs(model.file.path), outputs(prepared.deployable.path)) >= LEAST_DB[name]
+    assert prepared.signature == model.signature
+    assert prepared.shapes[0].high == (16, 3, 8, 8)
+    assert prepared.shapes[0].low == (1, 3, 8, 8)
+    assert (prepared.plan is None) == (name in {"none", "fp16"})
+    if name == "none":
+        assert prepared.graph == model.file
+
+
+@pytest.mark.parametrize("scheme", [ORT_X86_VNNI, ORT_X86_AVX2, ORT_ARM64, TENSORRT, LITERT], ids=lambda s: s.name)
+def test_int8_for_every_scheme(model, tmp_path, scheme):
+    prepared = prepare(model, builtin_recipe("int8", scheme), scheme, calibration, tmp_path / "w", None, Counting())
+    assert sqnr_db(outputs(model.file.path), outputs(prepared.qdq.path)) >= 20
+    # corrections are in the float graph: toolchains that quantize by themselves lose nothing
+    assert sqnr_db(outputs(model.file.path), outputs(prepared.graph.path)) >= 30
+    graph = onnx.load(prepared.qdq.path).graph
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    integers = Counter(types[node.input[2]] for node in graph.node if node.op_type == "QuantizeLinear")
+    wanted = onnx.TensorProto.UINT8 if scheme.activation == "uint8" else onnx.TensorProto.INT8
+    assert set(integers) == {wanted}
+    biases = [tensor for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT32]
+    assert bool(biases) == scheme.quantize_bias
+    largest = max(
+        np.abs(numpy_helper.to_array(tensor).astype(int)).max()
+        for tensor in graph.initializer
+        if tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) > 1
+    )
+    assert largest == (63 if scheme.weight_bits == 7 else 127)
+
+
+def test_tensorrt_has_symmetric_pairs_on_inputs_alone(model, tmp_path):
+    prepared = prepare(model, builtin_recipe("int8", TENSORRT), TENSORRT, calibration, tmp_path / "w", None, Counting())
+    graph = onnx.load(prepared.qdq.path).graph
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    producers = {output: node for node in graph.node for output in node.output}
+    for node in graph.node:
+        if node.op_type == "QuantizeLinear":
+            assert not arrays[node.input[2]].any()
+            assert producers.get(node.input[0], node).op_type not in {"Conv", "Gemm", "MatMul"}
+
+
+def test_statistics_are_gathered_once_for_several_recipes(model, tmp_path):
+    made = {}
+
+    def cache(key, make):
+        if key not in made:
+            made[key] = tmp_path / "cache" / key
+            made[key].mkdir(parents=True)
+            make(made[key])
+        return made[key]
+
+    progress = Counting()
+    for number, ranges in enumerate(("minmax", "mse", "entropy", "percentile")):
+        stages = (
+            StageSpec(name="fold"),
+            StageSpec(name="calibrate"),
+            StageSpec(name="quantize", params={"ranges": ranges}),
+        )
+        recipe = Recipe(name=ranges, stages=stages)
+        prepare(
+            model, recipe, ORT_X86_VNNI, calibration, tmp_path / str(number), cache, progress, calibration_digest="d"
+        )
+    assert len(made) == 1
+    assert progress.rows == 48
+
+
+def test_float_target_refuses_int8():
+    with pytest.raises(TargetError, match="no integer kernels"):
+        builtin_recipe("int8", FLOAT)
+
+
+@pytest.mark.parametrize("name", ["dynamic", "bf16", "int4"])
+def test_recipes_without_kernels_are_refused(name):
+    with pytest.raises(TargetError):
+        builtin_recipe(name, LITERT)
+
+
+def test_unknown_recipe_lists_the_known_ones():
+    with pytest.raises(TargetError) as caught:
+        builtin_recipe("int7", ORT_X86_VNNI)
+    assert all(name in caught.value.hint for name in BUILTIN_RECIPES)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (StageSpec(name="quantise"), "does not exist"),
+        (StageSpec(name="quantize", params={"method": "mse"}), "no parameter 'method'"),
+        (StageSpec(name="quantize", params={"ranges": "mean"}), "'ranges'"),
+        (StageSpec(name="quantize"), "no statistics"),
+        (StageSpec(name="correct-bias"), "no plan"),
+    ],
+)
+def test_mistakes_in_recipes_are_told(model, tmp_path, spec, message):
+    with pytest.raises(ConfigError, match=message):
+        prepare(model, Recipe(name="r", stages=(spec,)), ORT_X86_VNNI, calibration, tmp_path / "w", None, Counting())
+
+
+def test_recipe_without_calibration_rows(model, tmp_path):
+    with pytest.raises(Exception, match="no rows"):
+        prepare(
+            model,
+            builtin_recipe("int8", ORT_X86_VNNI),
+            ORT_X86_VNNI,
+            lambda: iter([]),
+            tmp_path / "w",
+            None,
+            Counting(),
+        )
+
+
+def test_stages_have_unique_names_and_light_imports():
+    names = [stage.name for stage in builtin_stages()]
+    assert len(set(names)) == len(names)
+    source = "\n".join(path.read_text() for path in Path(str(prepare.__globals__["__file__"])).parent.rglob("*.py"))
+    heads = [line for line in source.splitlines() if line.startswith(("import onnx", "from onnx", "import numpy"))]
+    assert heads == []
+
+
+def test_weight_only_block_size_is_checked(model, tmp_path):
+    recipe = Recipe(name="r", stages=(StageSpec(name="weight-only", params={"block_size": 24}),))
+    with pytest.raises(QuantizationError, match="block size 24"):
+        prepare(model, recipe, ORT_X86_VNNI, calibration, tmp_path / "w", None, Counting())
