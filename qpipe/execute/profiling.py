@@ -71,7 +71,7 @@ class Place:
 
 def profile_target(order: Order, place: Place) -> dict[str, Profiled]:
     """Profiles by label. Holds the host's measuring lock; nothing else of qpipe runs on this host meanwhile."""
-    with measuring(place.watch.say):
+    with measuring(place.watch.say, stop=place.stop):
         return _profile(order, place)
 
 

@@ -20,6 +20,7 @@ from qpipe.flow.publishing import finish, open_tracker, publish, start_run
 from qpipe.flow.searching import search
 from qpipe.flow.syncing import forget_unlogged, keep_unlogged
 from qpipe.flow.working import work
+from qpipe.records.evidence import Profile
 from qpipe.records.result import RunResult
 
 if TYPE_CHECKING:
@@ -69,14 +70,19 @@ def _judged(
 
 
 def _remarks(workplace: Workplace, results: tuple[CellResult, ...]) -> tuple[str, ...]:
-    """What plugins say of finished cells, and which cells no gate can pass."""
+    """What plugins say of finished cells, which cells no gate can pass, and which engines change their answers."""
     said = [warning for result in results for warning in workplace.registry.cell_finished(result)]
     ungated = [
         f"no required gate judges {result.label}: it stays INCONCLUSIVE"
         for result in results
         if result.decision is not None and not any(verdict.required for verdict in result.verdicts)
     ]
-    return (*said, *ungated)
+    lying = [
+        f"{result.label}: the outputs of the timed run differ from those that were evaluated"
+        for result in results
+        if result.evidence and isinstance(profile := result.evidence.profile, Profile) and not profile.outputs_match
+    ]
+    return (*said, *ungated, *lying)
 
 
 def _published(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import fcntl
 import os
 import platform
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from qpipe.errors import EngineError
+from qpipe.errors import EngineError, Interrupted
 from qpipe.measure.cpu import Cpu, read_cpu
 
 LOCK = Path("/tmp/qpipe-measure.lock")  # the same file for all users and TMPDIRs of a host, else it excludes nobody
@@ -18,7 +19,7 @@ _POLL_S = 0.2
 
 
 @contextmanager
-def measuring(say: Callable[[str], None], path: Path = LOCK) -> Iterator[float]:
+def measuring(say: Callable[[str], None], path: Path = LOCK, *, stop: threading.Event | None = None) -> Iterator[float]:
     """Hold the host's measuring lock; gives the seconds that were waited for it.
 
     The kernel frees the lock when its holder dies, however it dies. `say` is called once when another measurement
@@ -26,6 +27,7 @@ def measuring(say: Callable[[str], None], path: Path = LOCK) -> Iterator[float]:
 
     Raises:
         EngineError: the lock file cannot be opened.
+        Interrupted: `stop` was set while another measurement was waited for.
     """
     file = _open(path)
     begin = time.monotonic()
@@ -35,6 +37,8 @@ def measuring(say: Callable[[str], None], path: Path = LOCK) -> Iterator[float]:
             if not told:
                 say(f"waiting: {_holder(file)} measures on this host (lock {path})")
                 told = True
+            if stop is not None and stop.is_set():
+                raise Interrupted("interrupted while waiting to measure", hint="run the same command again")
             time.sleep(_POLL_S)
         os.ftruncate(file, 0)
         os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
