@@ -62,3 +62,23 @@ def report(
         print_json({"run_id": found.run_id, "files": [str(path) for path in files]})
     else:
         typer.echo("\n".join(str(path) for path in files))
+
+
+def compare(before: RunId, after: RunId, *, store: StoreOption = None, as_json: JsonFlag = False) -> None:
+    """Show two runs side by side, cell by cell: verdict, metric, latency ratio, size."""
+    from qpipe.flow.comparing import compare_runs
+    from qpipe.flow.kept import recall_run
+    from qpipe.flow.workplace import open_store
+
+    opened = open_store(store)
+    found = compare_runs(recall_run(opened, before).result, recall_run(opened, after).result)
+    if as_json:
+        from qpipe.records.codec import plain
+
+        print_json({"cells": [plain(pair) for pair in found]})
+        return
+    from rich.console import Console
+
+    from qpipe.report.compare import compare_table
+
+    Console().print(compare_table(found))

@@ -69,3 +69,26 @@ class Screen:
     def say(self, line: str) -> None:
         """A line above the bars."""
         self._console.print(line, highlight=False, markup=False)
+
+
+class Steps:
+    """A `Progress` for work in this process: one line per step on stderr."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._console = Console(stderr=True, quiet=quiet)
+
+    def __enter__(self) -> Self:
+        """Nothing to open."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing to close."""
+
+    def step(self, name: str, *, total: int | None = None) -> None:
+        """A line says what begins."""
+        self._console.print(f"  {name} ({total})" if total else f"  {name}", highlight=False, markup=False)
+
+    def advance(self, amount: int = 1) -> None:
+        """Nothing to draw."""
