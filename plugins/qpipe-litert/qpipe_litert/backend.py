@@ -20,6 +20,8 @@ from qpipe_litert.options import read_options
 from qpipe_litert.tools import ONNX2TF, create_tool, tool_state
 
 PACKAGES = ("ai-edge-litert", "ai-edge-quantizer")
+SCHEME = replace(LITERT, dynamic_ops=("Conv", "Gemm", "MatMul"), weight_only_bits=(4, 8))
+"""What ai-edge-quantizer writes beside static INT8. Source: its `default_policy`, `ops_per_config`."""
 
 
 class LiteRtBackend:
@@ -42,8 +44,8 @@ class LiteRtBackend:
     def scheme(self, target: Target) -> Scheme:
         """Asymmetric int8 activations (or symmetric int16), symmetric per-channel int8 weights."""
         if read_options(target).activations == "int16":
-            return replace(LITERT, name="litert-16x8", activation="int16", activation_symmetric=True)
-        return LITERT
+            return replace(SCHEME, name="litert-16x8", activation="int16", activation_symmetric=True)
+        return SCHEME
 
     def build(self, prepared: Prepared, target: Target, workdir: Path, progress: Progress) -> Built:
         """`model.tflite` and `layout.json`."""

@@ -95,7 +95,8 @@ def to_file(port: Port, array: Array) -> Array:
 
 def from_file(port: Port, array: Array) -> Array:
     """The file's array as the model has it."""
-    return np.ascontiguousarray(array.transpose(np.argsort(port.permutation)))
+    back = tuple(port.permutation.index(axis) for axis in range(len(port.permutation)))
+    return np.ascontiguousarray(array.transpose(back))
 
 
 def _plain(name: str) -> str:

@@ -15,7 +15,7 @@ from qpipe.plugins.backend import Tensors
 from qpipe.records.codec import decode
 from qpipe.records.engine import Kind
 from qpipe.records.tensors import Signature
-from qpipe_litert.interpreter import invoke, open_interpreter
+from qpipe_litert.interpreter import open_interpreter
 from qpipe_litert.layout import Layout, from_file, to_file
 from qpipe_litert.options import Kernels
 
@@ -57,19 +57,37 @@ class LocalEngine:
             self._interpreter = open_interpreter(path, threads=threads, kernels=kernels)
         except (RuntimeError, ValueError) as problem:
             raise EngineError(f"LiteRT cannot load {path.name}: {' '.join(str(problem).split())[:300]}") from problem
-        self.inputs = tuple(_border(detail) for detail in self._interpreter.get_input_details())
-        self.outputs = tuple(_border(detail) for detail in self._interpreter.get_output_details())
+        taken, given = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        self.inputs = tuple(_border(detail) for detail in taken)
+        self.outputs = tuple(_border(detail) for detail in given)
+        # Details are slow to ask for (longer than a small network runs), so indices and shapes are kept.
+        self._taken = tuple(int(detail["index"]) for detail in taken)
+        self._given = tuple(int(detail["index"]) for detail in given)
+        self._shapes: tuple[tuple[int, ...], ...] = tuple(tuple(int(n) for n in detail["shape"]) for detail in taken)
 
     def run(self, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
         """One batch; inputs are resized to what they are given."""
         try:
-            return invoke(self._interpreter, arrays)
+            self._resize(tuple(array.shape for array in arrays))
+            for index, array in zip(self._taken, arrays, strict=True):
+                self._interpreter.set_tensor(index, array)
+            self._interpreter.invoke()
+            return tuple(self._interpreter.get_tensor(index) for index in self._given)
         except (RuntimeError, ValueError) as problem:
             raise EngineError(f"LiteRT cannot run the engine: {' '.join(str(problem).split())[:300]}") from problem
 
     def close(self) -> None:
         """Drop the interpreter."""
         del self._interpreter
+
+    def _resize(self, shapes: tuple[tuple[int, ...], ...]) -> None:
+        if shapes == self._shapes:
+            return
+        self._shapes = ()  # unknown until the allocation has succeeded
+        for index, shape in zip(self._taken, shapes, strict=True):
+            self._interpreter.resize_tensor_input(index, shape)
+        self._interpreter.allocate_tensors()
+        self._shapes = shapes
 
 
 class BorderSession:
@@ -80,6 +98,8 @@ class BorderSession:
         self.signature = signature
         self._engine = engine
         self._layout = layout
+        self._ports = sorted(layout.inputs, key=lambda port: port.position)
+        self._dtypes = {spec.name: spec.dtype for spec in signature.outputs}
         self._free = any(spec.shape and not isinstance(spec.shape[0], int) for spec in signature.inputs)
 
     def run(self, inputs: Tensors) -> Tensors:
@@ -101,17 +121,15 @@ class BorderSession:
         self._engine.close()
 
     def _run_batch(self, arrays: dict[str, Array]) -> dict[str, Array]:
-        ports = sorted(self._layout.inputs, key=lambda port: port.position)
         files = tuple(
             to_border(to_file(port, arrays[port.name]), border)
-            for port, border in zip(ports, self._engine.inputs, strict=True)
+            for port, border in zip(self._ports, self._engine.inputs, strict=True)
         )
         found = self._engine.run(files)
-        dtypes = {spec.name: spec.dtype for spec in self.signature.outputs}
         made: dict[str, Array] = {}
         for port in self._layout.outputs:
             plain = from_border(found[port.position], self._engine.outputs[port.position])
-            made[port.name] = from_file(port, plain).astype(dtypes[port.name], copy=False)
+            made[port.name] = from_file(port, plain).astype(self._dtypes[port.name], copy=False)
         return made
 
 

@@ -34,15 +34,17 @@ class Digits:
     """The demo's rows as [n, 1, 8, 8] float32, scaled as its pipeline scales them."""
 
     calibration: Floats
+    search: Floats
     gate: Floats
     label: NDArray[np.int64]
     calibration_label: NDArray[np.int64]
 
 
 def digits() -> Digits:
-    calibration, gate = np.load(DEMO / "calibration.npz"), np.load(DEMO / "gate.npz")
+    calibration, search, gate = (np.load(DEMO / f"{role}.npz") for role in ("calibration", "search", "gate"))
     return Digits(
         calibration=_scaled(calibration["image"]),
+        search=_scaled(search["image"]),
         gate=_scaled(gate["image"]),
         label=gate["label"],
         calibration_label=calibration["label"],
