@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import traceback
@@ -10,6 +11,10 @@ from types import FrameType
 from typing import NoReturn
 
 from qpipe.errors import Interrupted, QpipeError
+
+GO_ON = "run the same command again: it goes on from what is finished"
+READER_GONE = 128 + signal.SIGPIPE
+"""What a shell reports of every program whose reader has gone."""
 
 
 def run_app(arguments: list[str]) -> int:
@@ -24,21 +29,28 @@ def run_app(arguments: list[str]) -> int:
     try:
         code = get_command(app).main(arguments, prog_name="qpipe", standalone_mode=False)
         sys.stdout.flush()
+        if code == Interrupted.code:  # typer turns Ctrl-C into this code without a word
+            raise KeyboardInterrupt
     except QpipeError as error:
         return say_error(error.message, error.hint, error.code, as_json=as_json)
     except (KeyboardInterrupt, Abort):
-        return say_error("interrupted", "run the same command again to go on", Interrupted.code, as_json=as_json)
+        return say_error("interrupted", GO_ON, Interrupted.code, as_json=as_json)
     except TyperException as error:
         return say_error(error.format_message(), "see qpipe --help", 2, as_json=as_json)
-    except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has gone; nothing is wrong with the work
-        return 0
+    except (BrokenPipeError, SystemExit):  # typer turns the former into the latter
+        return _reader_gone()
     except Exception as error:  # noqa: BLE001 - the one place that turns a bug into exit code 1
         traceback.print_exc()
         return say_error(
             f"{type(error).__name__}: {error}", "this is a bug in qpipe: please report it", 1, as_json=as_json
         )
     return code if isinstance(code, int) else 0
+
+
+def _reader_gone() -> int:
+    """Whoever read our output has gone: nothing is wrong, but no verdict was delivered, so that 0 would be a lie."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to be flushed goes nowhere
+    return READER_GONE
 
 
 def say_error(message: str, hint: str, code: int, *, as_json: bool) -> int:

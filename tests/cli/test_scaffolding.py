@@ -34,7 +34,9 @@ def test_a_generated_plugin_passes_the_contract_and_is_listed(tmp_path, monkeypa
     found = json.loads(capsys.readouterr().out)
     assert (found["target"], found["folder"]) == ("my-board", "qpipe-my-board")
     folder = tmp_path / found["folder"]
-    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()) == sorted(found["files"])
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()) == sorted(
+        found["files"]
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["qpipe-my-board"], "nothing else was left behind"
 
     environment = install(folder, tmp_path / "site")

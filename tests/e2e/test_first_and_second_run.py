@@ -123,9 +123,7 @@ def test_what_stands_in_mlflow(first_run):
     parent = mlflow.get_run(found["mlflow_run_id"])
     assert parent.info.status == "FINISHED"
     assert parent.data.tags["qpipe.run_id"] == found["run_id"]
-    nested = mlflow.search_runs(
-        [parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
-    )
+    nested = mlflow.search_runs([parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
     assert len(nested) == 2
     version = mlflow.get_model_version_by_alias("digits-cpu-local", "champion")
     assert str(version.version) == "1"

@@ -1,0 +1,95 @@
+"""Errors become one line and a documented code, in one place for all commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from qpipe.cli.guarded import READER_GONE, run_app, say_error
+
+MAIN = [sys.executable, "-m", "qpipe"]
+
+
+@pytest.fixture(autouse=True)
+def sigterm():
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["rnu"], "No such command 'rnu'"),
+        (["run"], "Missing argument 'pipeline'"),
+        (["run", "--frsh", "x.yaml"], "--frsh"),
+        (["run", "x.yaml", "--workers", "0"], "--workers"),
+        (["promote", "last", "--force"], "--force and --reason go together"),
+        (["schema", "resul"], "no schema 'resul'"),
+        (["init", "missing.onnx"], "no such model file"),
+    ],
+)
+def test_bad_usage_is_a_line_and_code_2(arguments, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run_app(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    first, *rest = err.splitlines()
+    assert first.startswith("error: ")
+    assert words in first
+    assert all(line.startswith("hint: ") for line in rest)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [["run", "x.yaml"], ["plan", "x.yaml"], ["init", "x.onnx"], ["gate", "last"]])
+def test_as_json_the_error_is_one_object(arguments, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run_app([*arguments, "--json"]) == 2
+    out, err = capsys.readouterr()
+    error = json.loads(out)["error"]
+    assert set(error) == {"message", "hint", "code"}
+    assert error["code"] == 2
+    assert err == ""
+
+
+def test_a_bug_keeps_its_traceback(capsys, monkeypatch):
+    monkeypatch.setattr("qpipe.flow.workplace.open_registry", lambda *_: 1 / 0)
+    assert run_app(["targets"]) == 1
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert err.splitlines()[-2:] == [
+        "error: ZeroDivisionError: division by zero",
+        "hint: this is a bug in qpipe: please report it",
+    ]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_ctrl_c_in_any_command_is_said(capsys, monkeypatch, as_json):
+    def press(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("qpipe.flow.workplace.open_registry", press)
+    assert run_app(["targets", *(["--json"] if as_json else [])]) == 130
+    out, err = capsys.readouterr()
+    if as_json:
+        assert json.loads(out)["error"]["code"] == 130
+    else:
+        assert "error: interrupted" in err
+
+
+def test_a_reader_that_leaves_is_no_success():
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([*MAIN, "schema"], stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (READER_GONE, "")
+
+
+def test_an_error_without_a_hint_is_one_line(capsys):
+    assert say_error("what was found", "", 2, as_json=False) == 2
+    assert capsys.readouterr().err == "error: what was found\n"
