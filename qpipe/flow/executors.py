@@ -39,8 +39,8 @@ def open_executor(options: RunOptions, registry: Registry, store: Store) -> Exec
 
 
 def default_workers() -> int:
-    """One child per CPU that this process may use, and one more: children wait for each other's reference outputs."""
-    return len(os.sched_getaffinity(0)) + 1
+    """One child per CPU that this process may use, and two more: children wait for each other's reference outputs."""
+    return len(os.sched_getaffinity(0)) + 2
 
 
 def _dask(options: RunOptions, store: Store) -> Executor:

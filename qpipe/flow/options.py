@@ -23,7 +23,7 @@ class RunOptions:
     tracking_uri: str | None = None
     store: str | None = None
     workers: int | None = None
-    """Children at a time; None takes the number of CPUs that this process may use, plus one."""
+    """Children at a time; None takes the number of CPUs that this process may use, plus two."""
     executor: str = "local"
     """`local`, or `dask` for machines that a Dask scheduler knows."""
     scheduler: str | None = None

@@ -39,6 +39,14 @@ def cpu_options(threads: int) -> ort.SessionOptions:
     return options
 
 
+def computation(sha256: str, options: ort.SessionOptions) -> str:
+    """The name of what a session computes: the bytes of a one-file model, the runtime, and what shapes its kernels."""
+    import onnxruntime as ort
+
+    level = str(options.graph_optimization_level).rpartition(".")[2]
+    return f"{sha256} onnxruntime {ort.__version__} cpu threads={options.intra_op_num_threads} {level}"
+
+
 def refusal(error: Exception) -> tuple[str, str]:
     """The reason that onnxruntime gives, on one line, and a hint for the refusals that are known."""
     reason = _SOURCE.sub("", " ".join(str(error).split()))
@@ -72,7 +80,11 @@ class OrtSession:
 
     kind: Kind = "measured"
 
-    def __init__(self, session: ort.InferenceSession, signature: Signature | None = None) -> None:
+    def __init__(
+        self, session: ort.InferenceSession, signature: Signature | None = None, *, computes: str = ""
+    ) -> None:
+        self.computes = computes
+        """Names the computation (`computation`): sessions of one name give the same outputs for the same inputs."""
         self._session: ort.InferenceSession | None = session
         own = read_signature(session)
         self.signature = signature or own

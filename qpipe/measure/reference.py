@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qpipe.errors import ModelError
-from qpipe.measure.ort import OrtSession, cpu_options, refusal
+from qpipe.measure.ort import OrtSession, computation, cpu_options, refusal
 
 if TYPE_CHECKING:
     from qpipe.plugins.backend import Session
@@ -22,8 +22,18 @@ def open_reference(file: OnnxFile | Path, threads: int = 1) -> Session:
     import onnxruntime as ort
 
     path = file if isinstance(file, Path) else file.path
+    options = cpu_options(threads)
     try:
-        return OrtSession(ort.InferenceSession(str(path), cpu_options(threads), providers=["CPUExecutionProvider"]))
+        return OrtSession(ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]))
     except Exception as error:
         reason, hint = refusal(error)
         raise ModelError(f"{path}: the reference runner cannot load this model: {reason}", hint=hint) from error
+
+
+def reference_computation(file: OnnxFile, threads: int = 1) -> str:
+    """The name of what the reference runner computes, or empty for a model with external data."""
+    from qpipe.models.digest import file_sha256
+
+    if file.path.stat().st_size != file.size_bytes:
+        return ""
+    return computation(file_sha256(file.path), cpu_options(threads))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qpipe.errors import EngineError
-from qpipe.measure.ort import OrtSession, cpu_options, refusal
+from qpipe.measure.ort import OrtSession, computation, cpu_options, refusal
 from qpipe.records.engine import Engine
 from qpipe.records.target import Target
 from qpipe_onnxruntime.options import Options, read_options
@@ -62,10 +62,12 @@ def open_engine(engine: Engine, target: Target) -> OrtSession:
         EngineError: onnxruntime refused the file, or its inputs and outputs are not the model's.
     """
     try:
-        session = load(engine.main_file, session_options(target, read_options(target)))
+        options = session_options(target, read_options(target))
+        session = load(engine.main_file, options)
     except EngineError:
         raise
     except Exception as error:
         reason, hint = refusal(error)
         raise EngineError(f"onnxruntime cannot load engine {engine.digest[:12]}: {reason}", hint=hint) from error
-    return OrtSession(session, engine.signature)
+    computes = computation(engine.files[0].sha256, options) if len(engine.files) == 1 else ""
+    return OrtSession(session, engine.signature, computes=computes)
