@@ -17,7 +17,7 @@ from qpipe.quant.dynamic import plan_dynamic
 from qpipe.quant.gptq import gptq_blocks
 from qpipe.quant.graph import add_initializer, attr_int, constant, fresh_name, name_of
 from qpipe.quant.matmul import MICROSOFT
-from qpipe.quant.numbers import F32
+from qpipe.quant.numbers import F32, SMALLEST_SCALE
 from qpipe.quant.options import QuantOptions
 from qpipe.quant.render import forget_shapes
 from qpipe.quant.statistics import Statistics
@@ -154,7 +154,7 @@ def block_scales(blocks: F32, bits: int) -> F32:
     """Per block, the scale with the smallest squared error among some that clip the largest weight."""
     middle = 2 ** (bits - 1)
     signed = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=2)[:, :, None], axis=2)[:, :, 0]
-    base = np.where(signed == 0, 1.0, -signed / middle)
+    base = np.where(np.abs(signed) <= middle * SMALLEST_SCALE, 1.0, -signed.astype(np.float64) / middle)
     best, error = base, np.full(base.shape, np.inf)
     for shrink in (1.0, 0.95, 0.9, 0.85, 0.8) if bits == 4 else (1.0,):
         tried = base * shrink

@@ -180,16 +180,9 @@ def test_mistakes_in_recipes_are_told(model, tmp_path, spec, message):
 
 
 def test_recipe_without_calibration_rows(model, tmp_path):
-    with pytest.raises(Exception, match="no rows"):
-        prepare(
-            model,
-            builtin_recipe("int8", ORT_X86_VNNI),
-            ORT_X86_VNNI,
-            lambda: iter([]),
-            tmp_path / "w",
-            None,
-            Counting(),
-        )
+    recipe = builtin_recipe("int8", ORT_X86_VNNI)
+    with pytest.raises(DataError, match="no rows"):
+        prepare(model, recipe, ORT_X86_VNNI, lambda: iter([]), tmp_path / "w", None, Counting())
 
 
 def test_stages_have_unique_names_and_light_imports():

@@ -1,0 +1,178 @@
+"""Per-layer tables, sensitivity, search and lint on a network with one layer that is hard to quantize."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper, parser
+
+from qpipe.errors import BuildError
+from qpipe.quant.calibrate import calibrate
+from qpipe.quant.check import run_float
+from qpipe.quant.explain import explain_layers, sqnr_db
+from qpipe.quant.graph import open_graph
+from qpipe.quant.lint import lint_batches, lint_calibration
+from qpipe.quant.observed import observed_tensors
+from qpipe.quant.options import QuantOptions
+from qpipe.quant.schemes import ORT_X86_VNNI
+from qpipe.quant.search import Budget, Measures, search
+from qpipe.quant.sensitivity import build, escape, revert_worst, sensitivity
+from qpipe.quant.statistics import load_statistics, save_statistics
+
+
+@pytest.fixture
+def hard(tmp_path):
+    """Three Gemms; the second one's input has a lone huge channel that its weights do not need."""
+    rng = np.random.default_rng(0)
+    proto = parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> '
+        "g (float[N,16] x, float[N,4] unused) => (float[N,16] y, float[N,4] z) { a = MatMul(x, w0) b = Tanh(a) "
+        "t = Mul(b, big) c = MatMul(t, w1) d = Tanh(c) y = MatMul(d, w2) z = Abs(unused) }"
+    )
+    arrays = {f"w{number}": rng.standard_normal((16, 16)).astype(np.float32) * 0.3 for number in range(3)}
+    arrays["big"] = np.ones(16, np.float32)
+    arrays["big"][0], arrays["w1"][0] = 3000.0, 1e-4
+    for name, array in arrays.items():
+        proto.graph.initializer.append(numpy_helper.from_array(array, name))
+    onnx.save(proto, tmp_path / "m.onnx")
+    model = open_graph(tmp_path / "m.onnx")
+    batch = {"x": rng.standard_normal((64, 16)).astype(np.float32), "unused": np.ones((64, 4), np.float32)}
+    statistics = calibrate(model, iter([batch]), observed_tensors(model.graph, ORT_X86_VNNI))
+    return model, statistics, batch
+
+
+def score_of(model, batch):
+    reference = run_float(model, batch)[0].astype(np.float64)
+
+    def score(graph):
+        found = sqnr_db(reference, run_float(graph, batch)[0].astype(np.float64))
+        return 200.0 if found is None else found
+
+    return score
+
+
+def names(model):
+    return [node.name for node in model.graph if node.op_type == "MatMul"]
+
+
+def test_sensitivity_finds_the_hard_layer(hard):
+    model, statistics, batch = hard
+    found = sensitivity(model, statistics, ORT_X86_VNNI, score_of(model, batch))
+    assert found[0].node == names(model)[1]
+    assert len(found) == 3
+    assert found[1].score > found[0].score + 10
+
+
+def test_reverting_the_worst_layer_is_enough(hard):
+    model, statistics, batch = hard
+    score = score_of(model, batch)
+    before = score(build(model, statistics, ORT_X86_VNNI, QuantOptions())[0])
+    found = revert_worst(model, statistics, ORT_X86_VNNI, score, wanted=before + 10, most=2)
+    assert found.reached
+    assert found.nodes == (names(model)[1],)
+    assert found.score >= before + 10
+    none = revert_worst(model, statistics, ORT_X86_VNNI, score, wanted=1e9, most=0)
+    assert (none.nodes, none.reached) == ((), False)
+
+
+def test_layer_table_shows_where_the_loss_begins(hard):
+    model, statistics, batch = hard
+    qdq, plan = build(model, statistics, ORT_X86_VNNI, QuantOptions())
+    rows = {row.tensor: row for row in explain_layers(model, qdq, plan, batch)}
+    assert set(rows) == {spec.tensor for spec in plan.activations}
+    assert rows["x"].op == "input"
+    assert rows["x"].sqnr_db > 30
+    assert rows["d"].sqnr_db < 20
+    assert rows["d"].node
+
+
+def test_lint_speaks_of_constant_inputs_and_few_rows(hard):
+    model, _, batch = hard
+    few = calibrate(
+        model, iter([{name: array[:8] for name, array in batch.items()}]), observed_tensors(model.graph, ORT_X86_VNNI)
+    )
+    assert {finding.kind for finding in lint_calibration(few)} == {"few-rows", "constant-input"}
+    assert next(item for item in lint_calibration(few) if item.kind == "constant-input").subject == "unused"
+
+
+def test_lint_compares_with_other_rows(hard):
+    model, statistics, batch = hard
+    _, plan = build(model, statistics, ORT_X86_VNNI, QuantOptions())
+    axes = observed_tensors(model.graph, ORT_X86_VNNI)
+    wide = calibrate(model, iter([{**batch, "x": batch["x"] * 50}]), axes)
+    found = lint_calibration(statistics, plan, wide)
+    assert ("other-rows", "x") in {(item.kind, item.subject) for item in found}
+    same = lint_calibration(statistics, plan, statistics)
+    assert "other-rows" not in {item.kind for item in same}
+
+
+@pytest.mark.parametrize(("body", "expected"), [("y = Tanh(x)", 0), ("m = ReduceMean<axes=[0]>(x) y = Sub(x, m)", 1)])
+def test_lint_finds_dependence_on_the_batch(tmp_path, body, expected):
+    onnx.save(
+        parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> g (float[N,4] x) => (float[N,4] y) {{ {body} }}'),
+        tmp_path / "m.onnx",
+    )
+    batch = {"x": np.random.default_rng(0).standard_normal((8, 4)).astype(np.float32)}
+    assert len(lint_batches(open_graph(tmp_path / "m.onnx"), batch)) == expected
+
+
+def test_statistics_survive_a_round_trip(hard, tmp_path):
+    _, statistics, _ = hard
+    save_statistics(statistics, tmp_path)
+    again = load_statistics(tmp_path)
+    assert (again.rows, again.batches, again.inputs, again.missing) == (
+        statistics.rows,
+        statistics.batches,
+        statistics.inputs,
+        statistics.missing,
+    )
+    for old, new in zip(statistics, again, strict=True):
+        assert (old.tensor, old.axis, old.shape, old.range, old.zeros) == (
+            new.tensor,
+            new.axis,
+            new.shape,
+            new.range,
+            new.zeros,
+        )
+        for name in ("low", "high", "mean", "bins", "vectors"):
+            np.testing.assert_array_equal(getattr(old, name), getattr(new, name))
+
+
+TABLE = {"int8": (0.5, 0.90), "fp16": (1.3, 0.92), "dynamic": (0.6, 0.915), "int4": (0.4, 0.70)}
+
+
+def measures():
+    def metric(name):
+        if name == "broken":
+            raise BuildError("the toolchain refused")
+        return TABLE[name][1]
+
+    return Measures(latency_ratio=lambda name: TABLE[name][0], metric=metric, expected=(BuildError,))
+
+
+@pytest.mark.parametrize(
+    ("candidates", "margin", "winner", "reason"),
+    [
+        (("int8", "fp16", "dynamic", "int4"), 0.01, "dynamic", "fastest of 1"),
+        (("int8", "fp16", "dynamic", "int4"), 0.05, "int8", "fastest of 2"),
+        (("int4", "fp16"), 0.01, None, "1.30 of the float latency"),
+        (("int4",), 0.01, None, "no candidate stays within the margin"),
+        (("broken",), 0.01, None, "the toolchain refused"),
+        ((), 0.01, None, "no candidate was tried"),
+    ],
+)
+def test_search_returns_the_fastest_good_one_or_float(candidates, margin, winner, reason):
+    found = search(candidates, measures(), Budget(), reference=0.92, margin=margin)
+    assert (found.winner.candidate if found.winner else None) == winner
+    assert reason in found.reason
+    assert len(found.trials) == len(candidates)
+
+
+def test_search_keeps_to_its_budget():
+    found = search(("int8", "dynamic", "fp16"), measures(), Budget(trials=1), reference=0.92, margin=0.05)
+    assert (len(found.trials), found.skipped) == (1, 2)
+    found = search(("int8", "dynamic", "fp16"), measures(), Budget(minutes=0.0), reference=0.92, margin=0.05)
+    assert len(found.trials) == 1
+
+
+def test_escaped_names_match_themselves_alone():
+    assert escape("a[0]*") == "a[[]0][*]"
