@@ -18,6 +18,7 @@ from qpipe.quant.graph import attr_int, attr_ints, attr_string, constant, name_o
 from qpipe.quant.numbers import F32, F64
 from qpipe.quant.render import quantized_weight
 from qpipe.quant.statistics import Statistics, TensorStatistics
+from qpipe.quant.tables import is_table
 from qpipe.records.quantization import QuantPlan
 
 
@@ -38,7 +39,7 @@ def correct_bias(model: ir.Model, plan: QuantPlan, statistics: Statistics) -> tu
     done = []
     for spec in plan.weights:
         readers = [nodes[name] for name in spec.nodes if name in nodes]
-        if not readers:
+        if not readers or is_table(spec, nodes):
             continue
         weight = np.asarray(constant(readers[0].inputs[1]), np.float32)
         error = quantized_weight(readers, spec, plan).real(spec.axis) - weight

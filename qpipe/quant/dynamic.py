@@ -25,6 +25,7 @@ from qpipe.quant.numbers import F32
 from qpipe.quant.operators import finite
 from qpipe.quant.options import QuantOptions
 from qpipe.quant.render import forget_shapes
+from qpipe.quant.tables import is_table, plan_tables, render_tables
 from qpipe.quant.weights import quantize_weight
 from qpipe.records.quantization import NodeChoice, QuantPlan, WeightSpec
 from qpipe.records.scheme import Scheme
@@ -67,7 +68,8 @@ def plan_dynamic(model: ir.Model, scheme: Scheme, options: QuantOptions | None =
             "nothing in this graph can be quantized dynamically",
             hint=f"dynamic kernels: {', '.join(scheme.dynamic_ops)} with constant weights; use recipe 'int8'",
         )
-    return QuantPlan(scheme=scheme, mode="dynamic", activations=(), weights=tuple(weights), nodes=tuple(nodes))
+    specs = (*weights, *plan_tables(model.graph, scheme, options))
+    return QuantPlan(scheme=scheme, mode="dynamic", activations=(), weights=specs, nodes=tuple(nodes))
 
 
 def _refusal(node: ir.Node) -> str:
@@ -98,10 +100,13 @@ def render_dynamic(model: ir.Model, plan: QuantPlan) -> ir.Model:
     nodes = {node.name: node for node in graph}
     quantizers: dict[str, ir.Node] = {}
     for spec in plan.weights:
+        if is_table(spec, nodes):
+            continue
         for name in spec.nodes:
             if name not in nodes:
                 raise QuantizationError(f"the plan quantizes node {name!r}, which the graph does not have")
             _replace(graph, nodes[name], spec, quantizers)
+    render_tables(graph, plan)
     copy.opset_imports.setdefault(MICROSOFT, 1)
     forget_shapes(graph)
     return copy

@@ -16,6 +16,7 @@ from qpipe.quant.operators import channel_axis, finite
 from qpipe.quant.options import QuantOptions, matches
 from qpipe.quant.ranges import Method, RangeRule, clipped_share, find_range
 from qpipe.quant.statistics import Statistics, TensorStatistics
+from qpipe.quant.tables import plan_tables
 from qpipe.records.quantization import ActivationSpec, NodeChoice, QuantPlan, WeightSpec
 from qpipe.records.scheme import Scheme
 
@@ -47,7 +48,7 @@ def make_plan(
     shares = _shares(layout, ranges)
     activations = tuple(_activation(pair, ranges, shares, scheme) for pair in layout.pairs)
     nodes = tuple(_with_reason(choice, reasons) for choice in layout.nodes)
-    weights = _weights(graph, nodes, scheme, options)
+    weights = (*_weights(graph, nodes, scheme, options), *plan_tables(graph, scheme, options))
     notes = (f"calibrated on {statistics.rows} rows",)
     return QuantPlan(scheme=scheme, mode="static", activations=activations, weights=weights, nodes=nodes, notes=notes)
 

@@ -12,6 +12,7 @@ from qpipe.errors import QuantizationError
 from qpipe.quant.graph import add_initializer, constant, name_of, upgraded
 from qpipe.quant.matmul import MICROSOFT, fuse_matmuls
 from qpipe.quant.numbers import F32, onnx_type, quantize
+from qpipe.quant.tables import is_table, render_tables
 from qpipe.quant.weights import QuantizedWeight, bias_floor, quantize_weight
 from qpipe.records.quantization import ActivationSpec, QuantPlan, WeightSpec
 
@@ -34,6 +35,7 @@ def render(model: ir.Model, plan: QuantPlan) -> ir.Model:
         copy = upgraded(copy, opset)
     copy.ir_version = max(copy.ir_version, *(_IR_VERSIONS.get(dtype, 8) for dtype in types))
     _Renderer(copy.graph, plan).run()
+    render_tables(copy.graph, plan)
     if "MatMul" in plan.scheme.fused_ops and fuse_matmuls(copy.graph):
         copy.opset_imports.setdefault(MICROSOFT, 1)
     forget_shapes(copy.graph)
@@ -86,7 +88,8 @@ class _Renderer:
     def run(self) -> None:
         """Weights first, while their nodes still read the plan's tensors; then activations; then absorbed nodes."""
         for spec in self.plan.weights:
-            self.weight(spec)
+            if not is_table(spec, self.nodes):
+                self.weight(spec)
         absorbed = {
             self.nodes[choice.node].outputs[0].name: choice.node
             for choice in self.plan.nodes

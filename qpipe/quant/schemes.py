@@ -39,6 +39,7 @@ ORT_X86_VNNI = Scheme(
     dynamic_ops=("MatMul", "Gemm"),
     weight_only_bits=(4, 8),
     fused_ops=("MatMul",),
+    table_ops=("Gather",),
 )
 """onnxruntime on x86-64 with VNNI: unsigned activations × signed weights; everything else is slow there."""
 

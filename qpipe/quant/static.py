@@ -62,7 +62,7 @@ def refuse_empty(plan: QuantPlan) -> None:
     Raises:
         QuantizationError: with the first reasons why nothing could be.
     """
-    if plan.weights:
+    if any(choice.quantized for choice in plan.nodes):
         return
     reasons = [f"{choice.node!r} ({choice.op}): {choice.reason}" for choice in plan.left_in_float()[:3]]
     raise QuantizationError(

@@ -21,6 +21,7 @@ from qpipe.quant.numbers import F32, SMALLEST_SCALE
 from qpipe.quant.options import QuantOptions
 from qpipe.quant.render import forget_shapes
 from qpipe.quant.statistics import Statistics
+from qpipe.quant.tables import is_table, plan_tables, render_tables
 from qpipe.records.quantization import QuantPlan, WeightSpec
 from qpipe.records.scheme import Scheme
 
@@ -44,12 +45,13 @@ def plan_weight_only(
         )
     if block_size < SMALLEST_BLOCK or block_size & (block_size - 1):
         raise QuantizationError(f"block size {block_size} is not a power of two of at least {SMALLEST_BLOCK}")
-    chosen = plan_dynamic(model, replace(scheme, dynamic_ops=("MatMul", "Gemm"), weight_bits=8), options)
+    chosen = plan_dynamic(model, replace(scheme, dynamic_ops=("MatMul", "Gemm"), weight_bits=8, table_ops=()), options)
     weights = tuple(
         replace(spec, dtype="uint4" if bits == 4 else "uint8", bits=bits, block_size=block_size)
         for spec in chosen.weights
     )
-    return replace(chosen, scheme=scheme, mode="weight-only", weights=weights)
+    tables = plan_tables(model.graph, scheme, options or QuantOptions())
+    return replace(chosen, scheme=scheme, mode="weight-only", weights=(*weights, *tables))
 
 
 def render_weight_only(
@@ -68,10 +70,13 @@ def render_weight_only(
     graph = copy.graph
     nodes = {node.name: node for node in graph}
     for spec in plan.weights:
+        if is_table(spec, nodes):
+            continue
         for name in spec.nodes:
             if name not in nodes:
                 raise QuantizationError(f"the plan quantizes node {name!r}, which the graph does not have")
             _replace(graph, nodes[name], spec, _vectors(nodes[name], rounding, statistics), accuracy_level)
+    render_tables(graph, plan)
     copy.opset_imports.setdefault(MICROSOFT, 1)
     forget_shapes(graph)
     return copy

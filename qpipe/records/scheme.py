@@ -53,3 +53,5 @@ class Scheme:
     fused_ops: tuple[str, ...] = ()
     """Operators rendered as the runtime's own kernel with integer inputs, float bias and float output
     (`MatMul` → `com.microsoft.MatMulIntegerToFloat`) where their output stays float."""
+    table_ops: tuple[str, ...] = ()
+    """Lookups whose constant tables are stored as int8 rows with a scale each (`Gather` of an embedding)."""

@@ -239,6 +239,13 @@ CASES = [
         kernels={"MatMulIntegerToFloat": 1},
     ),
     Case(
+        "large-embedding",
+        "(int64[N,L] x) => (float[N,L,M] y)",
+        "e = Gather(t, x) y = MatMul(e, w)",
+        {"t": (1100, 16), "w": (16, 8)},
+        kernels={"MatMulIntegerToFloat": 1, "Gather": 2},
+    ),
+    Case(
         "lstm",
         "(float[L,N,8] x) => (float[L,N,M] y)",
         "h, a, c = LSTM<hidden_size=6>(x, w, r, b) s = Squeeze(h, one) y = MatMul(s, k)",
