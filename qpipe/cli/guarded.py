@@ -30,7 +30,7 @@ def run_app(arguments: list[str]) -> int:
         code = get_command(app).main(arguments, prog_name="qpipe", standalone_mode=False)
         sys.stdout.flush()
         if code == Interrupted.code:  # typer turns Ctrl-C into this code without a word
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt  # noqa: TRY301  (the same words as below)
     except QpipeError as error:
         return say_error(error.message, error.hint, error.code, as_json=as_json)
     except (KeyboardInterrupt, Abort):

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from qpipe.execute.guard import Exit, run_guarded
 from qpipe.execute.watch import Watch
 from qpipe.records.target import Limits
+from qpipe.store.scratch import scratch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,13 +66,12 @@ def _run_one(job: Job, folder: Path, watch: Watch, stop: threading.Event, done: 
 
 
 def run_job(job: Job, folder: Path, watch: Watch, stop: threading.Event) -> Exit:
-    """Run one job in a guarded child with a work folder of its own below `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as workdir:
+    """Run one job in a guarded child. Its work folder below `folder` is swept by the store if we are killed."""
+    with scratch(folder) as workdir:
         return run_guarded(
             job.entry,
             job.request,
-            workdir=Path(workdir),
+            workdir=workdir,
             limits=job.limits,
             on_progress=lambda event: watch.update(job.label, event),
             stop=stop,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from qpipe.execute.guard import Exit
 from qpipe.execute.jobs import Contestant, MemoryJob, TimingJob
@@ -23,6 +22,7 @@ from qpipe.records.engine import Kind
 from qpipe.records.evidence import NotMeasured, Profile
 from qpipe.records.target import Target
 from qpipe.records.tensors import Signature
+from qpipe.store.scratch import scratch
 
 TIMING = "qpipe.execute.timed:run_timing"
 MEMORY = "qpipe.execute.timed:run_memory"
@@ -119,11 +119,10 @@ def _timed_without_drift(order: Order, place: Place) -> tuple[Samples | Exit, in
 def _timed(order: Order, place: Place) -> Samples | Exit:
     label = f"profile/{order.target.name}"
     parts: list[Samples] = []
-    place.folder.mkdir(parents=True, exist_ok=True)
     place.watch.begin(label)
-    with TemporaryDirectory(dir=place.folder) as scratch:
+    with scratch(place.folder) as folder:
         for number in range(order.timing.processes):
-            ended = run_job(_timing_job(order, label, number, Path(scratch)), place.folder, place.watch, place.stop)
+            ended = run_job(_timing_job(order, label, number, folder), place.folder, place.watch, place.stop)
             if ended.kind != "ok" or ended.result is None:
                 place.watch.end(label, ended.kind)
                 return ended
