@@ -89,3 +89,20 @@ class MemoryJob:
     signature: Signature
     batch: int
     role: RoleName = "gate"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankingJob:
+    """Rank the quantized nodes of a static recipe by what each one costs."""
+
+    store: str
+    cell: Cell
+    rows: int = 64
+    """Rows of the cell's role on which outputs are compared."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranking:
+    """Patterns that name one node each, the most sensitive first; none for a recipe without `quantize`."""
+
+    nodes: tuple[str, ...] = ()

@@ -7,18 +7,26 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from qpipe.execute.inputs import input_files
+from qpipe.execute.jobs import Ranking, RankingJob
+from qpipe.execute.local import Job
+from qpipe.flow.deciding import judge
 from qpipe.flow.evidence import assemble
 from qpipe.flow.measuring import measure
 from qpipe.flow.working import work
-from qpipe.planning.candidates import candidates, search_cells
+from qpipe.planning.candidates import candidates, mixed_candidates, search_cells
 from qpipe.planning.expand import make_cell
+from qpipe.plugins.gate import Alpha
+from qpipe.records.codec import decode, encode
 from qpipe.records.evidence import Evaluation, Profile
 from qpipe.records.pipeline import RecipeSpec, SearchSpec
 from qpipe.records.result import SearchTrial
+from qpipe.records.verdict import Decision
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from qpipe.execute.exits import Exit
     from qpipe.execute.watch import Watch
     from qpipe.flow.options import RunOptions
     from qpipe.flow.working import Worked
@@ -30,6 +38,8 @@ if TYPE_CHECKING:
     from qpipe.records.target import Target
 
 
+EXACT = ("size", "placement", "finite", "facts", "arena", "flash", "sram", "npu_share")
+"""Gates that compare exact numbers: a candidate that fails one on any rows fails it on all."""
 WAVE = 3
 """Candidates that are tried together where the budget is in minutes."""
 
@@ -55,15 +65,26 @@ class Rule:
         """Why this candidate cannot be the finalist, or an empty string."""
         if trial.value is None or trial.reference is None:
             return trial.reason or "its metric on the search rows is undefined"
-        sign = 1.0 if self.metric.higher_is_better else -1.0
-        loss = sign * (trial.reference - trial.value)
-        if loss > self.margin:
+        loss = self.loss(trial)
+        if self.is_lossy(trial):
             return f"loses {loss:.4g} on the search rows, {self.margin:.4g} allowed"
+        if trial.fails:
+            return f"would fail {trial.fails}"
         if trial.ratio is not None and trial.ratio >= 1:
             return f"not faster than float: {trial.ratio:.3g} of its latency ({trial.reason})"
         if self.objective == "latency" and trial.ratio is None:
             return "its latency was not measured"
         return ""
+
+    def loss(self, trial: SearchTrial) -> float:
+        """How much worse than the float model, in the metric's unit; NaN where it was not measured."""
+        if trial.value is None or trial.reference is None:
+            return float("nan")
+        return (trial.reference - trial.value) * (1.0 if self.metric.higher_is_better else -1.0)
+
+    def is_lossy(self, trial: SearchTrial) -> bool:
+        """Whether it was measured and loses more than the margin."""
+        return self.loss(trial) > self.margin
 
     def rank(self, trial: SearchTrial) -> float:
         """Smaller is better."""
@@ -148,6 +169,9 @@ def _hunt(hunt: Hunt) -> tuple[tuple[SearchTrial, ...], Cell | None]:
             trials += [_untried(hunt, recipe, "the minutes of the budget were spent") for recipe in wave]
         else:
             trials += _try(hunt, wave)
+    mixed = _mixed(hunt, recipes, trials)
+    if mixed:
+        recipes, trials = (*recipes, *mixed), [*trials, *_try(hunt, mixed)]
     judged = [_with_objection(hunt.rule, trial) for trial in trials]
     fit = [trial for trial in judged if trial.chosen]
     if not fit:
@@ -170,9 +194,37 @@ def _hunt(hunt: Hunt) -> tuple[tuple[SearchTrial, ...], Cell | None]:
     return told, finalist
 
 
-def _try(hunt: Hunt, recipes: tuple[RecipeSpec, ...]) -> list[SearchTrial]:
-    """Build, evaluate and time some candidates together with the float engine, on the search rows."""
-    cells = search_cells(
+def _mixed(hunt: Hunt, recipes: tuple[RecipeSpec, ...], trials: list[SearchTrial]) -> tuple[RecipeSpec, ...]:
+    """Mixed-precision candidates, where a static recipe is fast but loses too much: its worst nodes stay float."""
+    left = None if hunt.wanted.trials is None else hunt.wanted.trials - len(trials)
+    lossy = [trial for trial in trials if hunt.rule.is_lossy(trial) and (trial.ratio is None or trial.ratio < 1)]
+    specs = [spec for spec in recipes if any(trial.recipe == spec.name for trial in lossy)]
+    for spec in specs:
+        cell = _search_cells(hunt, (spec,))[-1]
+        if any(stage.name == "quantize" for stage in cell.recipe.stages) and not hunt.over and left != 0:
+            return mixed_candidates(spec, cell.scheme, _rank_nodes(hunt, cell), left)
+    return ()
+
+
+def _rank_nodes(hunt: Hunt, cell: Cell) -> tuple[str, ...]:
+    found: list[tuple[str, ...]] = []
+
+    def done(_: Job, ended: Exit) -> None:
+        found.append(decode(Ranking, ended.result).nodes if ended.kind == "ok" and ended.result else ())
+
+    job = Job(
+        label=f"{cell.label}: sensitivity",
+        entry="qpipe.execute.ranking:run_ranking",
+        request=encode(RankingJob(store=hunt.workplace.store.location, cell=cell)),
+        limits=cell.target.limits,
+        files=input_files(cell.data, cell.model),
+    )
+    hunt.workplace.executor.run([job], watch=hunt.watch, stop=hunt.stop, done=done)
+    return found[0] if found else ()
+
+
+def _search_cells(hunt: Hunt, recipes: tuple[RecipeSpec, ...]) -> tuple[Cell, ...]:
+    return search_cells(
         hunt.workplace.pipeline,
         recipes,
         hunt.model,
@@ -181,6 +233,11 @@ def _try(hunt: Hunt, recipes: tuple[RecipeSpec, ...]) -> list[SearchTrial]:
         offer=hunt.workplace.offers[hunt.target.name],
         profile=hunt.options.profile,
     )
+
+
+def _try(hunt: Hunt, recipes: tuple[RecipeSpec, ...]) -> list[SearchTrial]:
+    """Build, evaluate and time some candidates together with the float engine, on the search rows."""
+    cells = _search_cells(hunt, recipes)
     place = replace(hunt.workplace, cells=cells)
     worked = work(place, hunt.options, hunt.watch, hunt.stop)
     profiled = measure(place, worked, hunt.watch, hunt.stop)
@@ -206,7 +263,23 @@ def _trial(hunt: Hunt, one: Worked, evidence: Evidence | None) -> SearchTrial:
         reference=reference.value if isinstance(reference, Evaluation) else None,
         ratio=ratio.median if ratio else None,
         size_bytes=evidence.engine_size_bytes,
+        fails=_exact_failure(hunt, one, evidence),
     )
+
+
+def _exact_failure(hunt: Hunt, one: Worked, evidence: Evidence) -> str:
+    """The first required gate that is exact (no rows could change it) and fails, with its reason."""
+    verdicts = judge(
+        evidence,
+        hunt.workplace.store.folder(evidence.digest),
+        tuple(gate for gate in hunt.workplace.pipeline.gates if gate.required and gate.type in EXACT),
+        hunt.rule.metric,
+        hunt.workplace.registry,
+        alpha=Alpha(),
+        recipe=one.cell.recipe.name,
+        target=one.cell.target.name,
+    )
+    return next((f"{one.gate}: {one.reason}" for one in verdicts if one.decision is Decision.FAIL), "")
 
 
 def _placement(evidence: Evidence) -> str:

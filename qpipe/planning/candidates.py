@@ -8,7 +8,7 @@ from qpipe.errors import TargetError
 from qpipe.planning.expand import make_cell, resolve_recipe
 from qpipe.prepare import BUILTIN_RECIPES
 from qpipe.records.pipeline import RecipeSpec
-from qpipe.records.recipe import REFERENCE
+from qpipe.records.recipe import REFERENCE, StageSpec
 
 if TYPE_CHECKING:
     from qpipe.planning.offers import Offer
@@ -25,6 +25,34 @@ def candidates(search: SearchSpec, scheme: Scheme) -> tuple[RecipeSpec, ...]:
     wanted = search.candidates or tuple(RecipeSpec(name=name) for name in BUILTIN_RECIPES if name != REFERENCE)
     possible = tuple(spec for spec in wanted if bool(search.candidates) or _has_kernels(spec, scheme))
     return possible[: search.trials]
+
+
+def mixed_candidates(
+    spec: RecipeSpec, scheme: Scheme, nodes: tuple[str, ...], most: int | None
+) -> tuple[RecipeSpec, ...]:
+    """A static recipe with its 1, 2, 4, … most sensitive nodes left in float, up to half of them.
+
+    Args:
+        spec: the recipe that quantizes too much.
+        scheme: of the target.
+        nodes: patterns, the most sensitive first.
+        most: how many trials the budget still has; None for any number.
+    """
+    stages = resolve_recipe(spec, scheme).stages
+    counts = [2**power for power in range(len(nodes).bit_length()) if 2**power <= len(nodes) // 2]
+    return tuple(
+        RecipeSpec(
+            name=f"{spec.name}-keep{count}",
+            stages=tuple(_keeping(stage, nodes[:count]) if stage.name == "quantize" else stage for stage in stages),
+        )
+        for count in counts[:most]
+    )
+
+
+def _keeping(stage: StageSpec, nodes: tuple[str, ...]) -> StageSpec:
+    kept = stage.params.get("keep_float", ())
+    before = tuple(str(name) for name in kept) if isinstance(kept, list | tuple) else ()
+    return StageSpec(name=stage.name, params={**stage.params, "keep_float": [*before, *nodes]})
 
 
 def search_cells(

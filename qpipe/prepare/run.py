@@ -72,6 +72,40 @@ def prepare(  # noqa: PLR0917 - each is one noun of the recipe, in the order of 
         ConfigError: the recipe names a stage or a parameter that does not exist.
         QuantizationError: the graph cannot be quantized as asked; the message names the node.
     """
+    draft = run_stages(
+        model,
+        recipe,
+        scheme,
+        calibration,
+        workdir,
+        cache,
+        progress,
+        calibration_digest=calibration_digest,
+        stages=stages,
+    )
+    draft = _rendered(draft, workdir, progress)
+    return Prepared(
+        graph=draft.graph,
+        plan=draft.plan,
+        qdq=draft.qdq,
+        shapes=shape_ranges(model.signature, calibration),
+        signature=model.signature,
+    )
+
+
+def run_stages(  # noqa: PLR0917 - as `prepare`
+    model: Model,
+    recipe: Recipe,
+    scheme: Scheme,
+    calibration: Callable[[], Iterator[Tensors]],
+    workdir: Path,
+    cache: Cache | None,
+    progress: Progress,
+    *,
+    calibration_digest: str = "",
+    stages: Sequence[StageType[object]] | None = None,
+) -> Draft:
+    """The draft after the recipe's stages, before anything is rendered; as `prepare` otherwise."""
     known = {stage.name: stage for stage in (builtin_stages() if stages is None else stages)}
     draft = Draft(graph=model.file)
     for number, spec in enumerate(recipe.stages):
@@ -88,14 +122,7 @@ def prepare(  # noqa: PLR0917 - each is one noun of the recipe, in the order of 
             cache=cache,
         )
         draft = stage.apply(draft, read_params(stage, spec), context)
-    draft = _rendered(draft, workdir, progress)
-    return Prepared(
-        graph=draft.graph,
-        plan=draft.plan,
-        qdq=draft.qdq,
-        shapes=shape_ranges(model.signature, calibration),
-        signature=model.signature,
-    )
+    return draft
 
 
 def _rendered(draft: Draft, workdir: Path, progress: Progress) -> Draft:

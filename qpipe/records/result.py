@@ -61,6 +61,8 @@ class SearchTrial:
     ratio: float | None = None
     """Latency over that of the float engine, at the first batch size."""
     size_bytes: int | None = None
+    fails: str = ""
+    """An exact gate (size, placement, finite) that it would fail whatever the rows, or empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
