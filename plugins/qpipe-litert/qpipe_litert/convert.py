@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from qpipe.errors import BuildError
 from qpipe.records.engine import Prepared
 from qpipe_litert.flatbuffer import read_flatbuffer
-from qpipe_litert.flatbuffer_edit import free_batch, fuse_relu
+from qpipe_litert.flatbuffer_edit import free_batch, fuse_relu, matmul_as_dense
 from qpipe_litert.interpreter import invoke, open_interpreter
 from qpipe_litert.layout import Layout, input_layouts, output_layout, to_file
 from qpipe_litert.onnx_graph import fix_shapes, fold, load_float, run_reference, widened
@@ -62,7 +62,7 @@ def convert(prepared: Prepared, workdir: Path, options: Options, tool: ToolEnvir
         try:
             path = call_converter(graph, workdir, tool, keep)
             refuse_custom(path)
-            path.write_bytes(fuse_relu(path.read_bytes()))
+            path.write_bytes(matmul_as_dense(fuse_relu(path.read_bytes())))
             layout, notes = find_layout(prepared, model, path, free=free)
         except BuildError as problem:
             first = first or problem

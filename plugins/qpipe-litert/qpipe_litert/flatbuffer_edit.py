@@ -69,6 +69,50 @@ def fuse_relu(data: bytes) -> bytes:
     return _packed(model, len(data))
 
 
+def matmul_as_dense(data: bytes) -> bytes:
+    """The same model with each batched product by a constant matrix as a fully connected operator.
+
+    Only the latter has kernels with one scale per channel.
+    """
+    from ai_edge_litert.schema_py_generated import BuiltinOperator, BuiltinOptions, FullyConnectedOptionsT, TensorType
+
+    model = _opened(data)
+    graph = model.subgraphs[0]
+    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+    for op in graph.operators:
+        if codes[op.opcodeIndex] != BuiltinOperator.BATCH_MATMUL or op.builtinOptions.adjX:
+            continue
+        weight = graph.tensors[op.inputs[1]]
+        buffer = model.buffers[weight.buffer]
+        alone = sum(int(op.inputs[1]) in other.inputs for other in graph.operators) == 1
+        alone = alone and sum(tensor.buffer == weight.buffer for tensor in graph.tensors) == 1
+        if weight.type != TensorType.FLOAT32 or len(listed(weight.shape)) != 2 or buffer.data is None or not alone:
+            continue
+        if not op.builtinOptions.adjY:
+            matrix = np.frombuffer(np.asarray(buffer.data, np.uint8).tobytes(), np.float32)
+            turned = np.ascontiguousarray(matrix.reshape(tuple(int(size) for size in weight.shape)).T)
+            buffer.data, weight.shape = np.frombuffer(turned.tobytes(), np.uint8), np.array(turned.shape, np.int32)
+        options = FullyConnectedOptionsT()
+        options.keepNumDims = True
+        op.inputs, op.builtinOptions = [int(op.inputs[0]), int(op.inputs[1]), -1], options
+        op.builtinOptionsType = BuiltinOptions.FullyConnectedOptions
+        op.opcodeIndex = _code_index(model, BuiltinOperator.FULLY_CONNECTED)
+    return _packed(model, len(data))
+
+
+def _code_index(model: ModelT, builtin: int) -> int:
+    from ai_edge_litert.schema_py_generated import OperatorCodeT
+
+    for index, code in enumerate(model.operatorCodes):
+        if max(code.builtinCode, code.deprecatedBuiltinCode) == builtin:
+            return index
+    code = OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = builtin
+    code.version = 5  # `keep_num_dims`
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1
+
+
 def _weighted_maker(graph: SubGraphT, codes: list[int], tensor: int) -> tuple[OperatorT | None, OperatorT | None]:
     """The operator that can take the activation, and the one that makes `tensor`, along tensors that only one reads."""
     from ai_edge_litert.schema_py_generated import ActivationFunctionType, BuiltinOperator

@@ -144,6 +144,8 @@ def test_attention_layer_runs_row_by_row_or_not_at_all_but_never_wrong(tmp_path:
     rows = np.random.default_rng(0).normal(size=(5, 8, 16)).astype(np.float32)
     ready = edge.prepared(edge.attention_net(), tmp_path / "m", rows)
     engine = edge.built_engine(LiteRtBackend(), ready, TARGET, tmp_path / "e")
+    ops = [op.name for op in read_flatbuffer(engine.main_file).ops]
+    assert (ops.count("FULLY_CONNECTED"), ops.count("BATCH_MATMUL")) == (4, 2)  # projections; QK and PV
     found = LiteRtBackend().open(engine, TARGET).run({"tokens": rows})["out"]
     assert edge.sqnr_db(edge.run_onnx(ready.graph.path, rows)[0], found) > 25
 
