@@ -8,6 +8,7 @@ import typer
 
 from qpipe.cli import drafting, judging, listing, promoting, running, scaffolding
 from qpipe.cli.doctor import doctor
+from qpipe.cli.settingup import setup
 
 app = typer.Typer(
     name="qpipe",
@@ -40,6 +41,8 @@ app.command("plan")(running.plan)
 app.command("run")(running.run)
 app.command("gate")(judging.gate)
 app.command("report")(judging.report)
+app.command("compare")(judging.compare)
+app.command("explain")(judging.explain)
 app.command("promote")(promoting.promote)
 app.command("sync")(promoting.sync)
 app.command("rollback")(promoting.rollback)
@@ -51,4 +54,5 @@ app.command("gates")(listing.gates)
 app.command("plugins")(listing.plugins)
 app.command("schema")(listing.schema)
 app.command("doctor")(doctor)
+app.command("setup")(setup)
 app.command("new-target")(scaffolding.new_target)

@@ -82,3 +82,33 @@ def compare(before: RunId, after: RunId, *, store: StoreOption = None, as_json: 
     from qpipe.report.compare import compare_table
 
     Console().print(compare_table(found))
+
+
+def explain(
+    run_id: RunId = "last",
+    *,
+    cell: Annotated[str | None, typer.Option("--cell", help="Only this cell: its label or key.")] = None,
+    store: StoreOption = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Say why an engine is worse (loss of each step, worst layers) and why it is slower (what stayed in float)."""
+    from contextlib import nullcontext
+
+    from qpipe.cli.screen import Screen
+    from qpipe.execute.watch import Silence
+    from qpipe.flow.explaining import explain_run
+    from qpipe.flow.workplace import open_store
+
+    with nullcontext(Silence()) if as_json else Screen() as watch:
+        found = explain_run(open_store(store), run_id, cell, watch)
+    if as_json:
+        from qpipe.records.codec import plain
+
+        print_json({"cells": [plain(one) for one in found]})
+        return
+    from rich.console import Console
+
+    from qpipe.report.explain import render_explanation
+
+    for one in found:
+        Console().print(render_explanation(one))

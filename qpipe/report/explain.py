@@ -1,0 +1,65 @@
+"""The tables of `qpipe explain`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qpipe.records.explanation import Explanation
+from qpipe.report.table import NOTHING, number
+
+if TYPE_CHECKING:
+    from rich.console import Group, RenderableType
+    from rich.table import Table
+
+WORST = 12
+"""Layers that are shown; `--json` has all."""
+
+
+def render_explanation(one: Explanation) -> Group:
+    """Why worse: the loss of each step and the worst layers. Why slower: what stayed in float."""
+    from rich.console import Group
+    from rich.markup import escape
+
+    parts: list[RenderableType] = [
+        f"[bold]{escape(one.cell)}[/]  {one.metric} on {one.rows:,} {one.role} rows",
+        _steps(one),
+    ]
+    if one.layers:
+        parts += ["", f"the worst {min(WORST, len(one.layers))} of {len(one.layers)} quantized tensors", _layers(one)]
+    if one.placement is not None:
+        total = one.placement.integer + one.placement.float
+        parts += ["", f"{one.placement.integer} of {total} quantizable nodes run as integer kernels"]
+        parts += [
+            f"  float: {escape(f'{node.name} ({node.op}): {node.reason}')}" for node in one.placement.left_in_float
+        ]
+    parts += [f"[yellow]note:[/] {escape(f'{found.subject}: {found.message}')}" for found in one.remarks]
+    return Group(*parts)
+
+
+def _table(*names: str) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    for position, name in enumerate(names):
+        table.add_column(name, justify="left" if position == 0 else "right", no_wrap=position > 0)
+    return table
+
+
+def _steps(one: Explanation) -> Table:
+    table = _table("step", "metric", "change", "SQNR dB")
+    before: float | None = None
+    for step in one.steps:
+        change = NOTHING if before is None or step.metric is None else f"{step.metric - before:+.4g}"
+        name = f"{step.name} ({step.note})" if step.note else step.name
+        table.add_row(name, number(step.metric), change, number(step.sqnr_db))
+        before = step.metric if step.metric is not None else before
+    return table
+
+
+def _layers(one: Explanation) -> Table:
+    table = _table("tensor", "op", "SQNR dB", "low", "high", "clipped")
+    ranked = sorted(one.layers, key=lambda layer: float("inf") if layer.sqnr_db is None else layer.sqnr_db)
+    for layer in ranked[:WORST]:
+        clipped = f"{100 * layer.clipped:.2f} %"
+        table.add_row(layer.tensor, layer.op, number(layer.sqnr_db), number(layer.low), number(layer.high), clipped)
+    return table
