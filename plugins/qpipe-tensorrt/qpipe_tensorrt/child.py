@@ -1,8 +1,9 @@
 """Starts the builder in a process of its own, with a fixed memory layout.
 
 The builder orders some of its symbols by their address: with address randomization every build of one model has other
-bytes (the same kernels under other names), without it they are the same. A container may forbid to turn it off; then
-the bytes vary and `randomized` says so.
+bytes (the same kernels under other names). Without it they are the same, as long as environment and paths are too: so
+the process gets few variables, and reads the model through a link in its working folder. A container may forbid a
+fixed layout; then the bytes vary and `randomized` says so.
 """
 
 from __future__ import annotations
@@ -13,20 +14,23 @@ import pickle
 import signal
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
 from qpipe.errors import BuildError
-from qpipe_tensorrt.worker import Refusal, Reply
+from qpipe_tensorrt.worker import REPLY, REQUEST, Refusal, Reply
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from qpipe.plugins.backend import Progress
     from qpipe_tensorrt.builder import Order
 
 _FIXED_LAYOUT = 0x0040000  # ADDR_NO_RANDOMIZE of personality(2)
 _START = f"import ctypes, os, sys; ctypes.CDLL(None).personality({_FIXED_LAYOUT}); os.execv(sys.argv[1], sys.argv[1:])"
 
+_KEPT = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX")
+_KEPT_FAMILIES = ("LD_", "CUDA", "NVIDIA", "NV_", "TRT", "TENSORRT")
+_MODEL_FOLDER = "in"
 _WORK = "from qpipe_tensorrt.worker import main; main()"
 
 
@@ -36,22 +40,42 @@ def run_build(order: Order, folder: Path, progress: Progress) -> Reply:
     Raises:
         BuildError: TensorRT refused, or its process died.
     """
-    command = [sys.executable, "-I", "-S", "-c", _START, sys.executable, "-c", _WORK]
-    found = os.pathsep.join(os.path.abspath(path) for path in sys.path)  # noqa: PTH100  (an import path is text)
-    environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": found}
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
+    link = folder / _MODEL_FOLDER
+    link.symlink_to(order.graph.parent)  # external data lies beside the model
+    (folder / REQUEST).write_bytes(pickle.dumps(replace(order, graph=Path(_MODEL_FOLDER, order.graph.name))))
+    try:
+        code = _run(folder, progress)
+    finally:
+        link.unlink()
+        (folder / REQUEST).unlink()
+    return _outcome(folder, code)
+
+
+def _run(folder: Path, progress: Progress) -> int:
+    """Start the builder in `folder` and follow it to its end; its exit status."""
+    command = [sys.executable, "-I", "-S", "-c", _START, sys.executable, "-P", "-c", _WORK]
+    with subprocess.Popen(
+        command, cwd=folder, env=_environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+    ) as process:
         try:
-            _send(process, order, folder)
             _follow(cast("IO[bytes]", process.stdout), progress)
-            code = process.wait()
+            return process.wait()
         except BaseException:
             process.kill()
             raise
-    answer = folder / "reply.pickle"
+
+
+def _environment() -> dict[str, str]:
+    """What the builder may need and nothing else: its bytes vary with the size of the environment."""
+    kept = {name: value for name, value in os.environ.items() if name in _KEPT or name.startswith(_KEPT_FAMILIES)}
+    found = os.pathsep.join(os.path.abspath(path) for path in sys.path)  # noqa: PTH100  (an import path is text)
+    return {**kept, "PYTHONHASHSEED": "0", "PYTHONPATH": found}
+
+
+def _outcome(folder: Path, code: int) -> Reply:
+    answer = folder / REPLY
     if code != 0 or not answer.is_file():
-        raise BuildError(
-            f"the TensorRT builder died ({_cause(code)})", hint="its last words stand above, or in the log"
-        )
+        raise BuildError(f"the TensorRT builder died ({_cause(code)})", hint="its last words are in the log")
     outcome = cast("Reply | Refusal", pickle.loads(answer.read_bytes()))
     answer.unlink()
     if isinstance(outcome, Refusal):
@@ -63,16 +87,6 @@ def randomized() -> bool:
     """Whether this system refuses a fixed memory layout: builds of one model then differ in their symbol names."""
     probe = f"import ctypes, sys; sys.exit(ctypes.CDLL(None).personality({_FIXED_LAYOUT}) == -1)"
     return subprocess.run([sys.executable, "-I", "-S", "-c", probe], check=False).returncode != 0
-
-
-def _send(process: subprocess.Popen[bytes], order: Order, folder: Path) -> None:
-    """A builder that dies at once leaves a broken pipe; its exit code says why."""
-    stdin = cast("IO[bytes]", process.stdin)
-    try:
-        stdin.write(pickle.dumps((order, folder)))
-        stdin.close()
-    except BrokenPipeError:
-        process.wait()
 
 
 def _follow(lines: IO[bytes], progress: Progress) -> None:

@@ -10,7 +10,6 @@ import json
 import os
 import pickle
 import signal
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
     from qpipe_tensorrt.options import Options
 
 ENGINE_FILE = "engine.trt"
+REQUEST = "order.pickle"
+REPLY = "reply.pickle"
 _PDEATHSIG = 1  # PR_SET_PDEATHSIG
 
 
@@ -58,32 +59,32 @@ class Lines:
     """Progress as lines of JSON on a stream of its own: the vendor may write to stdout."""
 
     def __init__(self, descriptor: int) -> None:
-        self._stream = os.fdopen(descriptor, "w", buffering=1)
+        self._descriptor = descriptor
 
     def step(self, name: str, *, total: int | None = None) -> None:
         """A new step begins."""
-        self._stream.write(json.dumps([name, total]) + "\n")
+        os.write(self._descriptor, f"{json.dumps([name, total])}\n".encode())
 
     def advance(self, amount: int = 1) -> None:
         """Part of the current step is done; 0 would tell nothing."""
         if amount:
-            self._stream.write(f"{amount}\n")
+            os.write(self._descriptor, f"{amount}\n".encode())
 
 
 def main() -> None:
-    """Read an order and a folder from stdin, build, and leave engine and reply in the folder."""
+    """Build what the order in the working folder says; engine and reply are left there."""
     _die_with_parent()
     lines = Lines(os.dup(1))
     os.dup2(2, 1)
-    order, folder = cast("tuple[Order, Path]", pickle.load(sys.stdin.buffer))
+    order = cast("Order", pickle.loads(Path(REQUEST).read_bytes()))
     try:
-        outcome: Reply | Refusal = _build(order, folder, lines)
+        outcome: Reply | Refusal = _build(order, lines)
     except QpipeError as error:
         outcome = Refusal(error=type(error), message=error.message, hint=error.hint)
-    (folder / "reply.pickle").write_bytes(pickle.dumps(outcome))
+    Path(REPLY).write_bytes(pickle.dumps(outcome))
 
 
-def _build(order: Order, folder: Path, lines: Lines) -> Reply:
+def _build(order: Order, lines: Lines) -> Reply:
     gpu = _occupy_gpu(order.options)
     vendor = load_product(order.options.vendor)
     start, cpu_start = time.perf_counter(), time.process_time()
@@ -91,7 +92,7 @@ def _build(order: Order, folder: Path, lines: Lines) -> Reply:
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
     if gpu is not None:
         gpu.close()
-    (folder / ENGINE_FILE).write_bytes(memoryview(plan.data))  # type: ignore[arg-type]  # the vendor's memory is a buffer
+    Path(ENGINE_FILE).write_bytes(memoryview(plan.data))  # type: ignore[arg-type]  # the vendor's memory is a buffer
     return Reply(
         demands=plan.demands,
         dump=plan.dump,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import onnx
 import pytest
 from qpipe_tensorrt import child
 from qpipe_tensorrt.backend import TensorRT
@@ -10,6 +11,9 @@ from qpipe_tensorrt.products import ENTERPRISE, installed_version
 from qpipe_tensorrt.timingcache import timing_cache
 
 from qpipe.errors import BuildError, UnavailableError
+from qpipe.records.engine import Prepared
+from qpipe.records.model import OnnxFile
+from qpipe.records.tensors import ShapeRange, Signature
 
 
 @pytest.mark.parametrize(
@@ -39,6 +43,26 @@ def test_only_the_engine_is_left_in_the_folder(*, rtx, nets, prepared, target, t
     (tmp_path / "work").mkdir()
     built = TensorRT().build(prepared(nets.small()), target(builds=2), tmp_path / "work", progress)
     assert sorted(path.name for path in (tmp_path / "work").iterdir()) == sorted(str(file) for file in built.files)
+
+
+def test_weights_beside_the_model_and_other_folders_give_the_same_bytes(*, rtx, nets, target, tmp_path, progress):
+    """External data is found; neither the folder nor the environment is in the engine's bytes."""
+    made = []
+    for folder in (tmp_path / "a", tmp_path / ("b" * 90)):
+        folder.mkdir()
+        (folder / "engine").mkdir()
+        onnx.save(
+            nets.small(), folder / "model.onnx", save_as_external_data=True, location="weights.bin", size_threshold=64
+        )
+        file = OnnxFile(path=folder / "model.onnx", digest="", size_bytes=0)
+        span = ShapeRange(name="input", low=(1, 3, 16, 16), best=(1, 3, 16, 16), high=(4, 3, 16, 16))
+        signature = Signature(inputs=(), outputs=())
+        ready = Prepared(graph=file, plan=None, qdq=file, shapes=(span,), signature=signature)
+        built = TensorRT().build(ready, target(), folder / "engine", progress)
+        assert built.placement.integer == 4
+        made.append((folder / "engine/engine.trt").read_bytes())
+    assert (tmp_path / "a/weights.bin").stat().st_size > 0
+    assert child.randomized() or made[0] == made[1]
 
 
 def test_a_timing_cache_is_of_one_gpu_driver_and_version(rtx, tmp_path):
