@@ -7,8 +7,9 @@ A host offers a target by a resource of its worker: `dask worker tcp://head:8786
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from qpipe.errors import ConfigError, UnavailableError
 from qpipe.execute import handshake, remote
 from qpipe.execute.exits import Exit, ExitError
 from qpipe.execute.gather import Gathering, lost
-from qpipe.execute.inputs import share_inputs
+from qpipe.execute.inputs import Input, input_files, share_inputs
 from qpipe.execute.remote import Part, Task
 from qpipe.planning.offers import Offer
 from qpipe.records.codec import decode, encode
@@ -25,6 +26,8 @@ from qpipe.records.evidence import NotMeasured
 from qpipe.store import Store
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from distributed import Client, Future
 
     from qpipe.execute.local import Job
@@ -67,9 +70,10 @@ class DaskExecutor:
         self, jobs: Sequence[Job], *, watch: Watch, stop: threading.Event, done: Callable[[Job, Exit], None]
     ) -> None:
         """First what may run anywhere (float references), then the cells that need them."""
+        shared = self._share(path for job in jobs for path in job.files)
         with connect(self.address) as client, Gathering(client, watch, stop) as gathering:
             for wave in ([job for job in jobs if not job.target], [job for job in jobs if job.target]):
-                futures = {self._submit(client, job, gathering.topic): job for job in wave}
+                futures = {self._submit(client, job, shared, gathering.topic): job for job in wave}
                 labels = {future: job.target for future, job in futures.items()}
                 for future in gathering.finished(labels):
                     job = futures[future]
@@ -82,23 +86,31 @@ class DaskExecutor:
     ) -> tuple[Mapping[str, Profiled], ...]:
         """One task per order, on a worker that offers the target: different machines measure at the same time."""
         found: dict[int, Mapping[str, Profiled]] = {}
+        shared = self._share(path for order in orders for path in input_files(order.data))
         with connect(self.address) as client, Gathering(client, watch, stop) as gathering:
-            futures = {self._submit_profile(client, order, gathering.topic): at for at, order in enumerate(orders)}
+            futures = {
+                self._submit_profile(client, order, shared, gathering.topic): at for at, order in enumerate(orders)
+            }
             for future in gathering.finished({future: orders[at].target.name for future, at in futures.items()}):
                 at = futures[future]
                 found[at] = self._profiles_of(future, orders[at])
         return tuple(found.get(at, {}) for at in range(len(orders)))
 
-    def _submit(self, client: Client, job: Job, topic: str) -> Future[str]:
-        inputs = share_inputs(job.files, self.store)
+    def _share(self, files: Iterable[Path]) -> dict[Path, Input]:
+        """Put all files into the store, each once."""
+        paths = tuple(dict.fromkeys(files))
+        return dict(zip(paths, share_inputs(paths, self.store), strict=True))
+
+    def _submit(self, client: Client, job: Job, shared: Mapping[Path, Input], topic: str) -> Future[str]:
+        inputs = tuple(shared[path] for path in job.files)
         task = Task(store=self.store.location, topic=topic, inputs=inputs, job=replace(job, files=()))
         key = _key(job.key or "reference", self.store.location, job.request)
         return client.submit(
             remote.run_task, encode(task), key=key, retries=RETRIES, resources=_label(job.target), pure=False
         )
 
-    def _submit_profile(self, client: Client, order: Order, topic: str) -> Future[str]:
-        inputs = share_inputs((role.npz for role in order.data.roles if role.npz is not None), self.store)
+    def _submit_profile(self, client: Client, order: Order, shared: Mapping[Path, Input], topic: str) -> Future[str]:
+        inputs = tuple(shared[path] for path in input_files(order.data))
         task = Task(store=self.store.location, topic=topic, inputs=inputs, order=encode(order))
         key = _key("profile", topic, task.order)
         return client.submit(
@@ -136,6 +148,7 @@ def connect(address: str) -> Iterator[Client]:
         raise UnavailableError(
             "the executor dask needs the package distributed", hint="pip install 'qpipe-core[dask]'"
         ) from error
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what it would say comes back as results and errors
     try:
         client = Client(address, timeout=PATIENCE_S, set_as_default=False)
     except ValueError as error:

@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
+import qpipe
 from qpipe.cli.guarded import run_app
 from qpipe.errors import ConfigError, Interrupted, UnavailableError
 from qpipe.execute.handshake import Answer, Greeting, agreed_offer, check_greetings, own_versions, store_identity, unmet
@@ -53,9 +54,10 @@ gates:
   placement: {}
   size: {at_most_ratio: 2.0}
   speedup: {at_least: 1.0, required: false}
-profile: {processes: 1, rounds: 4, blocks: 2, min_seconds: 0.01, warmup: 1, max_rounds: 4, memory_processes: 1}
+profile: {processes: 2, rounds: 4, blocks: 2, min_seconds: 0.01, warmup: 1, max_rounds: 4, memory_processes: 1}
 """
-OPTIONS = {"board": "{slow_ms: 2, float_slow_ms: 4}", "slow": "{slow_ms: 300, float_slow_ms: 300}", "stuck": "{build: hang}"}
+SLOW = "{slow_ms: 300, float_slow_ms: 300}"
+OPTIONS = {"board": "{slow_ms: 2, float_slow_ms: 4}", "slow": SLOW, "stuck": "{build: hang}"}
 
 
 class Cluster:
@@ -86,7 +88,8 @@ class Cluster:
 
     def _start(self, *command: str) -> subprocess.Popen[bytes]:
         log = self._stack.enter_context((self.folder / f"{time.monotonic_ns()}.log").open("wb"))
-        environment = os.environ | {"PYTHONPATH": str(fake_site()), "XDG_CACHE_HOME": str(self.folder / "its-cache")}
+        code = os.pathsep.join((str(fake_site()), str(Path(qpipe.__file__).parents[1])))
+        environment = os.environ | {"PYTHONPATH": code, "XDG_CACHE_HOME": str(self.folder / "its-cache")}
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, env=environment)
         self._stack.callback(_end, process)
         return process
@@ -102,9 +105,10 @@ def _end(process):
         process.wait()
 
 
-def _wait_for(true, seconds=20.0):
+def _wait_for(true, seconds=60.0, future=None):
     until = time.monotonic() + seconds
     while not true():
+        assert future is None or not future.done(), future.result()
         assert time.monotonic() < until, "waited in vain"
         time.sleep(0.05)
 
@@ -203,25 +207,36 @@ def running(path, **options):
             stop.set()
 
 
-def test_a_killed_worker_is_survived(place, tmp_path_factory):
+def test_a_killed_worker_is_survived_and_one_that_stays_away_is_told(place, tmp_path_factory, monkeypatch):
     with cluster_in(tmp_path_factory.mktemp("killing")) as cluster:
         first = cluster.worker("slow", count=1)
         options = {"executor": "dask", "scheduler": cluster.address, "store": str(place / "st"), "profile": False}
         with running(place / "slow.yaml", **options) as (future, _):
-            _wait_for((place / "st" / "keys" / "engine").is_dir)
-            _wait_for(lambda: children_of(first))
+            _wait_for((place / "st" / "keys" / "engine").is_dir, future=future)
+            _wait_for(lambda: children_of(first), future=future)
             orphans = children_of(first)
             first.kill()
             assert not psutil.wait_procs(orphans, timeout=5)[1], "a child outlived its worker"
             assert not future.done()
-            cluster.worker("slow", count=1)
+            second = cluster.worker("slow", "stuck", count=1)
             assert [cell.status for cell in future.result(60).cells] == ["ok", "ok"]
+
+        monkeypatch.setattr("qpipe.execute.gather.LOOK_S", 0.2)
+        monkeypatch.setattr("qpipe.execute.gather.ABSENCE_S", 1.0)
+        with running(place / "stuck.yaml", **options) as (future, _):
+            _wait_for(lambda: children_of(second), future=future)
+            second.kill()
+            result = future.result(30)
+            assert (result.exit_code, [cell.status for cell in result.cells]) == (5, ["failed", "failed"])
+            assert "have gone" in result.cells[0].reason
+            assert result.cells[0].hint
 
 
 def test_stopping_ends_the_children_of_the_workers(place, cluster):
     options = {"executor": "dask", "scheduler": cluster.address, "store": str(place / "st")}
     with running(place / "stuck.yaml", **options) as (future, stop):
-        _wait_for(lambda: (place / "st" / "keys" / "reference").is_dir() and children_of(cluster.workers[0]))
+        begun = place / "st" / "keys" / "reference"
+        _wait_for(lambda: begun.is_dir() and children_of(cluster.workers[0]), future=future)
         stop.set()
         with pytest.raises(Interrupted):
             future.result(10)
