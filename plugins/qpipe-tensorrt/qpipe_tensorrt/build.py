@@ -186,8 +186,9 @@ def _spread_notes(tries: tuple[_Try, ...]) -> tuple[str, ...]:
         f"{len(tries)} builds: {distinct} distinct engines, {tactics} choices of tactics, "
         f"{min(sizes)} to {max(sizes)} bytes; the first one ships and is judged"
     ]
-    if distinct > 1 and tactics == 1 and randomized():
-        notes.append("this system forbids a fixed memory layout: the builder's symbol names vary, its kernels do not")
+    if distinct > 1 and tactics == 1:
+        cause = " (this system forbids a fixed memory layout)" if randomized() else ""
+        notes.append(f"the builder's bytes vary, its choice of kernels does not{cause}")
     return tuple(notes)
 
 

@@ -3,7 +3,8 @@
 The builder orders some of its symbols by their address: with address randomization every build of one model has other
 bytes (the same kernels under other names). Without it they are the same, as long as environment and paths are too: so
 the process gets few variables, and reads the model through a link in its working folder. A container may forbid a
-fixed layout; then the bytes vary and `randomized` says so.
+fixed layout; then the bytes vary and `randomized` says so. In networks of ResNet-50's size some names vary all the
+same, apparently with the order in which the builder's threads finish.
 """
 
 from __future__ import annotations
