@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from qpipe.errors import DataError, TargetError
 from qpipe.flow.trying import try_labels, try_models
+from qpipe.flow.workplace import OwnTargets
 from qpipe.records.engine import Unavailable
 
 if TYPE_CHECKING:
@@ -24,13 +25,18 @@ def check_before_work(workplace: Workplace) -> tuple[str, ...]:
         ConfigError: the store cannot be written.
     """
     _check_targets(workplace)
-    warnings: list[str] = []
+    warnings = _left_out(workplace)
     for model in workplace.models:
         warnings += _check_data(workplace.pipeline, model, workplace)
     workplace.store.check_writable()
     try_labels(workplace)
     try_models(workplace)
     return tuple(warnings)
+
+
+def _left_out(workplace: Workplace) -> list[str]:
+    """Target files beside the pipeline that are broken: no name of the pipeline needs them, or it would not be here."""
+    return [f"{one.reason} ({one.hint})" for one in workplace.registry.problems if one.name == OwnTargets.__name__]
 
 
 def _check_targets(workplace: Workplace) -> None:

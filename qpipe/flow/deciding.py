@@ -125,6 +125,11 @@ def _look(
 
     if not isinstance(evidence.evaluation, Evaluation) or one.outcome is None:
         return None
+    demanded = [
+        cell
+        for cell in workplace.cells
+        if not cell.recipe.is_reference and (cell.model, cell.target) == (one.cell.model, one.cell.target)
+    ]
     family = Family(
         model_digest=one.cell.model.digest,
         target=one.cell.target.name,
@@ -136,6 +141,7 @@ def _look(
         family,
         evidence=one.outcome.evaluation,
         run=run_id,
-        finalists=rivals(workplace.pipeline.promote, one.cell, workplace.cells),
+        finalists=max(rivals(workplace.pipeline.promote, cell, workplace.cells) for cell in demanded),
+        declared=len(demanded),
         fresh=fresh,
     )

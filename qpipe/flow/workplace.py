@@ -97,7 +97,10 @@ def open_pipeline(pipeline: Pipeline, registry: Registry, options: RunOptions) -
 
     store = open_store(options.store or pipeline.store)
     executor = open_executor(options, registry, store)
-    models = tuple(open_model(source, store, options) for source in pipeline.models)
+    models = tuple(
+        open_model(source, store, tracking_uri=options.tracking_uri or pipeline.tracking.uri)
+        for source in pipeline.models
+    )
     offers = executor.survey(pipeline.targets)
     cells = expand(pipeline, models, registry, profile=options.profile, offers=offers)
     return Workplace(
@@ -111,7 +114,7 @@ def open_pipeline(pipeline: Pipeline, registry: Registry, options: RunOptions) -
     )
 
 
-def open_model(source: ModelSource, store: Store, options: RunOptions) -> Model:
+def open_model(source: ModelSource, store: Store, *, tracking_uri: str | None) -> Model:
     """A model from its file, or fetched from MLflow into the store."""
     from qpipe.models import read_model
 
@@ -122,7 +125,7 @@ def open_model(source: ModelSource, store: Store, options: RunOptions) -> Model:
     from qpipe.tracking import fetch_model
 
     folder = store.root / "models"
-    fetched = fetch_model(source.uri, folder, tracking_uri=options.tracking_uri)
+    fetched = fetch_model(source.uri, folder, tracking_uri=tracking_uri)
     return read_model(fetched, name=source.name, origin=source.uri)
 
 

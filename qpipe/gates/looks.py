@@ -52,6 +52,13 @@ class Look:
     """Declared before the look: so many candidates share its alpha."""
     evidence: tuple[str, ...]
     """Digests of the evidence that was judged in this look."""
+    declared: int = 0
+    """How many cells the run declared for this family: finalists, and independent demands; 0 is `finalists`."""
+
+    @property
+    def full(self) -> bool:
+        """Whether all that was declared has been judged."""
+        return len(self.evidence) >= max(self.declared, self.finalists)
 
 
 class Keys(Protocol):
@@ -71,7 +78,7 @@ class Keys(Protocol):
 
 
 def take_look(
-    past: tuple[Look, ...], *, evidence: str, run: str, finalists: int = 1, fresh: bool = False
+    past: tuple[Look, ...], *, evidence: str, run: str, finalists: int = 1, declared: int = 0, fresh: bool = False
 ) -> tuple[Look, tuple[Look, ...]]:
     """The look that judges this evidence, and the ledger after it.
 
@@ -83,17 +90,18 @@ def take_look(
         past: looks so far, oldest first.
         evidence: digest of the evidence.
         run: id of the run that asks.
-        finalists: candidates declared beforehand, at least 1.
+        finalists: candidates for one name that were declared beforehand, at least 1: they share the alpha.
+        declared: all cells that this run declared for the family; those of other names share the look, not the alpha.
         fresh: whether the user had this key measured again.
     """
     for look in past:
         if evidence in look.evidence and (look.run == run or not fresh):
             return look, past
     last = past[-1] if past else None
-    if last is not None and last.run == run and len(last.evidence) < last.finalists:
+    if last is not None and last.run == run and not last.full:
         joined = replace(last, evidence=(*last.evidence, evidence))
         return joined, (*past[:-1], joined)
-    look = Look(number=len(past) + 1, run=run, finalists=max(finalists, 1), evidence=(evidence,))
+    look = Look(number=len(past) + 1, run=run, finalists=max(finalists, 1), evidence=(evidence,), declared=declared)
     return look, (*past, look)
 
 
@@ -111,12 +119,19 @@ def look_advice(look: Look) -> str:
 
 
 def record_look(
-    keys: Keys, family: Family, *, evidence: str, run: str, finalists: int = 1, fresh: bool = False
+    keys: Keys,
+    family: Family,
+    *,
+    evidence: str,
+    run: str,
+    finalists: int = 1,
+    declared: int = 0,
+    fresh: bool = False,
 ) -> Look:
     """Take a look and keep it in the store, safe against other processes."""
     with keys.lock(f"{SPACE}-{family.digest}"):
         past = past_looks(keys, family)
-        look, after = take_look(past, evidence=evidence, run=run, finalists=finalists, fresh=fresh)
+        look, after = take_look(past, evidence=evidence, run=run, finalists=finalists, declared=declared, fresh=fresh)
         if after != past:
             keys.remember(SPACE, family.digest, encode(_Ledger(family=family, looks=after)))
     return look

@@ -82,3 +82,11 @@ def test_another_model_target_or_gate_set_is_another_family(tmp_path, change):
 def test_after_twenty_looks_a_new_gate_set_is_advised():
     assert look_advice(look(20)) == ""
     assert "this is look 21" in look_advice(look(21))
+
+
+def test_independent_demands_of_one_run_share_a_look_and_not_its_alpha():
+    first, past = take_look((), evidence="a", run="one", declared=2)
+    second, past = take_look(past, evidence="b", run="one", declared=2)
+    third, _ = take_look(past, evidence="c", run="one", declared=2)
+    assert [found.number for found in (first, second, third)] == [1, 1, 2]
+    assert alpha_of(second).to_pass == 0.04
