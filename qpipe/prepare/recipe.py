@@ -18,6 +18,11 @@ def _static(scheme: Scheme) -> tuple[StageSpec, ...]:
     return tuple(StageSpec(name=name) for name in ("fold", "calibrate", "smooth", "quantize", "correct-bias"))
 
 
+def _static_but_stem(scheme: Scheme) -> tuple[StageSpec, ...]:
+    keep = StageSpec(name="quantize", params={"keep_float": ("stem",)})
+    return tuple(keep if spec.name == "quantize" else spec for spec in _static(scheme))
+
+
 def _dynamic(scheme: Scheme) -> tuple[StageSpec, ...]:
     if not scheme.dynamic_ops:
         raise TargetError(
@@ -52,6 +57,7 @@ def _weight_only(bits: int) -> Callable[[Scheme], tuple[StageSpec, ...]]:
 _RECIPES: dict[str, Callable[[Scheme], tuple[StageSpec, ...]]] = {
     REFERENCE: lambda _: (),
     "int8": _static,
+    "int8-float-stem": _static_but_stem,
     "dynamic": _dynamic,
     "fp16": _fp16,
     "bf16": _bf16,

@@ -8,12 +8,13 @@ from typing import Literal
 
 import onnx_ir as ir
 
+from qpipe.quant.operators import WEIGHTED
 from qpipe.quant.ranges import Method
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Override:
-    """An exception for the nodes that `match` names: a pattern over node names, or `op:TYPE`."""
+    """An exception for the nodes that `match` names: a pattern over node names, `op:TYPE`, or `stem`."""
 
     match: str
     keep_float: bool = False
@@ -30,7 +31,7 @@ class QuantOptions:
     percentile: float = 99.999
     weights: Literal["max", "mse"] = "max"
     keep_float: tuple[str, ...] = ()
-    """Patterns over node names, or `op:TYPE`, that stay float."""
+    """Patterns over node names, `op:TYPE`, or `stem` (what reads a model input directly), that stay float."""
     overrides: tuple[Override, ...] = ()
 
     def keep(self, node: ir.Node) -> str:
@@ -40,7 +41,10 @@ class QuantOptions:
 
 
 def matches(pattern: str, node: ir.Node) -> bool:
-    """Whether a pattern names this node."""
+    """Whether a pattern names this node: `stem` means weighted operators that read a model input directly."""
+    if pattern == "stem":
+        data = node.inputs[0] if node.inputs else None
+        return node.op_type in WEIGHTED and data is not None and data.is_graph_input()
     if pattern.startswith("op:"):
         return fnmatchcase(node.op_type, pattern[3:])
     return fnmatchcase(node.name or "", pattern)

@@ -11,7 +11,7 @@ from qpipe.plugins.stage import Draft, StageContext, StageType
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OverrideParams:
-    """An exception for the nodes that `match` names: a pattern over node names, or `op:TYPE`."""
+    """An exception for the nodes that `match` names: a pattern over node names, `op:TYPE`, or `stem`."""
 
     match: str
     keep_float: bool = False
@@ -27,7 +27,7 @@ class QuantizeParams:
     percentile: float = 99.999
     weights: Literal["max", "mse"] = "max"
     keep_float: tuple[str, ...] = ()
-    """Patterns over node names, or `op:TYPE`, that stay float."""
+    """Patterns over node names, `op:TYPE`, or `stem` (what reads a model input directly), that stay float."""
     overrides: tuple[OverrideParams, ...] = ()
 
 
