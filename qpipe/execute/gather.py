@@ -84,21 +84,24 @@ class Gathering:
         else:
             absent = self._absent()
             gone = [future for future, target in self._pending.items() if target in absent]
-            self._client.cancel(gone)
+            if gone:
+                self._client.cancel(gone)
         for future in gone:
             del self._pending[future]
             yield future
 
     def _absent(self) -> set[str]:
+        """Labels (empty: any worker at all) that nobody has offered for too long."""
         workers = self._client.scheduler_info()["workers"].values()
         offered = {name for facts in workers for name, amount in facts["resources"].items() if amount}
         now = time.monotonic()
-        for target in set(self._pending.values()) - {""}:
-            if f"target:{target}" in offered:
+        for target in set(self._pending.values()):
+            if f"target:{target}" in offered or (not target and workers):
                 self._gone_since.pop(target, None)
             elif target not in self._gone_since:
                 self._gone_since[target] = now
-                self._watch.say(f"no Dask worker offers target:{target} any more: waiting {ABSENCE_S:g} s for one")
+                what = f"offers target:{target} any more" if target else "is left"
+                self._watch.say(f"no Dask worker {what}: waiting {ABSENCE_S:g} s for one")
         return {target for target, since in self._gone_since.items() if now - since >= ABSENCE_S}
 
     def _hear(self, event: tuple[float, list[str | int | None]]) -> None:
