@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +79,8 @@ def _quantize_plan(
     matched = match_tensors(prepared, converted.graph, converted.path, converted.layout)
     carried = carry_ranges(plan, converted.graph, flat, matched)
     left = ops_left_in_float(plan, flat, matched, carried, _makers(converted))
+    if options.unranged == "float":
+        left = tuple(replace(op, dynamic=False) for op in left)
     if plan.mode == "static":
         quantize_static(converted.path, made, plan, carried, left=left, options=options)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,12 +66,18 @@ def convert(prepared: Prepared, workdir: Path, options: Options, tool: ToolEnvir
             path.write_bytes(matmul_as_dense(fuse_relu(path.read_bytes())))
             layout, notes = find_layout(prepared, model, path, free=free)
         except BuildError as problem:
-            first = first or problem
+            if first is not None or isinstance(problem, UnknownOperatorError):
+                raise first or problem from None
+            first = problem
             continue
         if first is not None:
             notes = (*notes, f"converted {name}: the folded graph came out wrong ({first.message})")
         return Converted(path=path, graph=model, half=half, layout=layout, notes=notes)
     raise first or BuildError("no graph was converted")
+
+
+class UnknownOperatorError(BuildError):
+    """The graph has an operator that LiteRT does not have: another conversion would not help."""
 
 
 def call_converter(model: onnx.ModelProto, workdir: Path, tool: ToolEnvironment, keep: tuple[str, ...] = ()) -> Path:
@@ -80,6 +87,7 @@ def call_converter(model: onnx.ModelProto, workdir: Path, tool: ToolEnvironment,
         BuildError: it failed, ran too long, or wrote no file.
     """
     source, made = workdir / "float.onnx", workdir / "onnx2tf"
+    shutil.rmtree(made, ignore_errors=True)  # a file of an earlier try must not pass for this one's
     onnx.save(model, source)
     code = "from onnx2tf.onnx2tf import main; main()"
     command = [str(tool.python), "-c", code, "-i", str(source), "-o", str(made), "-tb", "flatbuffer_direct", "-n"]
@@ -109,7 +117,7 @@ def refuse_custom(path: Path) -> None:
     flat = read_flatbuffer(path)
     custom = [f"{op.name} ({flat.tensors[op.outputs[0]].name})" for op in flat.ops if op.custom]
     if custom:
-        raise BuildError(
+        raise UnknownOperatorError(
             f"LiteRT has no operator for: {', '.join(custom[:5])}",
             hint="replace these nodes in the model; onnx2tf passes what it does not know through as custom operators",
         )

@@ -79,7 +79,7 @@ def matmul_as_dense(data: bytes) -> bytes:
     model = _opened(data)
     graph = model.subgraphs[0]
     codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
-    for op in graph.operators:
+    for op in list(graph.operators):
         if codes[op.opcodeIndex] != BuiltinOperator.BATCH_MATMUL or op.builtinOptions.adjX:
             continue
         weight = graph.tensors[op.inputs[1]]
@@ -97,7 +97,33 @@ def matmul_as_dense(data: bytes) -> bytes:
         op.inputs, op.builtinOptions = [int(op.inputs[0]), int(op.inputs[1]), -1], options
         op.builtinOptionsType = BuiltinOptions.FullyConnectedOptions
         op.opcodeIndex = _code_index(model, BuiltinOperator.FULLY_CONNECTED)
+        _take_bias(model, op)
     return _packed(model, len(data))
+
+
+def _take_bias(model: ModelT, dense: OperatorT) -> None:
+    """Fold a constant vector that is added next into the fully connected operator."""
+    from ai_edge_litert.schema_py_generated import BuiltinOperator
+
+    graph = model.subgraphs[0]
+    made = int(dense.outputs[0])
+    readers = [op for op in graph.operators if made in op.inputs]
+    code = model.operatorCodes[readers[0].opcodeIndex] if len(readers) == 1 else None
+    if (
+        code is None
+        or made in graph.outputs
+        or max(code.builtinCode, code.deprecatedBuiltinCode) != BuiltinOperator.ADD
+    ):
+        return
+    add = readers[0]
+    other = next((int(index) for index in add.inputs if index != made), made)
+    width = listed(graph.tensors[int(dense.inputs[1])].shape)[0]
+    if model.buffers[graph.tensors[other].buffer].data is None or listed(graph.tensors[other].shape) != [width]:
+        return
+    dense.inputs = [*dense.inputs[:2], other]
+    dense.builtinOptions.fusedActivationFunction = add.builtinOptions.fusedActivationFunction
+    dense.outputs = add.outputs
+    graph.operators.remove(add)
 
 
 def _code_index(model: ModelT, builtin: int) -> int:

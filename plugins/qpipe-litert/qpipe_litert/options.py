@@ -17,6 +17,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "activations": ("int8", "int16"),
     "layout": ("channels-last", "as-given"),
     "batch": ("free", "one"),
+    "unranged": ("dynamic", "float"),
 }
 
 
@@ -34,6 +35,8 @@ class Options:
     """Python with the runtime on a host that is not this machine."""
     batch: Literal["free", "one"] = "free"
     """`one` leaves the file at one row, as microcontrollers need it."""
+    unranged: Literal["dynamic", "float"] = "dynamic"
+    """How convolutions and dense layers without a range in the plan run; tflite-micro has no dynamic ones."""
 
 
 def read_options(target: Target) -> Options:

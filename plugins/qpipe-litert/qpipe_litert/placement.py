@@ -47,7 +47,11 @@ def place(path: Path, kernels: Kernels, left: tuple[LeftInFloat, ...] = ()) -> t
         elsewhere=len(outside),
         left_in_float=float_nodes,
         kernels=tuple(sorted(_kernels(flat, taken).items())),
-        notes=(note, *(f"outside XNNPACK: {_name(flat, flat.ops[at])}" for at in outside)),
+        notes=(
+            note,
+            *(f"outside XNNPACK: {_name(flat, flat.ops[at])}" for at in outside),
+            *(f"quantized at run time: {op.op} {op.output} ({op.reason})" for op in left if op.dynamic),
+        ),
     )
     return placement, (Fact(name="xnnpack_share", value=share, unit="share", kind="measured"),)
 

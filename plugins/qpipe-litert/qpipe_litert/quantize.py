@@ -32,6 +32,12 @@ class LeftInFloat:
     output: str
     op: str
     reason: str
+    dynamic: bool = False
+    """Only its borders stay float: weights are int8, and the kernel quantizes its input at run time."""
+
+
+DYNAMIC = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D")
+"""Operators with kernels that quantize their input at run time."""
 
 
 def quantize_static(
@@ -158,7 +164,7 @@ def ops_left_in_float(
             left.append(LeftInFloat(output=name, op=op.name, reason=f"{nodes[0]}: {refused[nodes[0]]}"))
         elif lacking:
             reason = f"no range in the plan for {flat.tensors[lacking[0]].name}"
-            left.append(LeftInFloat(output=name, op=op.name, reason=reason))
+            left.append(LeftInFloat(output=name, op=op.name, reason=reason, dynamic=op.name in DYNAMIC))
     return tuple(left)
 
 
@@ -199,7 +205,10 @@ def _per_tensor() -> object:
 
 def _leave_in_float(manager: RecipeManager, left: tuple[LeftInFloat, ...]) -> None:
     for op in left:
-        _no_quantize(manager, f"^{re.escape(op.output)}(;|$)", (_every(),))
+        scope = f"^{re.escape(op.output)}(;|$)"
+        _no_quantize(manager, scope, (_every(),))
+        for operation in _ops(op.op) if op.dynamic else ():
+            manager.add_dynamic_config(scope, operation, num_bits=8)
 
 
 def _no_quantize(manager: RecipeManager, regex: str, operations: tuple[object, ...]) -> None:

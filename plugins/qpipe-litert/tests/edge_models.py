@@ -180,6 +180,7 @@ def attention_net() -> onnx.ModelProto:
     ints = {"i0": [0], "heads": [8, 2, 8], "merged": [8, 16]}
     weights += [numpy_helper.from_array(np.array(value, np.int64), name) for name, value in ints.items()]
     weights.append(numpy_helper.from_array(np.float32(8**-0.5), "root"))
+    weights.append(numpy_helper.from_array(rng.normal(0, 0.5, 16).astype(np.float32), "bias"))
     make = helper.make_node
     nodes = [make("Shape", ["tokens"], ["shape"]), make("Gather", ["shape", "i0"], ["rows"])]
     nodes += [
@@ -197,7 +198,8 @@ def attention_net() -> onnx.ModelProto:
         make("MatMul", ["weights", "vt"], ["pv"], name="pv"),
         make("Transpose", ["pv"], ["pt"], perm=[0, 2, 1, 3]),
         make("Reshape", ["pt", "join"], ["pj"]),
-        make("MatMul", ["pj", "o"], ["out"], name="o_proj"),
+        make("MatMul", ["pj", "o"], ["om"], name="o_proj"),
+        make("Add", ["bias", "om"], ["out"], name="o_bias"),
     ]
     return _graph(nodes, weights, ("tokens", ["N", 8, 16]), ("out", ["N", 8, 16]))
 
