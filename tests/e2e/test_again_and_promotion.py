@@ -83,8 +83,8 @@ def test_a_verified_engine_answers_as_its_evidence_says(first_run, qpipe_in):
     assert [(one["what"], one["state"]) for one in said.json["checks"]] == [("digests", "ok"), ("answers", "ok")]
 
 
-def test_a_tampered_engine_does_not_verify(first_run, qpipe_in, tmp_path):
-    folder, found = first_run
+def test_a_tampered_engine_does_not_verify(first_run, qpipe_in):
+    folder, _ = first_run
     source = MlflowClient(f"sqlite:///{folder}/mlflow.db").get_model_version("digits-cpu-local", "1").source
     (file,) = (folder / "mlartifacts").rglob(f"{source.removeprefix('models:/')}/**/engine/model.onnx")
     whole = file.read_bytes()
@@ -306,3 +306,37 @@ def test_too_few_rows_are_inconclusive(place, make, qpipe_in):
     assert "rows" in quality["advice"]
     assert MlflowClient(f"sqlite:///{place}/mlflow.db").search_registered_models() == []
     assert qpipe_in(place, "promote", "last").code == 5
+
+
+BREAKS_MLFLOW = """
+import numpy as np
+from pathlib import Path
+
+def score(outputs, columns):
+    Path({database!r}).write_bytes(b"this was a database")
+    logits = next(iter(outputs.values()))
+    return (logits.argmax(1) == columns["label"]).astype(float)
+
+score.bounds = (0.0, 1.0)
+"""
+
+
+def test_mlflow_lost_in_mid_run_costs_the_log_and_not_the_results(place, make, qpipe_in):
+    """The database is destroyed while the cells work: exit 5, results kept; `qpipe sync` logs and promotes later."""
+    database = place / "mlflow.db"
+    whole = database.read_bytes()
+    (place / "own.py").write_text(BREAKS_MLFLOW.format(database=str(database)))
+    make.pipeline(place, task=None, metric={"fn": "own:score"}, gates={"quality": {"margin": 0.05}})
+    said = qpipe_in(place, "run", "small.yaml", "--no-profile", "--json")
+    assert said.code == 5
+    assert said.json["exit_code"] == 5
+    assert said.cell("int8/cpu-local")["verdict"] == "PASS"
+    assert said.json["promoted"] == []
+    assert any("qpipe sync" in warning for warning in said.json["warnings"])
+    assert qpipe_in(place, "sync", "last", "--json").code in (2, 5)  # MLflow is still lost
+    database.write_bytes(whole)
+    synced = qpipe_in(place, "sync", "last", "--json")
+    assert synced.code == 0, synced.out + synced.err
+    assert synced.json["exit_code"] == 0
+    assert synced.json["promoted"][0]["version"] == "1"
+    assert alias(place, "small-cpu-local") == "1"

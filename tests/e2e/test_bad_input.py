@@ -253,7 +253,8 @@ def test_a_read_only_working_folder(bare, make, tmp_path):
     import sys
 
     make.pipeline(bare)
-    script = f"mount --bind {bare} {bare} && mount -o remount,bind,ro {bare} && cd {bare} && exec {sys.executable} -m qpipe run small.yaml"
+    mount = f"mount --bind {bare} {bare} && mount -o remount,bind,ro {bare}"
+    script = f"{mount} && cd {bare} && exec {sys.executable} -m qpipe run small.yaml"
     probe = subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False)
     if probe.returncode != 0:
         pytest.skip("this machine allows no mount namespaces")
