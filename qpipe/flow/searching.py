@@ -55,7 +55,7 @@ class Searched:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """When a candidate may be chosen: no worse than the margin on the search rows, and faster than float."""
+    """When a candidate may be chosen: no worse than the margin on the search rows; for speed, faster than float."""
 
     metric: Metric
     margin: float
@@ -70,7 +70,7 @@ class Rule:
             return f"loses {loss:.4g} on the search rows, {self.margin:.4g} allowed"
         if trial.fails:
             return f"would fail {trial.fails}"
-        if trial.ratio is not None and trial.ratio >= 1:
+        if self.is_slow(trial):
             return f"not faster than float: {trial.ratio:.3g} of its latency ({trial.reason})"
         if self.objective == "latency" and trial.ratio is None:
             return "its latency was not measured"
@@ -85,6 +85,10 @@ class Rule:
     def is_lossy(self, trial: SearchTrial) -> bool:
         """Whether it was measured and loses more than the margin."""
         return self.loss(trial) > self.margin
+
+    def is_slow(self, trial: SearchTrial) -> bool:
+        """Whether it was timed, speed is what is wanted, and float is as fast."""
+        return self.objective == "latency" and trial.ratio is not None and trial.ratio >= 1
 
     def rank(self, trial: SearchTrial) -> float:
         """Smaller is better."""
@@ -197,7 +201,7 @@ def _hunt(hunt: Hunt) -> tuple[tuple[SearchTrial, ...], Cell | None]:
 def _mixed(hunt: Hunt, recipes: tuple[RecipeSpec, ...], trials: list[SearchTrial]) -> tuple[RecipeSpec, ...]:
     """Mixed-precision candidates, where a static recipe is fast but loses too much: its worst nodes stay float."""
     left = None if hunt.wanted.trials is None else hunt.wanted.trials - len(trials)
-    lossy = [trial for trial in trials if hunt.rule.is_lossy(trial) and (trial.ratio is None or trial.ratio < 1)]
+    lossy = [trial for trial in trials if hunt.rule.is_lossy(trial) and not hunt.rule.is_slow(trial)]
     specs = [spec for spec in recipes if any(trial.recipe == spec.name for trial in lossy)]
     for spec in specs:
         cell = _search_cells(hunt, (spec,))[-1]
