@@ -36,7 +36,8 @@ def render(model: ir.Model, plan: QuantPlan) -> ir.Model:
     copy.ir_version = max(copy.ir_version, *(_IR_VERSIONS.get(dtype, 8) for dtype in types))
     _Renderer(copy.graph, plan).run()
     render_tables(copy.graph, plan)
-    if "MatMul" in plan.scheme.fused_ops and fuse_matmuls(copy.graph):
+    eight_bits = plan.scheme.activation in {"uint8", "int8"}
+    if "MatMul" in plan.scheme.fused_ops and eight_bits and fuse_matmuls(copy.graph):
         copy.opset_imports.setdefault(MICROSOFT, 1)
     forget_shapes(copy.graph)
     return copy

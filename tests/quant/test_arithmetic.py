@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from qpipe.quant.histogram import Histogram
-from qpipe.quant.numbers import activation_parameters, dequantize, limits, quantize
+from qpipe.quant.numbers import activation_parameters, dequantize, limits, quantize, weight_limit
 from qpipe.quant.ranges import METHODS, RangeRule, clipped_share, find_range
 from qpipe.quant.reservoir import Reservoir
 from qpipe.quant.statistics import TensorStatistics
@@ -212,3 +212,8 @@ def test_gptq_beats_rounding_on_the_outputs():
         return float(np.square(vectors @ (back - rows).T).mean())
 
     assert loss(vectors) < 0.85 * loss(None)
+
+
+def test_seven_bits_cannot_saturate_the_pairwise_sums_of_avx2():
+    # vpmaddubsw: u8·s8 + u8·s8 into int16
+    assert 2 * 255 * weight_limit(7) <= 32767 < 2 * 255 * weight_limit(8)

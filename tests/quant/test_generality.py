@@ -1,7 +1,7 @@
 """Many graphs: each is quantized to something that loads, runs and is close, or is refused with the node's name."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
@@ -11,9 +11,12 @@ from onnx import numpy_helper, parser
 
 from qpipe.errors import QuantizationError
 from qpipe.quant.calibrate import batches_of
-from qpipe.quant.graph import save_graph
-from qpipe.quant.schemes import ORT_X86_AVX2, ORT_X86_VNNI, TENSORRT
+from qpipe.quant.cast import cast_half
+from qpipe.quant.dynamic import plan_dynamic, render_dynamic
+from qpipe.quant.graph import open_graph, save_graph
+from qpipe.quant.schemes import ORT_X86_AVX2, ORT_X86_VNNI, TENSORRT, TENSORRT_FP8
 from qpipe.quant.static import quantize_static
+from qpipe.quant.weight_only import plan_weight_only, render_weight_only
 
 
 @dataclass(frozen=True)
@@ -380,8 +383,10 @@ def rows_for(model: onnx.ModelProto, count: int = 24) -> dict:
     return rows
 
 
-def run(path, rows, optimized=None):
+def run(path, rows, optimized=None, plain=False):
     options = ort.SessionOptions()
+    if plain:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
@@ -433,3 +438,70 @@ def test_other_schemes(case, scheme, tmp_path):
     save_graph(found.qdq, tmp_path / "qdq.onnx")
     for old, new in zip(run(tmp_path / "float.onnx", rows), run(tmp_path / "qdq.onnx", rows), strict=True):
         assert sqnr_db(old, new) >= case.least_db - 3
+
+
+HALF_ONLY_SMALL = {"lstm", "gru", "loop", "if"}
+"""Recurrent kernels and subgraphs stay float32 between casts."""
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if not case.refused], ids=lambda case: case.name)
+def test_float16(case, tmp_path):
+    onnx.save(build(case), tmp_path / "float.onnx")
+    rows = rows_for(build(case))
+    save_graph(cast_half(open_graph(tmp_path / "float.onnx"), "float16"), tmp_path / "half.onnx")
+    for old, new in zip(run(tmp_path / "float.onnx", rows), run(tmp_path / "half.onnx", rows), strict=True):
+        assert new.dtype == old.dtype
+        assert sqnr_db(old, new) >= 45
+    stored = {
+        tensor.data_type for tensor in onnx.load(tmp_path / "half.onnx").graph.initializer if len(tensor.dims) > 1
+    }
+    assert case.name in HALF_ONLY_SMALL or onnx.TensorProto.FLOAT not in stored
+
+
+MATMULS = [
+    case
+    for case in CASES
+    if not case.refused and ("MatMul" in case.body or "Gemm" in case.body) and case.name != "matmul-batched-weights"
+]
+
+
+def test_batched_weights_have_no_dynamic_kernel(tmp_path):
+    case = next(case for case in CASES if case.name == "matmul-batched-weights")
+    onnx.save(build(case), tmp_path / "float.onnx")
+    with pytest.raises(QuantizationError, match="nothing in this graph"):
+        plan_dynamic(open_graph(tmp_path / "float.onnx"), ORT_X86_VNNI)
+
+
+@pytest.mark.parametrize("case", MATMULS, ids=lambda case: case.name)
+def test_dynamic_and_weight_only(case, tmp_path):
+    onnx.save(build(case), tmp_path / "float.onnx")
+    model = open_graph(tmp_path / "float.onnx")
+    rows = rows_for(build(case))
+    reference = run(tmp_path / "float.onnx", rows)
+    plan = plan_dynamic(model, ORT_X86_VNNI)
+    save_graph(render_dynamic(model, plan), tmp_path / "dynamic.onnx")
+    save_graph(render_weight_only(model, plan_weight_only(model, ORT_X86_VNNI, bits=8)), tmp_path / "w8.onnx")
+    save_graph(render_weight_only(model, plan_weight_only(model, ORT_X86_VNNI, bits=4)), tmp_path / "w4.onnx")
+    for name, least_db in (("dynamic", 25), ("w8", 35), ("w4", 12)):
+        for old, new in zip(reference, run(tmp_path / f"{name}.onnx", rows), strict=True):
+            assert sqnr_db(old, new) >= least_db, name
+
+
+WIDE = replace(ORT_X86_VNNI, activation="uint16")
+
+
+@pytest.mark.parametrize("scheme", [WIDE, TENSORRT_FP8], ids=lambda scheme: scheme.activation)
+@pytest.mark.parametrize("name", ["conv", "gemm", "transformer"])
+def test_other_activation_types_raise_the_opset(name, scheme, tmp_path):
+    case = next(case for case in CASES if case.name == name)
+    onnx.save(build(case), tmp_path / "float.onnx")
+    rows = rows_for(build(case))
+    found = quantize_static(tmp_path / "float.onnx", lambda: batches_of(rows, 24), scheme)
+    save_graph(found.qdq, tmp_path / "qdq.onnx")
+    proto = onnx.load(tmp_path / "qdq.onnx")
+    onnx.checker.check_model(proto)
+    assert proto.opset_import[0].version >= (21 if scheme.activation == "uint16" else 19)
+    # onnxruntime would fuse float8 pairs into kernels that it does not have: run the graph as it is written
+    outputs = run(tmp_path / "qdq.onnx", rows, plain=True)
+    for old, new in zip(run(tmp_path / "float.onnx", rows), outputs, strict=True):
+        assert sqnr_db(old, new) >= (30 if scheme.activation == "uint16" else 15)
