@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from qpipe.version import __version__
+
 if TYPE_CHECKING:
     from qpipe.api import load, run, step
 
-__version__ = "0.1.0"
 __all__ = ["__version__", "load", "run", "step"]
 
 

@@ -22,9 +22,9 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        import qpipe
+        from qpipe.version import __version__
 
-        typer.echo(f"qpipe {qpipe.__version__}")
+        typer.echo(f"qpipe {__version__}")
         raise typer.Exit
 
 

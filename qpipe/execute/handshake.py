@@ -7,13 +7,13 @@ import uuid
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
-import qpipe
 from qpipe.errors import ConfigError, QpipeError, UnavailableError
 from qpipe.planning.offers import Offer, ask_backend
 from qpipe.planning.sources import package_version, source_digest
 from qpipe.records.codec import decode, encode
 from qpipe.records.target import Target
 from qpipe.store import Store
+from qpipe.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,7 +71,7 @@ class Answer:
 def own_versions() -> Versions:
     """Those of this process."""
     packages = tuple((name, package_version(name)) for name in PACKAGES)
-    return Versions(qpipe=qpipe.__version__, source=source_digest(*ROOMS), packages=packages)
+    return Versions(qpipe=__version__, source=source_digest(*ROOMS), packages=packages)
 
 
 def store_identity(store: Store) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import qpipe
 from qpipe.engines import read_engine
 from qpipe.flow.publishing import rivals
 from qpipe.plugins.gate import Alpha
 from qpipe.records.evidence import Evaluation, NotMeasured
 from qpipe.records.result import CellResult
 from qpipe.records.verdict import overall
+from qpipe.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -134,7 +134,7 @@ def _look(
         model_digest=one.cell.model.digest,
         target=one.cell.target.name,
         gate_set=evidence.evaluation.data_digest,
-        toolchain=(("qpipe", qpipe.__version__), *engine.toolchain),
+        toolchain=(("qpipe", __version__), *engine.toolchain),
     )
     return record_look(
         workplace.store,

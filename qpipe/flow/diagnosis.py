@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import qpipe
 from qpipe.errors import QpipeError
 from qpipe.flow.workplace import open_registry, open_store
 from qpipe.planning.sources import package_version
 from qpipe.records.engine import Unavailable
+from qpipe.version import __version__
 
 if TYPE_CHECKING:
     from qpipe.plugins.registry import Registry
@@ -43,7 +43,7 @@ def diagnose(*, store: str | None, tracking_uri: str | None) -> tuple[Finding, .
 
 
 def _versions() -> Iterator[Finding]:
-    yield Finding(state="ok", what="qpipe", found=f"{qpipe.__version__} on Python {platform.python_version()}")
+    yield Finding(state="ok", what="qpipe", found=f"{__version__} on Python {platform.python_version()}")
     for name in PACKAGES:
         number = package_version(name)
         missing = number == "absent"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import qpipe
 from qpipe.planning.sources import package_version, source_digest
 from qpipe.records.cell import Ingredient, Key, Timing
 from qpipe.records.codec import digest
@@ -13,6 +12,7 @@ from qpipe.records.model import Model
 from qpipe.records.recipe import Recipe
 from qpipe.records.scheme import Scheme
 from qpipe.records.target import Limits, Target
+from qpipe.version import __version__
 
 
 def make_key(*ingredients: tuple[str, str]) -> Key:
@@ -28,7 +28,7 @@ def prepare_key(model: Model, recipe: Recipe, scheme: Scheme, calibration: str) 
         ("recipe", digest(recipe.stages)),
         ("calibration data", calibration),
         ("scheme", digest(scheme)),
-        ("qpipe", f"{qpipe.__version__}+{source_digest('quant', 'prepare')}"),
+        ("qpipe", f"{__version__}+{source_digest('quant', 'prepare')}"),
         ("onnxruntime", package_version("onnxruntime")),
         ("onnx", package_version("onnx")),
     )

@@ -7,13 +7,11 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import qpipe
-
 
 @cache
 def source_digest(*rooms: str) -> str:
     """SHA-256 over the sources of some rooms of the core (`quant`, `prepare`), 16 hexadecimal characters."""
-    root = Path(qpipe.__file__).parent
+    root = Path(__file__).parents[1]
     found = hashlib.sha256()
     for room in rooms:
         for path in sorted((root / room).rglob("*.py")):

@@ -8,11 +8,11 @@ from importlib.metadata import EntryPoint, entry_points
 
 import pluggy
 
-from qpipe import __version__
 from qpipe.plugins import hookspecs
 from qpipe.plugins.origin import PluginInfo, PluginProblem, problem
 from qpipe.plugins.registry import Registry
 from qpipe.plugins.validation import complain
+from qpipe.version import __version__
 
 CORE = EntryPoint(name="core", value="qpipe.builtins", group=hookspecs.GROUP)
 """What the core itself brings is a plugin like any other."""
