@@ -17,9 +17,7 @@ def fact(engine, name):
 @pytest.mark.parametrize(
     ("net", "products", "capability"),
     [
-        ("resnet20", 22, "8.6"),
         ("resnet20", 22, "8.9"),
-        ("resnet20", 22, "12.0"),
         ("depthwise", 6, "8.6"),
         ("transformer", 8, "12.0"),
     ],
