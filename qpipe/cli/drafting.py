@@ -25,7 +25,10 @@ def init(
     if out is not None:
         if out.exists():
             raise ConfigError(f"{out} is there already", hint="choose another name; nothing was overwritten")
-        out.write_text(text)
+        try:
+            out.write_text(text)
+        except OSError as error:
+            raise ConfigError(f"{out} cannot be written: {error.strerror}", hint="--out FILE.yaml") from error
     if as_json:
         print_json({"pipeline": text, "file": str(out) if out else None})
     else:

@@ -50,14 +50,18 @@ def report(
     as_json: JsonFlag = False,
 ) -> None:
     """Write the HTML report and the plots of a finished run."""
+    from qpipe.errors import ConfigError
     from qpipe.flow.kept import recall_run
     from qpipe.flow.reporting import write_report
     from qpipe.flow.workplace import open_store
 
     opened = open_store(store)
     found = recall_run(opened, run_id).result
-    out.mkdir(parents=True, exist_ok=True)
-    files = write_report(found, opened, out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        files = write_report(found, opened, out)
+    except OSError as error:
+        raise ConfigError(f"the report cannot be written to {out}: {error.strerror}", hint="--out FOLDER") from error
     if as_json:
         print_json({"run_id": found.run_id, "files": [str(path) for path in files]})
     else:

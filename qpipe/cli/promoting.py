@@ -141,6 +141,16 @@ def verify(
 
 
 def _tracker(uri: str | None) -> Tracker:
-    from qpipe.tracking import connect
+    """MLflow for commands that look for what is there: they make no database and no experiment."""
+    from qpipe.errors import ConfigError
+    from qpipe.tracking import connect, resolve_uri
+    from qpipe.tracking.connection import sqlite_file
 
-    return connect(uri, "qpipe", folder=Path.cwd())
+    found = resolve_uri(uri, folder=Path.cwd())
+    database = sqlite_file(found)
+    if database is not None and not database.exists():
+        raise ConfigError(
+            f"no MLflow database at {found}",
+            hint="name one with --tracking-uri or MLFLOW_TRACKING_URI; a run makes one",
+        )
+    return connect(uri, None, folder=Path.cwd())

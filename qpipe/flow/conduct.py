@@ -82,7 +82,8 @@ def _remarks(workplace: Workplace, results: tuple[CellResult, ...]) -> tuple[str
         for result in results
         if result.evidence and isinstance(profile := result.evidence.profile, Profile) and not profile.outputs_match
     ]
-    return (*said, *ungated, *lying)
+    idle = all(result.status == "ok" and result.decision is None for result in results)
+    return (*said, *ungated, *lying, *(("only float models ran: there was nothing to judge",) if idle else ()))
 
 
 def _published(

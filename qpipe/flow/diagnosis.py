@@ -83,14 +83,20 @@ def _store(root: str | None) -> Finding:
 
 
 def _mlflow(uri: str | None) -> Iterator[Finding]:
-    from qpipe.tracking import connect, stray_mlruns
+    from qpipe.tracking import connect, resolve_uri, stray_mlruns
+    from qpipe.tracking.connection import sqlite_file
 
     stray = stray_mlruns(Path.cwd())
     if stray is not None:
         hint = "move it away: MLflow itself would take it for the store instead of sqlite"
         yield Finding(state="note", what="mlruns", found=f"a stray {stray}", hint=hint)
+    resolved = resolve_uri(uri, folder=Path.cwd())
+    database = sqlite_file(resolved)
+    if database is not None and not database.exists():  # looking makes nothing
+        yield Finding(state="ok", what="MLflow", found=f"{resolved}, which the first run makes")
+        return
     try:
-        tracker = connect(uri, "qpipe", folder=Path.cwd())
+        tracker = connect(uri, None, folder=Path.cwd())
     except QpipeError as error:
         yield Finding(state="broken", what="MLflow", found=error.message, hint=error.hint)
         return
