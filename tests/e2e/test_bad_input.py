@@ -265,3 +265,10 @@ def test_a_read_only_working_folder(bare, make, tmp_path):
     assert done.stderr.startswith("error: cannot write in the store")
     assert "Read-only file system" in done.stderr
     assert snapshot(bare).keys() == GIVEN
+
+
+def test_a_run_of_the_float_model_alone_judges_nothing(place, make, qpipe_in):
+    make.pipeline(place, recipes=["none"])
+    said = qpipe_in(place, "run", "small.yaml", "--no-profile", "--offline", "--json")
+    assert said.code == 4
+    assert "only float models ran: there was nothing to judge" in said.json["warnings"]
