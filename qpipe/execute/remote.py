@@ -130,20 +130,21 @@ class Reporter:
 
 @contextmanager
 def _cancellation() -> Iterator[threading.Event]:
-    """An event that is set once nobody wants the running task: cancelled, or its client has died.
+    """An event that is set once nobody wants the running task: cancelled, its client has died, or the scheduler has.
 
     Dask cannot stop a thread; the guarded child can be stopped, and this tells it.
     """
-    from distributed import get_worker
+    from distributed import Status, get_worker
 
     worker = get_worker()
+    ending = (Status.closing, Status.closed, Status.failed)
     key = worker.get_current_task()
     stop, over = threading.Event(), threading.Event()
 
     def look() -> None:
         while not over.wait(POLL_S):
             task = worker.state.tasks.get(key)
-            if task is None or task.state != "executing":
+            if task is None or task.state != "executing" or worker.status in ending:
                 stop.set()
                 return
 
