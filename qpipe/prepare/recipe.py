@@ -42,14 +42,14 @@ def _bf16(scheme: Scheme) -> tuple[StageSpec, ...]:
     return (StageSpec(name="bf16"),)
 
 
-def _weight_only(bits: int) -> Callable[[Scheme], tuple[StageSpec, ...]]:
+def _weight_only(bits: int, code: str = "linear") -> Callable[[Scheme], tuple[StageSpec, ...]]:
     def stages(scheme: Scheme) -> tuple[StageSpec, ...]:
         if bits not in scheme.weight_only_bits:
             widths = ", ".join(map(str, scheme.weight_only_bits)) or "none"
             raise TargetError(
                 f"scheme {scheme.name!r} has no weight-only kernel of {bits} bits", hint=f"widths it has: {widths}"
             )
-        return (StageSpec(name="weight-only", params={"bits": bits}),)
+        return (StageSpec(name="weight-only", params={"bits": bits, "code": code}),)
 
     return stages
 
@@ -62,6 +62,7 @@ _RECIPES: dict[str, Callable[[Scheme], tuple[StageSpec, ...]]] = {
     "fp16": _fp16,
     "bf16": _bf16,
     "int4": _weight_only(4),
+    "nf4": _weight_only(4, "nf4"),
     "weight-only-int8": _weight_only(8),
 }
 BUILTIN_RECIPES: tuple[str, ...] = tuple(_RECIPES)

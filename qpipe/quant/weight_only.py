@@ -17,6 +17,7 @@ from qpipe.quant.dynamic import plan_dynamic
 from qpipe.quant.gptq import gptq_blocks
 from qpipe.quant.graph import add_initializer, attr_int, constant, fresh_name, name_of
 from qpipe.quant.matmul import MICROSOFT
+from qpipe.quant.nf4 import QUANT_TYPE, pack_nf4, quantize_nf4
 from qpipe.quant.numbers import F32, SMALLEST_SCALE
 from qpipe.quant.options import QuantOptions
 from qpipe.quant.render import forget_shapes
@@ -26,14 +27,21 @@ from qpipe.records.quantization import QuantPlan, WeightSpec
 from qpipe.records.scheme import Scheme
 
 Rounding = Literal["nearest", "gptq"]
+Code = Literal["linear", "nf4"]
 SMALLEST_BLOCK = 16
 """MatMulNBits takes blocks of 16 and more, powers of two."""
 
 
 def plan_weight_only(
-    model: ir.Model, scheme: Scheme, *, bits: int = 4, block_size: int = 32, options: QuantOptions | None = None
+    model: ir.Model,
+    scheme: Scheme,
+    *,
+    bits: int = 4,
+    block_size: int = 32,
+    code: Code = "linear",
+    options: QuantOptions | None = None,
 ) -> QuantPlan:
-    """Choose the MatMuls and Gemms whose weights are stored in blocks of `bits` bits.
+    """Choose the MatMuls and Gemms whose weights are stored in blocks of `bits` bits, linear or NF4.
 
     Raises:
         QuantizationError: the scheme has no kernel of that width, the block size is not one, or nothing fits.
@@ -43,11 +51,13 @@ def plan_weight_only(
             f"scheme {scheme.name!r} has no weight-only kernel of {bits} bits",
             hint=f"widths: {', '.join(map(str, scheme.weight_only_bits)) or 'none'}",
         )
+    if code == "nf4" and bits != 4:
+        raise QuantizationError(f"NF4 has 4 bits, not {bits}")
     if block_size < SMALLEST_BLOCK or block_size & (block_size - 1):
         raise QuantizationError(f"block size {block_size} is not a power of two of at least {SMALLEST_BLOCK}")
     chosen = plan_dynamic(model, replace(scheme, dynamic_ops=("MatMul", "Gemm"), weight_bits=8, table_ops=()), options)
     weights = tuple(
-        replace(spec, dtype="uint4" if bits == 4 else "uint8", bits=bits, block_size=block_size)
+        replace(spec, dtype="nf4" if code == "nf4" else f"uint{bits}", bits=bits, block_size=block_size)
         for spec in chosen.weights
     )
     tables = plan_tables(model.graph, scheme, options or QuantOptions())
@@ -100,23 +110,7 @@ def _replace(graph: ir.Graph, node: ir.Node, spec: WeightSpec, vectors: F32 | No
     assert spec.block_size is not None
     array = np.asarray(constant(weight), np.float32)
     rows = array if node.op_type == "Gemm" and attr_int(node, "transB", 0) else array.T
-    integers, scale = quantize_blocks(np.ascontiguousarray(rows), spec.bits, spec.block_size, vectors)
-    base = f"{node.name}/weight"
-    data = node.inputs[0]
-    assert data is not None
-    inputs = [
-        data,
-        add_initializer(graph, fresh_name(graph, f"{base}_packed"), pack(integers, spec.bits)),
-        add_initializer(graph, fresh_name(graph, f"{base}_scales"), scale.reshape(-1)),
-    ]
-    attributes = {
-        "K": rows.shape[1],
-        "N": rows.shape[0],
-        "bits": spec.bits,
-        "block_size": spec.block_size,
-        "accuracy_level": accuracy_level,
-    }
-    packed = ir.node("MatMulNBits", inputs, attributes=attributes, domain=MICROSOFT, name=node.name)
+    packed = _kernel(graph, node, spec, np.ascontiguousarray(rows), vectors=vectors, accuracy_level=accuracy_level)
     graph.insert_before(node, packed)
     result, old = packed.outputs[0], node.outputs[0]
     bias = node.inputs[2] if node.op_type == "Gemm" and len(node.inputs) > 2 else None
@@ -132,6 +126,30 @@ def _replace(graph: ir.Graph, node: ir.Node, spec: WeightSpec, vectors: F32 | No
     result.dtype = dtype or ir.DataType.FLOAT
     if not weight.uses() and not weight.is_graph_output():
         graph.initializers.pop(name_of(weight), None)
+
+
+def _kernel(
+    graph: ir.Graph, node: ir.Node, spec: WeightSpec, rows: F32, *, vectors: F32 | None, accuracy_level: int
+) -> ir.Node:
+    """The runtime's node for one weight [N, K]."""
+    data = node.inputs[0]
+    assert data is not None
+    assert spec.block_size is not None
+    sizes = {"K": rows.shape[1], "N": rows.shape[0], "block_size": spec.block_size}
+    if spec.dtype == "nf4":
+        indices, largest = quantize_nf4(rows, spec.block_size)
+        op, attributes = "MatMulBnb4", {**sizes, "quant_type": QUANT_TYPE}
+        stored, scales = pack_nf4(indices), largest
+    else:
+        integers, scale = quantize_blocks(rows, spec.bits, spec.block_size, vectors)
+        op, attributes = "MatMulNBits", {**sizes, "bits": spec.bits, "accuracy_level": accuracy_level}
+        stored, scales = pack(integers, spec.bits), scale.reshape(-1)
+    inputs = [
+        data,
+        add_initializer(graph, fresh_name(graph, f"{node.name}/weight_packed"), stored),
+        add_initializer(graph, fresh_name(graph, f"{node.name}/weight_scales"), scales),
+    ]
+    return ir.node(op, inputs, attributes=attributes, domain=MICROSOFT, name=node.name)
 
 
 def quantize_blocks(rows: F32, bits: int, block_size: int, vectors: F32 | None = None) -> tuple[NDArray[np.uint8], F32]:

@@ -14,6 +14,8 @@ class WeightOnlyParams:
 
     bits: Literal[4, 8] = 4
     block_size: int = 32
+    code: Literal["linear", "nf4"] = "linear"
+    """Evenly spaced levels, or NF4's (4 bits alone)."""
     rounding: Literal["nearest", "gptq"] = "nearest"
     accuracy_level: Literal[0, 1, 2, 3, 4] = 0
     """What the kernel computes in: 0 float32 … 4 int8 (onnxruntime's scale)."""
@@ -29,7 +31,9 @@ def _apply(draft: Draft, params: object, context: StageContext) -> Draft:
     assert isinstance(params, WeightOnlyParams)
     model = open_graph(draft.graph.path)
     options = QuantOptions(keep_float=params.keep_float)
-    plan = plan_weight_only(model, context.scheme, bits=params.bits, block_size=params.block_size, options=options)
+    plan = plan_weight_only(
+        model, context.scheme, bits=params.bits, block_size=params.block_size, code=params.code, options=options
+    )
     statistics = load_statistics(draft.statistics) if draft.statistics is not None else None
     rendered = render_weight_only(
         model, plan, rounding=params.rounding, statistics=statistics, accuracy_level=params.accuracy_level
