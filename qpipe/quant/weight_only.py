@@ -76,6 +76,8 @@ def render_weight_only(
 
     `accuracy_level` 4 lets the kernel compute in int8; 0 leaves it float32.
     """
+    if rounding == "gptq" and any(spec.dtype == "nf4" for spec in plan.weights):
+        raise QuantizationError("GPTQ rounds to evenly spaced levels, not to NF4's", hint="use rounding 'nearest'")
     copy = model.clone()
     graph = copy.graph
     nodes = {node.name: node for node in graph}

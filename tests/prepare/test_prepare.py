@@ -205,3 +205,22 @@ def test_weight_only_block_size_is_checked(model, tmp_path):
     recipe = Recipe(name="r", stages=(StageSpec(name="weight-only", params={"block_size": 24}),))
     with pytest.raises(QuantizationError, match="block size 24"):
         prepare(model, recipe, ORT_X86_VNNI, calibration, tmp_path / "w", None, Counting())
+
+
+def test_gptq_does_not_pretend_to_round_to_nf4(model, tmp_path):
+    stage = StageSpec(name="weight-only", params={"code": "nf4", "rounding": "gptq"})
+    with pytest.raises(QuantizationError, match="evenly spaced"):
+        prepare(model, Recipe(name="r", stages=(stage,)), ORT_X86_VNNI, calibration, tmp_path / "w", None, Counting())
+
+
+def test_gptq_uses_the_calibration_vectors(model, tmp_path):
+    found = {}
+    for rounding in ("nearest", "gptq"):
+        stages = (
+            StageSpec(name="calibrate"),
+            StageSpec(name="weight-only", params={"rounding": rounding, "block_size": 16}),
+        )
+        recipe = Recipe(name="r", stages=stages)
+        made = prepare(model, recipe, ORT_X86_VNNI, calibration, tmp_path / rounding, None, Counting())
+        found[rounding] = sqnr_db(outputs(model.file.path), outputs(made.deployable.path))
+    assert found["gptq"] > found["nearest"]
