@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from qpipe.execute.evaluating import load_pair
 from qpipe.execute.jobs import Contestant
 from qpipe.execute.profiling import Order, Profiled
-from qpipe.records.engine import Unavailable
+from qpipe.records.engine import Kind, Unavailable
 from qpipe.records.evidence import Evaluation, NotMeasured
 
 if TYPE_CHECKING:
@@ -60,13 +60,19 @@ def _obstacle(workplace: Workplace, group: Sequence[Worked], todo: Sequence[Work
     baseline = _baseline(group)
     if baseline.outcome is None:
         return f"there is no float engine to compare with: {baseline.reason}"
-    return None
+    kind = _kind(workplace, baseline)
+    return None if kind == "measured" else f"timings of {kind} runs mean nothing for the hardware: withheld"
+
+
+def _kind(workplace: Workplace, one: Worked) -> Kind:
+    """How the outputs of an engine came to be."""
+    evaluation = load_pair(workplace.store.folder(_contestant(one).evaluation)).engine
+    return evaluation.kind if isinstance(evaluation, Evaluation) else "measured"
 
 
 def _order(workplace: Workplace, group: Sequence[Worked], todo: Sequence[Worked]) -> Order:
     baseline = _baseline(group)
     cell = baseline.cell
-    evaluation = load_pair(workplace.store.folder(_contestant(baseline).evaluation)).engine
     return Order(
         store=workplace.store.location,
         target=cell.target,
@@ -76,7 +82,7 @@ def _order(workplace: Workplace, group: Sequence[Worked], todo: Sequence[Worked]
         signature=cell.model.signature,
         timing=cell.timing,
         role=cell.role,
-        kind=evaluation.kind if isinstance(evaluation, Evaluation) else "measured",
+        kind="measured",
     )
 
 

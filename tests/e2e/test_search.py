@@ -80,3 +80,17 @@ def test_setup_names_what_needs_none(place, qpipe_in, make):
     assert said.code == 2
     assert "cpu-local needs no setup: backend onnxruntime has none" in said.err
     assert "did you mean 'cpu-local'?" in qpipe_in(place, "setup", "cpu-locl").err
+
+
+@pytest.mark.usefixtures("fake")
+def test_timings_of_an_emulator_are_withheld(place, qpipe_in, make):
+    target = make.target(place, "board", kind="emulated")
+    gates = {"finite": {"accept": ["emulated"]}, "speedup": {"at_least": 1.0, "accept": ["emulated"]}}
+    make.pipeline(place, targets=[target], recipes=["fp16"], gates=gates)
+    said = qpipe_in(place, "run", "small.yaml", "--offline", "--json")
+    cell = said.cell("fp16/board")
+    assert cell["profile"] is None
+    assert cell["gates"]["finite"]["verdict"] == "PASS"
+    assert cell["gates"]["speedup"]["verdict"] == "INCONCLUSIVE"
+    assert "timings of emulated runs mean nothing" in cell["gates"]["speedup"]["reason"]
+    assert said.code == 4
