@@ -101,11 +101,12 @@ def test_lies_in_the_timed_run_and_slowness(place, make, qpipe_in):
     On a busy machine the slow engine may be left undecided (drift), but it can never pass.
     """
     targets = [
-        make.target(place, "liar", lie_after_runs=12, float_slow_ms=3.0),
+        make.target(place, "liar", lie_after_runs=25, float_slow_ms=3.0),
         make.target(place, "slow", slow_ms=4.0, float_slow_ms=1.0),
     ]
     gates = {**GATES, "speedup": {"at_least": 1.1}}
-    said = run(place, make, qpipe_in, "--offline", targets=targets, gates=gates)
+    profile = {"processes": 3, "rounds": 40, "blocks": 2, "min_seconds": 0.0, "warmup": 1, "memory_processes": 1}
+    said = run(place, make, qpipe_in, "--offline", targets=targets, gates=gates, profile=profile)
     liar, slow = (said.cell(f"int8/{target}") for target in targets)
     assert slow["gates"]["speedup"]["verdict"] in ("FAIL", "INCONCLUSIVE")
     assert slow["profile"]["batch"]["1"]["ratio"]["median"] > 2
