@@ -102,6 +102,7 @@ def plan(
     *,
     target: Names = None,
     recipe: Names = None,
+    profile: Annotated[bool, typer.Option(help="As for `run`.")] = True,
     store: StoreOption = None,
     tracking_uri: UriOption = None,
     as_json: JsonFlag = False,
@@ -112,7 +113,11 @@ def plan(
     from qpipe.flow.workplace import open_workplace
 
     options = RunOptions(
-        targets=tuple(target or ()), recipes=tuple(recipe or ()), store=store, tracking_uri=tracking_uri
+        targets=tuple(target or ()),
+        recipes=tuple(recipe or ()),
+        profile=profile,
+        store=store,
+        tracking_uri=tracking_uri,
     )
     found = forecast(open_workplace(pipeline, options))
     if as_json:

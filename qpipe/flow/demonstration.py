@@ -31,7 +31,8 @@ def prepare_demo(folder: Path, options: RunOptions) -> tuple[Path, RunOptions]:
     except OSError as error:
         raise ConfigError(f"{folder} cannot be written: {error.strerror}", hint="qpipe demo --folder FOLDER") from error
     root = folder.resolve()
-    os.environ.pop("MLFLOW_RUN_ID", None)
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_REGISTRY_URI"):
+        os.environ.pop(name, None)
     return folder / "digits.yaml", replace(
         options, store=str(root / ".qpipe"), tracking_uri=f"sqlite:///{root / 'mlflow.db'}"
     )

@@ -7,10 +7,15 @@ from dataclasses import replace
 
 from qpipe.errors import ConfigError
 from qpipe.gates.parameters import gate_type, read_params
+from qpipe.gates.timing import distrust
 from qpipe.gates.verdicts import refuse
 from qpipe.plugins.gate import Alpha, GateType, Outcomes
+from qpipe.records.evidence import Profile
 from qpipe.records.recipe import REFERENCE
-from qpipe.records.verdict import GateSpec, Verdict
+from qpipe.records.verdict import Decision, GateSpec, Verdict
+
+SAME_PATH = "timed-outputs"
+"""Verdict that no pipeline asks for: it stands where an engine's timed outputs differ from its evaluated ones."""
 
 
 def decide_cell(
@@ -39,7 +44,16 @@ def decide_cell(
     """
     if recipe == REFERENCE:
         return ()
-    return tuple(decide_gate(outcomes, spec, types, alpha) for spec in specs if spec.applies(recipe, target))
+    found = tuple(decide_gate(outcomes, spec, types, alpha) for spec in specs if spec.applies(recipe, target))
+    return (*found, *_same_path(outcomes))
+
+
+def _same_path(outcomes: Outcomes) -> tuple[Verdict, ...]:
+    """The timed path is the gated path: an engine that answered otherwise under the clock cannot pass anything."""
+    profile = outcomes.evidence.profile
+    if not isinstance(profile, Profile) or profile.outputs_match:
+        return ()
+    return (Verdict(gate=SAME_PATH, decision=Decision.INCONCLUSIVE, reason=distrust(profile), kind=profile.kind),)
 
 
 def decide_gate(outcomes: Outcomes, spec: GateSpec, types: Mapping[str, GateType[object]], alpha: Alpha) -> Verdict:

@@ -31,7 +31,7 @@ class Family:
     model_digest: str
     target: str
     gate_set: str
-    """Digest of the gates as written."""
+    """Digest of the gate rows."""
     toolchain: tuple[tuple[str, str], ...]
 
     @property

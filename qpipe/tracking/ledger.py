@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
-from qpipe.errors import PromotionError
+from qpipe.errors import ConfigError, PromotionError, nearest
 from qpipe.records.codec import decode, encode
 from qpipe.tracking.connection import artifact_location, experiment_id
 from qpipe.tracking.runs import MAKER, find_or_create
@@ -153,12 +153,14 @@ def find_ledger(tracker: Tracker, model: str) -> Ledger:
     """The ledger of a registered model that was promoted before.
 
     Raises:
-        PromotionError: no such model, or one that qpipe never promoted.
+        ConfigError: no such model.
+        PromotionError: one that qpipe never promoted.
     """
     found = registered_model(tracker, model)
     if found is None:
         names = ", ".join(sorted(one.name for one in tracker.client.search_registered_models(max_results=20)))
-        raise PromotionError(f"no registered model {model!r} at {tracker.uri}", hint=f"there are: {names or 'none'}")
+        near = nearest(model, names.split(", "))
+        raise ConfigError(f"no registered model {model!r} at {tracker.uri}{near}", hint=f"there are: {names or 'none'}")
     if TAG not in found.tags:
         raise PromotionError(f"{model} has no ledger: qpipe never promoted it", hint="promote an engine first")
     return _checked(tracker, model, found.tags[TAG])

@@ -168,7 +168,7 @@ def check_names(model: str, alias: str) -> None:
 
 def _deserving(result: CellResult, force_reason: str | None) -> Engine:
     """The engine, if it may be promoted."""
-    if result.engine is None or result.status != "ok":
+    if result.engine is None:
         raise PromotionError(f"{result.label} has no engine: {result.status}: {result.reason}", hint=result.hint)
     if result.recipe == REFERENCE:
         raise PromotionError(
@@ -184,6 +184,8 @@ def _deserving(result: CellResult, force_reason: str | None) -> Engine:
 
 
 def _objection(result: CellResult) -> str:
+    if result.status != "ok":
+        return f"{result.status}: {result.reason}"
     if result.decision is not Decision.PASS:
         reasons = [
             f"{one.gate}: {one.reason}" for one in result.verdicts if one.required and one.decision is not Decision.PASS

@@ -114,6 +114,9 @@ def test_lies_in_the_timed_run_and_slowness(place, make, qpipe_in):
     assert liar["gates"]["quality"]["verdict"] == "PASS"
     assert liar["gates"]["speedup"]["verdict"] == "INCONCLUSIVE"
     assert "outputs of the timed run differ" in liar["gates"]["speedup"]["reason"]
+    assert liar["verdict"] == "INCONCLUSIVE"
+    assert liar["gates"]["timed-outputs"]["verdict"] == "INCONCLUSIVE"
+    assert "timed-outputs" not in slow["gates"]
     assert any("small/int8/liar" in warning and "timed run" in warning for warning in said.json["warnings"])
     assert said.code == (3 if slow["verdict"] == "FAIL" else 4)
 

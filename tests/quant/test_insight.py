@@ -1,11 +1,10 @@
-"""Per-layer tables, sensitivity, search and lint on a network with one layer that is hard to quantize."""
+"""Per-layer tables, sensitivity and lint on a network with one layer that is hard to quantize."""
 
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper, parser
 
-from qpipe.errors import BuildError
 from qpipe.quant.calibrate import calibrate
 from qpipe.quant.check import run_float
 from qpipe.quant.explain import explain_layers, sqnr_db
@@ -14,7 +13,6 @@ from qpipe.quant.lint import lint_batches, lint_calibration
 from qpipe.quant.observed import observed_tensors
 from qpipe.quant.options import QuantOptions
 from qpipe.quant.schemes import ORT_X86_VNNI
-from qpipe.quant.search import Budget, Measures, search
 from qpipe.quant.sensitivity import build, escape, revert_worst, sensitivity
 from qpipe.quant.statistics import load_statistics, save_statistics
 
@@ -135,43 +133,6 @@ def test_statistics_survive_a_round_trip(hard, tmp_path):
         )
         for name in ("low", "high", "mean", "bins", "vectors"):
             np.testing.assert_array_equal(getattr(old, name), getattr(new, name))
-
-
-TABLE = {"int8": (0.5, 0.90), "fp16": (1.3, 0.92), "dynamic": (0.6, 0.915), "int4": (0.4, 0.70)}
-
-
-def measures():
-    def metric(name):
-        if name == "broken":
-            raise BuildError("the toolchain refused")
-        return TABLE[name][1]
-
-    return Measures(latency_ratio=lambda name: TABLE[name][0], metric=metric, expected=(BuildError,))
-
-
-@pytest.mark.parametrize(
-    ("candidates", "margin", "winner", "reason"),
-    [
-        (("int8", "fp16", "dynamic", "int4"), 0.01, "dynamic", "fastest of 1"),
-        (("int8", "fp16", "dynamic", "int4"), 0.05, "int8", "fastest of 2"),
-        (("int4", "fp16"), 0.01, None, "1.30 of the float latency"),
-        (("int4",), 0.01, None, "no candidate stays within the margin"),
-        (("broken",), 0.01, None, "the toolchain refused"),
-        ((), 0.01, None, "no candidate was tried"),
-    ],
-)
-def test_search_returns_the_fastest_good_one_or_float(candidates, margin, winner, reason):
-    found = search(candidates, measures(), Budget(), reference=0.92, margin=margin)
-    assert (found.winner.candidate if found.winner else None) == winner
-    assert reason in found.reason
-    assert len(found.trials) == len(candidates)
-
-
-def test_search_keeps_to_its_budget():
-    found = search(("int8", "dynamic", "fp16"), measures(), Budget(trials=1), reference=0.92, margin=0.05)
-    assert (len(found.trials), found.skipped) == (1, 2)
-    found = search(("int8", "dynamic", "fp16"), measures(), Budget(minutes=0.0), reference=0.92, margin=0.05)
-    assert len(found.trials) == 1
 
 
 def test_escaped_names_match_themselves_alone():
