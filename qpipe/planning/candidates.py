@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 from qpipe.errors import TargetError
 from qpipe.planning.expand import make_cell, resolve_recipe
-from qpipe.prepare import BUILTIN_RECIPES
 from qpipe.records.pipeline import RecipeSpec
-from qpipe.records.recipe import REFERENCE, StageSpec
+from qpipe.records.recipe import BUILTIN_RECIPES, REFERENCE, StageSpec
 
 if TYPE_CHECKING:
     from qpipe.planning.offers import Offer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from qpipe.errors import TargetError
-from qpipe.records.recipe import REFERENCE, Recipe, StageSpec
+from qpipe.records.recipe import BUILTIN_RECIPES, REFERENCE, Recipe, StageSpec
 from qpipe.records.scheme import Scheme
 
 
@@ -65,7 +65,6 @@ _RECIPES: dict[str, Callable[[Scheme], tuple[StageSpec, ...]]] = {
     "nf4": _weight_only(4, "nf4"),
     "weight-only-int8": _weight_only(8),
 }
-BUILTIN_RECIPES: tuple[str, ...] = tuple(_RECIPES)
 
 
 def builtin_recipe(name: str, scheme: Scheme) -> Recipe:

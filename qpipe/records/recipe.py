@@ -8,9 +8,19 @@ from dataclasses import dataclass, field
 REFERENCE = "none"
 """The recipe that is the float model itself: built and measured, never gated, never promoted."""
 
-BUILTIN_RECIPES: tuple[str, ...] = (REFERENCE, "int8", "dynamic", "fp16")
+BUILTIN_RECIPES: tuple[str, ...] = (
+    REFERENCE,
+    "int8",
+    "int8-float-stem",
+    "dynamic",
+    "fp16",
+    "bf16",
+    "int4",
+    "nf4",
+    "weight-only-int8",
+)
 """Recipes that need no writing: the target's scheme gives their stages."""
-CALIBRATED_RECIPES: tuple[str, ...] = ("int8",)
+CALIBRATED_RECIPES: tuple[str, ...] = ("int8", "int8-float-stem")
 """Those of them that read calibration rows."""
 
 
