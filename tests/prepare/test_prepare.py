@@ -10,11 +10,11 @@ import pytest
 from onnx import numpy_helper, parser
 
 from qpipe.errors import ConfigError, DataError, QuantizationError, TargetError
-from qpipe.prepare import BUILTIN_RECIPES, builtin_recipe, builtin_stages, prepare
+from qpipe.prepare import builtin_recipe, builtin_stages, prepare
 from qpipe.prepare.onnxfile import describe
 from qpipe.quant.schemes import FLOAT, LITERT, ORT_ARM64, ORT_X86_AVX2, ORT_X86_VNNI, TENSORRT
 from qpipe.records.model import Model
-from qpipe.records.recipe import Recipe, StageSpec
+from qpipe.records.recipe import BUILTIN_RECIPES, Recipe, StageSpec
 from qpipe.records.tensors import Signature, TensorSpec
 
 
