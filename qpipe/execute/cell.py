@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from qpipe.data import open_role, role_digest
 from qpipe.engines import read_engine, write_engine
 from qpipe.execute.bench import Bench
-from qpipe.execute.evaluating import evaluate_engine, evaluation_key, write_unmeasured
+from qpipe.execute.evaluating import evaluate_engine, evaluation_key
 from qpipe.execute.jobs import CellJob, CellOutcome
+from qpipe.execute.pairs import write_unmeasured
 from qpipe.execute.prepared import load_prepared, save_prepared
 from qpipe.plugins.loader import load_plugins
 from qpipe.records.codec import decode, encode

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from qpipe.data import open_role
 from qpipe.execute.jobs import EvaluationPair
-from qpipe.execute.reference import count_batches, real_batches, reference_outputs
+from qpipe.execute.pairs import save_pair
+from qpipe.execute.passes import count_batches, real_batches
+from qpipe.execute.reference import reference_outputs
 from qpipe.gates import save_outcomes
 from qpipe.measure.evaluation import evaluate
 from qpipe.measure.feeds import digest_outputs, make_feeds
@@ -16,8 +18,7 @@ from qpipe.measure.rows import run_rows
 from qpipe.metrics import compare_rows, find_metric, is_labelled, measure_units
 from qpipe.plugins.metric import Rows
 from qpipe.records.cell import Cell, Key
-from qpipe.records.codec import decode, digest, encode
-from qpipe.records.evidence import NotMeasured
+from qpipe.records.codec import digest
 
 if TYPE_CHECKING:
     from qpipe.data import Role
@@ -26,24 +27,11 @@ if TYPE_CHECKING:
     from qpipe.plugins.backend import Session
     from qpipe.records.engine import Engine
 
-FILE = "evaluation.json"
-
 
 def evaluation_key(cell: Cell) -> str:
     """The measure key without the timing protocol: a new protocol does not evaluate again."""
     kept = tuple(item for item in cell.measure.ingredients if item.name != "protocol")
     return digest(Key(digest="", ingredients=kept))
-
-
-def load_pair(folder: Path) -> EvaluationPair:
-    """What an evaluation object says."""
-    return decode(EvaluationPair, (folder / FILE).read_text())
-
-
-def write_unmeasured(folder: Path, reason: str, hint: str) -> None:
-    """An evaluation that was not made, why, and what would help."""
-    missing = NotMeasured(reason=reason, hint=hint)
-    (folder / FILE).write_text(encode(EvaluationPair(engine=missing, reference=missing)))
 
 
 def evaluate_engine(bench: Bench, engine: Engine, folder: Path) -> None:
@@ -86,7 +74,7 @@ def evaluate_engine(bench: Bench, engine: Engine, folder: Path) -> None:
             outputs_digest="",
         ),
     )
-    (folder / FILE).write_text(encode(pair))
+    save_pair(folder, pair)
     save_outcomes(
         folder,
         engine=units,

@@ -10,7 +10,7 @@ from qpipe.errors import QpipeError
 from qpipe.execute.bench import Bench
 from qpipe.execute.cell import build_engine, prepare_model
 from qpipe.execute.jobs import CellJob
-from qpipe.execute.reference import real_batches
+from qpipe.execute.passes import real_batches
 from qpipe.measure.evaluation import compare
 from qpipe.measure.reference import open_reference
 from qpipe.measure.rows import run_all

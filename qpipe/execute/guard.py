@@ -51,6 +51,12 @@ def run_guarded(
     return read_exit(workdir, ended, child.usage(time.monotonic() - began), limits)
 
 
+def _environment() -> dict[str, str]:
+    """The caller's environment as it is now; another thread may change it meanwhile."""
+    found = {name: os.environ.get(name) for name in tuple(os.environ)}
+    return {name: value for name, value in found.items() if value is not None} | {"PYTHONFAULTHANDLER": "1"}
+
+
 @contextmanager
 def _child(workdir: Path) -> Iterator[_Child]:
     """A running child; its group is killed and it is waited for at the end of the block."""
@@ -79,7 +85,7 @@ def _start(workdir: Path, progress: int, alive: int) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=os.environ | {"PYTHONFAULTHANDLER": "1"},
+            env=_environment(),
             pass_fds=(progress, alive),
             start_new_session=True,
         )

@@ -11,7 +11,7 @@ import numpy as np
 
 from qpipe.data import open_role, role_digest
 from qpipe.execute.jobs import Ranking, RankingJob
-from qpipe.execute.reference import real_batches
+from qpipe.execute.passes import real_batches
 from qpipe.plugins.loader import load_plugins
 from qpipe.records.codec import decode, encode
 from qpipe.store import Store

@@ -11,6 +11,7 @@ import numpy as np
 
 from qpipe.data import open_role
 from qpipe.execute.jobs import ReferenceJob
+from qpipe.execute.passes import count_batches, real_batches
 from qpipe.measure.reference import open_reference
 from qpipe.measure.rows import Outputs, run_rows
 from qpipe.planning.sources import package_version, source_digest
@@ -18,10 +19,8 @@ from qpipe.records.codec import decode
 from qpipe.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from qpipe.data import Role
-    from qpipe.plugins.backend import Progress, Tensors
+    from qpipe.plugins.backend import Progress
 
 
 def run_reference(request: str, progress: Progress) -> str:
@@ -63,14 +62,3 @@ def reference_folder(store: Store, model_digest: str, path: Path, role: Role, pr
     parts = (model_digest, role.digest, package_version("onnxruntime"), source_digest("measure"))
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()
     return store.made_once("reference", key, make)
-
-
-def real_batches(role: Role) -> Iterator[Tensors]:
-    """Batches without the rows that fill up a fixed batch: the runner fills up by itself."""
-    for batch in role.batches():
-        yield {name: tensor[: batch.rows] for name, tensor in batch.items()}
-
-
-def count_batches(role: Role) -> int:
-    """How many batches a pass over a role has."""
-    return -(-role.rows // role.batch_size)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from qpipe.data import open_role
 from qpipe.engines import read_engine
-from qpipe.execute.evaluating import load_pair
 from qpipe.execute.jobs import MemoryJob, TimingJob
-from qpipe.execute.reference import real_batches
+from qpipe.execute.pairs import load_pair
+from qpipe.execute.passes import real_batches
 from qpipe.measure.feeds import make_feeds
 from qpipe.measure.memory import peak_memory
 from qpipe.measure.samples import save_samples

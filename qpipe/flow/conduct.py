@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from qpipe.errors import Interrupted, TrackingError
+from qpipe.errors import Interrupted, QpipeError, TrackingError
 from qpipe.execute.watch import Silence
 from qpipe.flow.checking import check_before_work
 from qpipe.flow.deciding import decide
@@ -16,7 +16,8 @@ from qpipe.flow.exitcodes import UNABLE, run_code, worst
 from qpipe.flow.identity import run_identity
 from qpipe.flow.kept import keep_run
 from qpipe.flow.measuring import measure
-from qpipe.flow.publishing import finish, open_tracker, publish, start_run
+from qpipe.flow.publishing import finish, publish
+from qpipe.flow.reaching import Reached, Reaching, reach
 from qpipe.flow.searching import search
 from qpipe.flow.syncing import forget_unlogged, keep_unlogged
 from qpipe.flow.working import work
@@ -26,9 +27,9 @@ from qpipe.records.result import RunResult
 if TYPE_CHECKING:
     from qpipe.execute.watch import Watch
     from qpipe.flow.options import RunOptions
+    from qpipe.flow.working import Worked
     from qpipe.flow.workplace import Workplace
     from qpipe.records.result import CellResult, SearchTrial
-    from qpipe.tracking import Tracker
 
 
 def conduct(
@@ -43,30 +44,38 @@ def conduct(
     watch, stop = watch or Silence(), stop or threading.Event()
     warnings = check_before_work(workplace)
     run_id = run_identity(workplace, fresh=options.fresh)
-    tracker = open_tracker(workplace, options)
-    parent = start_run(tracker, workplace, options, run_id)
+    reaching = reach(workplace, options, run_id)
     try:
+        if workplace.pipeline.search is not None:
+            reaching.result()  # a search times its candidates at once
         searched = search(workplace, options, watch, stop)
         workplace, warnings = searched.workplace, (*warnings, *searched.warnings)
-        results = _judged(workplace, options, watch, stop, run_id)
+        worked = work(workplace, options, watch, stop)
+        reached = reaching.result()  # before anything is timed: it takes CPU
+        results = _judged(workplace, worked, watch, stop, run_id=run_id, fresh=options.fresh)
         warnings += _remarks(workplace, results)
         return _published(
-            tracker, parent, workplace, options, results, run_id=run_id, warnings=warnings, trials=searched.trials
+            reached, workplace, options, results, run_id=run_id, warnings=warnings, trials=searched.trials
         )
     except BaseException as error:
-        _give_up(tracker, parent, interrupted=isinstance(error, Interrupted | KeyboardInterrupt))
+        _give_up(reaching, interrupted=isinstance(error, Interrupted | KeyboardInterrupt))
         raise
 
 
 def _judged(
-    workplace: Workplace, options: RunOptions, watch: Watch, stop: threading.Event, run_id: str
+    workplace: Workplace,
+    worked: tuple[Worked, ...],
+    watch: Watch,
+    stop: threading.Event,
+    *,
+    run_id: str,
+    fresh: bool,
 ) -> tuple[CellResult, ...]:
-    worked = work(workplace, options, watch, stop)
     profiled = measure(workplace, worked, watch, stop)
     if stop.is_set():
         raise Interrupted("interrupted", hint="run the same command again: it goes on from what is finished")
     evidence = assemble(worked, profiled, workplace.store)
-    return decide(workplace, worked, evidence, run_id=run_id, fresh=options.fresh)
+    return decide(workplace, worked, evidence, run_id=run_id, fresh=fresh)
 
 
 def _remarks(workplace: Workplace, results: tuple[CellResult, ...]) -> tuple[str, ...]:
@@ -87,8 +96,7 @@ def _remarks(workplace: Workplace, results: tuple[CellResult, ...]) -> tuple[str
 
 
 def _published(
-    tracker: Tracker | None,
-    parent: str | None,
+    reached: Reached,
     workplace: Workplace,
     options: RunOptions,
     results: tuple[CellResult, ...],
@@ -98,6 +106,7 @@ def _published(
     trials: tuple[SearchTrial, ...],
 ) -> RunResult:
     """Logged and promoted as far as MLflow answers; what it has not seen is kept for `qpipe sync`."""
+    tracker, parent = reached.tracker, reached.parent
     published = publish(tracker, parent, workplace, results, promote=options.promote)
     final = RunResult(
         run_id=run_id,
@@ -126,8 +135,9 @@ def _published(
     return final
 
 
-def _give_up(tracker: Tracker | None, parent: str | None, *, interrupted: bool) -> None:
+def _give_up(reaching: Reaching, *, interrupted: bool) -> None:
     """Leave no run behind that looks alive; the reason for giving up is more important than MLflow's troubles."""
-    if tracker is not None and parent is not None:
-        with suppress(TrackingError):
-            tracker.finish(parent, "KILLED" if interrupted else "FAILED")
+    with suppress(QpipeError):
+        reached = reaching.result()
+        if reached.tracker is not None and reached.parent is not None:
+            reached.tracker.finish(reached.parent, "KILLED" if interrupted else "FAILED")

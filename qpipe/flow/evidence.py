@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from qpipe.engines import read_engine
-from qpipe.execute.evaluating import load_pair
+from qpipe.execute.pairs import load_pair
 from qpipe.flow.slots import remember_slot
 from qpipe.flow.working import SPACE, CellObjects, Worked
 from qpipe.measure.samples import FILE as SAMPLES

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from qpipe.execute.evaluating import load_pair
 from qpipe.execute.jobs import Contestant
+from qpipe.execute.pairs import load_pair
 from qpipe.execute.profiling import Order, Profiled
 from qpipe.records.engine import Kind, Unavailable
 from qpipe.records.evidence import Evaluation, NotMeasured

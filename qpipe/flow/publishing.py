@@ -52,13 +52,11 @@ def open_tracker(workplace: Workplace, options: RunOptions) -> Tracker | None:
     return connect(options.tracking_uri or wanted.uri, wanted.experiment, folder=Path.cwd())
 
 
-def start_run(tracker: Tracker | None, workplace: Workplace, options: RunOptions, run_id: str) -> str | None:
-    """The parent run in MLflow: adopted where this very run was begun before."""
+def start_run(tracker: Tracker | None, workplace: Workplace, run_id: str, join: str | None) -> str | None:
+    """The parent run in MLflow, below the run `join`: adopted where this very run was begun before."""
     if tracker is None:
         return None
-    from qpipe.tracking import joined_run
-
-    return tracker.start(run_id, workplace.pipeline.name, run_params(workplace), join=options.join or joined_run())
+    return tracker.start(run_id, workplace.pipeline.name, run_params(workplace), join=join)
 
 
 def run_params(workplace: Workplace) -> dict[str, str]:

@@ -75,7 +75,7 @@ def _answers(engine: Engine, store: Store) -> Check:
 def _run_samples(engine: Engine, kept: KeptRun, cell: CellResult) -> tuple[bool, str]:
     from qpipe.data import open_role
     from qpipe.engines import check_requirements
-    from qpipe.execute.reference import real_batches
+    from qpipe.execute.passes import real_batches
     from qpipe.flow.workplace import open_registry
     from qpipe.measure.feeds import digest_outputs, make_feeds
 

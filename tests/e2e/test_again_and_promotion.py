@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-pytestmark = pytest.mark.xdist_group("digits")
-
 
 def alias(folder, model="digits-cpu-local", name="champion") -> str:
     return str(MlflowClient(f"sqlite:///{folder}/mlflow.db").get_model_version_by_alias(model, name).version)
@@ -149,7 +147,6 @@ def life(tmp_path_factory, small, empty_database) -> Path:
     return folder
 
 
-@pytest.mark.xdist_group("life")
 def test_a_story_of_promotions(life, make, qpipe_in):
     """First champion, another calibration as second, back, forward by hand, and somebody who meddles."""
     model = "small-cpu-local"
@@ -192,7 +189,6 @@ def test_a_story_of_promotions(life, make, qpipe_in):
     assert moves[-1]["reason"] == "slower in production"
 
 
-@pytest.mark.xdist_group("life")
 def test_an_alias_that_somebody_else_moved(life, make, qpipe_in):
     """After the story: the run that would move it says who is at fault, is exit 5, and is logged all the same."""
     model = "small-cpu-local"
@@ -213,7 +209,6 @@ def test_an_alias_that_somebody_else_moved(life, make, qpipe_in):
     assert qpipe_in(life, "run", "small.yaml", "--no-profile", "--json").code == 0
 
 
-@pytest.mark.xdist_group("life")
 def test_fresh_is_a_new_look_with_a_smaller_alpha(life, make, qpipe_in):
     make.pipeline(life)
     before = qpipe_in(life, "run", "small.yaml", "--no-profile", "--json")
@@ -228,7 +223,6 @@ def test_fresh_is_a_new_look_with_a_smaller_alpha(life, make, qpipe_in):
     assert after.cell("int8/cpu-local")["gates"]["quality"]["alpha"] == new  # what stands in the store now
 
 
-@pytest.mark.xdist_group("life")
 def test_a_tampered_store_is_refused_by_name(life, make, qpipe_in):
     make.pipeline(life)
     cell = qpipe_in(life, "run", "small.yaml", "--no-profile", "--json").cell("int8/cpu-local")

@@ -13,8 +13,6 @@ from pydantic import TypeAdapter
 
 from qpipe.report.shapes import RunShape
 
-pytestmark = pytest.mark.xdist_group("digits")
-
 PROMISED = {
     "": {"run_id", "mlflow_run_id", "pipeline", "exit_code", "warnings", "cells", "promoted"},
     "cell": {

@@ -34,7 +34,6 @@ from qpipe.store import Store
 from qpipe.testing.fake import fake_site
 from qpipe.testing.models import small_rows, write_small_model
 
-pytestmark = pytest.mark.xdist_group("dask")  # one cluster for all
 DASK = (sys.executable, "-m", "dask")
 LABELS = ("board", "slow", "stuck")
 PIPELINE = """

@@ -15,7 +15,6 @@ from qpipe.hosts.ssh import SshDevice
 from qpipe.records.engine import Ready, Unavailable
 from qpipe.records.target import Host
 
-pytestmark = pytest.mark.xdist_group("hosts")  # what is left behind is looked for in one folder
 ROWS = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 
