@@ -25,9 +25,9 @@ clean:
 	$(PYTHON) -m venv .venv
 
 .venv/demo: .venv/bin/python pyproject.toml plugins/qpipe-onnxruntime/pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e . -e plugins/qpipe-onnxruntime
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e . -e plugins/qpipe-onnxruntime
 	touch $@
 
 .venv/test: .venv/bin/python pyproject.toml $(wildcard plugins/*/pyproject.toml)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(TEST_INSTALLS)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile $(TEST_INSTALLS)
 	touch $@
