@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from qpipe.errors import Interrupted, QpipeError, TrackingError
+from qpipe.errors import Interrupted, TrackingError
 from qpipe.execute.watch import Silence
 from qpipe.flow.checking import check_before_work
 from qpipe.flow.deciding import decide
@@ -16,8 +16,7 @@ from qpipe.flow.exitcodes import UNABLE, run_code, worst
 from qpipe.flow.identity import run_identity
 from qpipe.flow.kept import keep_run
 from qpipe.flow.measuring import measure
-from qpipe.flow.publishing import finish, publish
-from qpipe.flow.reaching import Reached, Reaching, reach
+from qpipe.flow.publishing import Reached, finish, publish, reach
 from qpipe.flow.searching import search
 from qpipe.flow.syncing import forget_unlogged, keep_unlogged
 from qpipe.flow.working import work
@@ -44,21 +43,18 @@ def conduct(
     watch, stop = watch or Silence(), stop or threading.Event()
     warnings = check_before_work(workplace)
     run_id = run_identity(workplace, fresh=options.fresh)
-    reaching = reach(workplace, options, run_id)
+    reached = reach(workplace, options, run_id)
     try:
-        if workplace.pipeline.search is not None:
-            reaching.result()  # a search times its candidates at once
         searched = search(workplace, options, watch, stop)
         workplace, warnings = searched.workplace, (*warnings, *searched.warnings)
         worked = work(workplace, options, watch, stop)
-        reached = reaching.result()  # before anything is timed: it takes CPU
         results = _judged(workplace, worked, watch, stop, run_id=run_id, fresh=options.fresh)
         warnings += _remarks(workplace, results)
         return _published(
             reached, workplace, options, results, run_id=run_id, warnings=warnings, trials=searched.trials
         )
     except BaseException as error:
-        _give_up(reaching, interrupted=isinstance(error, Interrupted | KeyboardInterrupt))
+        _give_up(reached, interrupted=isinstance(error, Interrupted | KeyboardInterrupt))
         raise
 
 
@@ -135,9 +131,8 @@ def _published(
     return final
 
 
-def _give_up(reaching: Reaching, *, interrupted: bool) -> None:
+def _give_up(reached: Reached, *, interrupted: bool) -> None:
     """Leave no run behind that looks alive; the reason for giving up is more important than MLflow's troubles."""
-    with suppress(QpipeError):
-        reached = reaching.result()
-        if reached.tracker is not None and reached.parent is not None:
+    if reached.tracker is not None and reached.parent is not None:
+        with suppress(TrackingError):
             reached.tracker.finish(reached.parent, "KILLED" if interrupted else "FAILED")

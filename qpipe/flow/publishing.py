@@ -52,11 +52,28 @@ def open_tracker(workplace: Workplace, options: RunOptions) -> Tracker | None:
     return connect(options.tracking_uri or wanted.uri, wanted.experiment, folder=Path.cwd())
 
 
-def start_run(tracker: Tracker | None, workplace: Workplace, run_id: str, join: str | None) -> str | None:
-    """The parent run in MLflow, below the run `join`: adopted where this very run was begun before."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reached:
+    """MLflow and the parent run in it; None for an offline run."""
+
+    tracker: Tracker | None
+    parent: str | None
+
+
+def reach(workplace: Workplace, options: RunOptions, run_id: str) -> Reached:
+    """MLflow and the parent run, before any work; a run that was begun before is adopted.
+
+    Raises:
+        UnreachableError: no answer in time (exit code 2).
+    """
+    tracker = open_tracker(workplace, options)
     if tracker is None:
-        return None
-    return tracker.start(run_id, workplace.pipeline.name, run_params(workplace), join=join)
+        return Reached(tracker=None, parent=None)
+    from qpipe.tracking import joined_run
+
+    join = options.join or joined_run()
+    parent = tracker.start(run_id, workplace.pipeline.name, run_params(workplace), join=join)
+    return Reached(tracker=tracker, parent=parent)
 
 
 def run_params(workplace: Workplace) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """MLflow, and nothing else imports it: runs, flavor, registry, ledger, `models:/` sources. mlflow comes late."""
 
-from qpipe.tracking.connection import connect, resolve_uri, sqlite_file, stray_mlruns
+from qpipe.tracking.connection import connect, resolve_uri, stray_mlruns
 from qpipe.tracking.ledger import Move
 from qpipe.tracking.portable import export_portable
 from qpipe.tracking.promotion import history, promote, reconcile, rollback
@@ -26,7 +26,6 @@ __all__ = [
     "reconcile",
     "resolve_uri",
     "rollback",
-    "sqlite_file",
     "stray_mlruns",
     "sync",
     "write_spool",
