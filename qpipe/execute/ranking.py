@@ -30,8 +30,8 @@ QUANTIZE = "quantize"
 
 def run_ranking(request: str, progress: Progress) -> str:
     """Entry of the child: a `RankingJob` as JSON → a `Ranking` as JSON, the most sensitive node first."""
+    from qpipe.measure.evaluation import sqnr_db
     from qpipe.quant.check import run_float
-    from qpipe.quant.explain import sqnr_db
     from qpipe.quant.graph import open_graph
     from qpipe.quant.sensitivity import escape, sensitivity
     from qpipe.quant.statistics import load_statistics

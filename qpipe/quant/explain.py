@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from qpipe.measure.evaluation import sqnr_db
 from qpipe.plugins.backend import Tensors
 from qpipe.quant.check import run_float
 from qpipe.quant.numbers import onnx_type
@@ -69,15 +70,6 @@ def _row(spec: ActivationSpec, node: ir.Node | None, old: NDArray[np.generic], n
         clipped=spec.clipped,
         scale=spec.scale,
     )
-
-
-def sqnr_db(reference: NDArray[np.float64], output: NDArray[np.float64]) -> float | None:
-    """10·log10(Σ reference² / Σ (reference − output)²), or None where that is not a number."""
-    noise = float(np.square(reference - output).sum())
-    signal = float(np.square(reference).sum())
-    if not np.isfinite(noise) or noise == 0 or signal == 0:
-        return None
-    return float(10 * np.log10(signal / noise))
 
 
 def _intermediates(

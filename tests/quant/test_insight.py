@@ -5,9 +5,10 @@ import onnx
 import pytest
 from onnx import numpy_helper, parser
 
+from qpipe.measure.evaluation import sqnr_db
 from qpipe.quant.calibrate import calibrate
 from qpipe.quant.check import run_float
-from qpipe.quant.explain import explain_layers, sqnr_db
+from qpipe.quant.explain import explain_layers
 from qpipe.quant.graph import open_graph
 from qpipe.quant.lint import lint_batches, lint_calibration
 from qpipe.quant.observed import observed_tensors
