@@ -57,7 +57,10 @@ def write_engine(
         recipe=recipe,
         target=target,
         backend=backend,
-        files=tuple(_engine_file(workdir, path.as_posix()) for path in built.files),
+        files=(
+            *(_engine_file(workdir, path.as_posix()) for path in built.files),
+            *(_engine_file(workdir, path.as_posix(), artifact=True) for path in built.artifacts),
+        ),
         signature=signature,
         requires=built.requires,
         toolchain=built.toolchain,
@@ -113,8 +116,8 @@ def _engine(path: Path, manifest: EngineManifest, data: bytes) -> Engine:
 
 
 def _check_files(workdir: Path, built: Built, backend: str) -> None:
-    listed = [path.as_posix() for path in built.files]
-    if not listed:
+    listed = [path.as_posix() for path in (*built.files, *built.artifacts)]
+    if not built.files:
         raise BuildError(f"backend {backend} built no files", hint="`Built.files` names at least the main file")
     try:
         there = set(list_files(workdir)) - {MANIFEST}
@@ -137,9 +140,9 @@ def _check_files(workdir: Path, built: Built, backend: str) -> None:
         )
 
 
-def _engine_file(workdir: Path, name: str) -> EngineFile:
+def _engine_file(workdir: Path, name: str, *, artifact: bool = False) -> EngineFile:
     path = workdir / name
-    return EngineFile(name=name, sha256=file_sha256(path), size_bytes=path.stat().st_size)
+    return EngineFile(name=name, sha256=file_sha256(path), size_bytes=path.stat().st_size, artifact=artifact)
 
 
 def _is_inside(name: str) -> bool:

@@ -115,6 +115,8 @@ class Built:
     requires: tuple[Requirement, ...] = ()
     toolchain: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    artifacts: tuple[Path, ...] = ()
+    """Files beside them that no session loads (a C array, a report): kept and verified, not counted in the size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +126,8 @@ class EngineFile:
     name: str
     sha256: str
     size_bytes: int
+    artifact: bool = False
+    """A file that no session loads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,8 +152,8 @@ class Engine:
 
     @property
     def size_bytes(self) -> int:
-        """Size of all binaries, without the manifest."""
-        return sum(file.size_bytes for file in self.files)
+        """Size of the files that a session loads, without the manifest and artifacts."""
+        return sum(file.size_bytes for file in self.files if not file.artifact)
 
     @property
     def main_file(self) -> Path:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import platform
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,16 @@ def test_files_beside_the_engine_are_not_its_own(folder):
     engine = write(folder, built("model.onnx", "data/weights.bin"))
     (folder / "MLmodel").write_text("of somebody else")
     assert read_engine(folder) == engine
+
+
+def test_artifacts_are_verified_and_not_counted(folder):
+    (folder / "model.c").write_bytes(b"a much longer file than the model")
+    engine = write(folder, replace(built("model.onnx", "data/weights.bin"), artifacts=(Path("model.c"),)))
+    assert [file.name for file in engine.files if file.artifact] == ["model.c"]
+    assert engine.size_bytes == 11
+    (folder / "model.c").write_bytes(b"another")
+    with pytest.raises(EngineError, match=r"model\.c"):
+        read_engine(folder)
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,8 @@ class EthosBackend:
         require_fit("flash", estimate.flash_bytes, options.flash_kib, target)
         c_files = write_c_array((workdir / VELA_FILES[0]).read_bytes(), workdir)
         return Built(
-            files=(Path(MODEL), Path(LAYOUT), *(Path(name) for name in VELA_FILES), *c_files),
+            files=(Path(MODEL), Path(LAYOUT)),
+            artifacts=(*(Path(name) for name in VELA_FILES), *c_files),
             placement=_placement(place_micro(workdir / MODEL, made.left, made.notes), estimate, options),
             facts=_facts(estimate, made.arena_bytes),
             toolchain=(*litert_toolchain(), installed(PACKAGE), installed(VELA)),

@@ -56,7 +56,8 @@ class TflmBackend:
         require_fit("flash", len(made.data), options.flash_kib, target)
         notes = (*made.notes, *allocations(made.data, made.arena_bytes))
         return Built(
-            files=(Path(MODEL), Path(LAYOUT), *write_c_array(made.data, workdir)),
+            files=(Path(MODEL), Path(LAYOUT)),
+            artifacts=write_c_array(made.data, workdir),
             placement=place_micro(workdir / MODEL, made.left, notes),
             facts=(
                 Fact(name="arena_bytes", value=made.arena_bytes, unit="bytes", kind="estimated"),
