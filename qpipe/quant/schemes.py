@@ -36,8 +36,10 @@ ORT_X86_VNNI = Scheme(
     elementwise_ops=("Add", "Mul", "GlobalAveragePool", "AveragePool", "Sigmoid", "LeakyRelu"),
     float_output_ops=("Gemm", "MatMul"),
     activation_matmul=False,
-    dynamic_ops=("MatMul", "Gemm"),
+    dynamic_ops=("MatMul", "Gemm", "LSTM"),
     weight_only_bits=(4, 8),
+    weight_only_codes=("linear", "nf4", "kmeans"),
+    block_kernels=("MatMulNBits", "DequantizeLinear"),
     fused_ops=("MatMul",),
     table_ops=("Gather",),
 )
@@ -51,7 +53,6 @@ ORT_ARM64 = replace(
     name="ort-arm64",
     activation="int8",
     float_types=("float32", "float16"),
-    dynamic_ops=("MatMul", "Gemm"),
 )
 """onnxruntime on arm64: signed × signed (`sdot`, `smmla`)."""
 
@@ -69,6 +70,7 @@ TENSORRT = Scheme(
     absorb_relu=False,
     float_types=("float32", "float16", "bfloat16"),
     weight_only_bits=(4,),
+    block_kernels=("DequantizeLinear",),
 )
 """TensorRT: symmetric, float biases, Q/DQ on the inputs of weighted operators and on residual inputs alone."""
 

@@ -50,6 +50,11 @@ class Scheme:
     """Float types with kernels of their own: `float32`, `float16`, `bfloat16`."""
     weight_only_bits: tuple[int, ...] = ()
     """Weight-only widths with a kernel (`MatMulNBits`: 4, 8)."""
+    weight_only_codes: tuple[str, ...] = ("linear",)
+    """Codes of weight-only levels: `linear`, `nf4` (`MatMulBnb4`), `kmeans` (standard operators decode it at load)."""
+    block_kernels: tuple[str, ...] = ("MatMulNBits",)
+    """How weights in blocks may stand in the graph, the one that `weight-only` writes first: `MatMulNBits`, or
+    `DequantizeLinear` of int4 (which alone can stand in a static plan)."""
     fused_ops: tuple[str, ...] = ()
     """Operators rendered as the runtime's own kernel with integer inputs, float bias and float output
     (`MatMul` → `com.microsoft.MatMulIntegerToFloat`) where their output stays float."""
