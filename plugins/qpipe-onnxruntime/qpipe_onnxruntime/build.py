@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ from qpipe.models.digest import external_files
 from qpipe.records.engine import Built, Prepared
 from qpipe.records.target import Target
 from qpipe_onnxruntime.machine import notes, requirements, toolchain
+from qpipe_onnxruntime.mobile import MobileFiles, write_mobile
 from qpipe_onnxruntime.options import read_options
 from qpipe_onnxruntime.placement import read_placement
 from qpipe_onnxruntime.session import load, session_options
@@ -36,19 +38,25 @@ def build_engine(prepared: Prepared, target: Target, workdir: Path, progress: Pr
     files = copy_model(prepared.deployable.path, workdir)
     progress.step("load and optimize")
     optimized = optimize(workdir / MAIN, target)
+    mobile = MobileFiles(files=(), notes=())
+    if read_options(target).mobile:
+        progress.step("write and compare the .ort file")
+        mobile = write_mobile(prepared, workdir / MAIN, target)
     cpu = read_cpu()
     quantized = prepared.plan is not None or prepared.qdq is not None
+    placement = read_placement(
+        float_graph=_read(prepared.graph.path),
+        deployable=_read(prepared.deployable.path),
+        optimized=optimized.graph,
+        plan=prepared.plan,
+        quantized=quantized,
+        built_on=cpu.arch,
+        target_arch=target.arch or cpu.arch,
+    )
     return Built(
         files=files,
-        placement=read_placement(
-            float_graph=_read(prepared.graph.path),
-            deployable=_read(prepared.deployable.path),
-            optimized=optimized.graph,
-            plan=prepared.plan,
-            quantized=quantized,
-            built_on=cpu.arch,
-            target_arch=target.arch or cpu.arch,
-        ),
+        artifacts=mobile.files,
+        placement=replace(placement, notes=(*placement.notes, *mobile.notes)),
         requires=requirements(target, cpu, quantized=quantized),
         toolchain=toolchain(),
         notes=notes(target, cpu),

@@ -22,6 +22,10 @@ class Options:
     """`extended` leaves out the layout transforms, `basic` the fusions into integer kernels too."""
     memory_arena: bool = True
     """Keep freed memory for the next run: faster, and a higher peak."""
+    mobile: bool = False
+    """Write an `.ort` file with the operators that a minimal build needs, and a report on NNAPI and Core ML."""
+    python: str = "python3"
+    """Python with onnxruntime on a host that is not this machine."""
 
 
 def read_options(target: Target) -> Options:

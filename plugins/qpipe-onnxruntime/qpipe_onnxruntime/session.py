@@ -69,5 +69,6 @@ def open_engine(engine: Engine, target: Target) -> OrtSession:
     except Exception as error:
         reason, hint = refusal(error)
         raise EngineError(f"onnxruntime cannot load engine {engine.digest[:12]}: {reason}", hint=hint) from error
-    computes = computation(engine.files[0].sha256, options) if len(engine.files) == 1 else ""
+    loaded = [file for file in engine.files if not file.artifact]
+    computes = computation(loaded[0].sha256, options) if len(loaded) == 1 else ""
     return OrtSession(session, engine.signature, computes=computes)

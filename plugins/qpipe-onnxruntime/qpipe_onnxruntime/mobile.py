@@ -1,0 +1,194 @@
+"""For phones: the engine as an `.ort` file, what a minimal build needs, and what NNAPI and Core ML would take."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qpipe.errors import BuildError, EngineError
+from qpipe.measure.evaluation import sqnr_db
+from qpipe.measure.ort import OrtSession, refusal
+from qpipe.records.engine import Prepared
+from qpipe.records.target import Target
+from qpipe_onnxruntime.options import read_options
+from qpipe_onnxruntime.ort_format import UnknownFieldError, in_order
+from qpipe_onnxruntime.session import load, session_options
+
+Array = NDArray[np.generic]
+ORT_MODEL = "model.ort"
+OPERATORS = "model.required_operators_and_types.config"
+USABILITY = "mobile-usability.txt"
+LEAST_DB = {"float": 60.0, "quantized": 30.0}
+"""SQNR of the `.ort` file against the `.onnx` engine: other fusions may move a rounding, not the answer."""
+_TOO_LARGE = 2**31 - 1
+_FREE = 16
+_VERDICT = "Model should perform well with "
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MobileFiles:
+    """What was written beside the engine."""
+
+    files: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+
+def write_mobile(prepared: Prepared, engine: Path, target: Target) -> MobileFiles:
+    """Convert the engine for arm, compare it with the `.onnx` file on made-up rows, and report on NNAPI and Core ML.
+
+    Files are relative to the engine's folder, and the same for the same engine.
+
+    Raises:
+        BuildError: onnxruntime could not convert it, or the result computes something else.
+    """
+    folder = engine.parent
+    usability = report_usability(engine)
+    (folder / USABILITY).write_text("\n".join(usability) + "\n", "utf-8")
+    verdicts = tuple(line.removeprefix(_VERDICT) for line in usability if line.startswith(_VERDICT))
+    notes = (f"usability by onnxruntime's tool: {'; '.join(verdicts)}",)
+    if prepared.deployable.size_bytes > _TOO_LARGE:
+        return MobileFiles(files=(Path(USABILITY),), notes=(*notes, "no .ort file: the format ends at 2 GB"))
+    more = convert(engine)
+    found = compare(prepared, engine, folder / ORT_MODEL, target)
+    return MobileFiles(
+        files=(Path(ORT_MODEL), Path(OPERATORS), Path(USABILITY)),
+        notes=(f"{ORT_MODEL} (onnxruntime mobile, made for arm) agrees with {engine.name}: {found}", *more, *notes),
+    )
+
+
+def convert(engine: Path) -> tuple[str, ...]:
+    """Write `model.ort` and the operators of a minimal build beside the engine; returns what is odd about them.
+
+    Raises:
+        BuildError: onnxruntime refused.
+    """
+    from onnxruntime.tools.convert_onnx_models_to_ort import OptimizationStyle, convert_onnx_models_to_ort
+
+    with TemporaryDirectory() as scratch, _quiet():
+        made = Path(scratch)
+        try:
+            convert_onnx_models_to_ort(
+                engine,
+                output_dir=made,
+                optimization_styles=[OptimizationStyle.Fixed],
+                target_platform="arm",
+                enable_type_reduction=True,
+            )
+        except Exception as error:
+            raise BuildError(
+                f"onnxruntime cannot write an .ort file: {refusal(error)[0]}",
+                hint="options: {mobile: false} builds the engine without it",
+            ) from error
+        data = (made / ORT_MODEL).read_bytes()
+        # The tool names the file it read by its full path.
+        lines = (made / OPERATORS).read_text("utf-8").splitlines()
+    kept = [f"# - {ORT_MODEL}" if line.startswith("# - ") else line for line in lines]
+    (engine.parent / OPERATORS).write_text("\n".join(kept) + "\n", "utf-8")
+    notes: tuple[str, ...] = ()
+    try:
+        data = in_order(data)
+    except UnknownFieldError as problem:
+        notes = (f"{ORT_MODEL} differs from build to build: this onnxruntime writes what is not known here: {problem}",)
+    (engine.parent / ORT_MODEL).write_bytes(data)
+    return notes
+
+
+def compare(prepared: Prepared, engine: Path, mobile: Path, target: Target) -> str:
+    """How well both files agree on rows drawn from a fixed seed, in words.
+
+    Raises:
+        BuildError: the `.ort` file cannot be loaded, or computes something else.
+    """
+    feed = probe(prepared)
+    options = session_options(target, read_options(target))
+    try:
+        wanted, found = (OrtSession(load(path, options), prepared.signature).run(feed) for path in (engine, mobile))
+    except EngineError as error:
+        raise BuildError(f"{mobile.name} cannot be run: {error.message}") from error
+    except Exception as error:
+        raise BuildError(f"{mobile.name} cannot be loaded: {refusal(error)[0]}") from error
+    least = LEAST_DB["float" if prepared.plan is None else "quantized"]
+    worst = min(_agreement(wanted[name], found[name]) for name in wanted)
+    if worst == np.inf:
+        return "the same numbers"
+    if worst < least:
+        raise BuildError(
+            f"{mobile.name} does not compute what {engine.name} computes: {worst:.1f} dB",
+            hint="options: {mobile: false} builds the engine without it; report this to onnxruntime",
+        )
+    return f"{worst:.1f} dB"
+
+
+def _agreement(wanted: Array, found: Array) -> float:
+    if wanted.shape != found.shape:
+        return -np.inf
+    a, b = wanted.astype(np.float64), found.astype(np.float64)
+    if np.array_equal(a, b, equal_nan=True):
+        return float(np.inf)
+    ratio = sqnr_db(a, b)
+    return -np.inf if ratio is None else ratio
+
+
+def probe(prepared: Prepared) -> dict[str, Array]:
+    """Two made-up rows: uniform in the plan's range of an input, else standard normal; integers are 0 or 1."""
+    random = np.random.default_rng(0)
+    ranges = {spec.tensor: (spec.low, spec.high) for spec in prepared.plan.activations} if prepared.plan else {}
+    best = {shape.name: shape.best for shape in prepared.shapes}
+    feed: dict[str, Array] = {}
+    for spec in prepared.signature.inputs:
+        usual = best.get(spec.name) or (_FREE,) * len(spec.shape)
+        shape = [
+            dim if isinstance(dim, int) else (2 if axis == 0 else usual[axis]) for axis, dim in enumerate(spec.shape)
+        ]
+        if spec.dtype.startswith("float"):
+            low, high = ranges.get(spec.name, (0.0, 0.0))
+            values = random.uniform(low, high, shape) if high > low else random.normal(size=shape)
+        else:
+            values = random.integers(0, 2, shape).astype(np.float64)
+        feed[spec.name] = values.astype(spec.dtype)
+    return feed
+
+
+def report_usability(path: Path) -> tuple[str, ...]:
+    """What onnxruntime's own checker says of NNAPI and Core ML, as lines; a maybe is a reason to try on a phone.
+
+    Raises:
+        BuildError: the checker cannot read the graph.
+    """
+    from onnxruntime.tools.mobile_helpers.usability_checker import analyze_model
+
+    text = io.StringIO()
+    logger = logging.Logger("mobile-usability", logging.INFO)
+    logger.addHandler(logging.StreamHandler(text))
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            analyze_model(path, logger=logger)
+    except Exception as error:
+        raise BuildError(
+            f"onnxruntime's mobile usability checker cannot read the graph: {refusal(error)[0]}",
+            hint="options: {mobile: false} builds the engine without it",
+        ) from error
+    lines = (line.rstrip() for line in text.getvalue().splitlines())
+    return tuple(line for line in lines if str(path) not in line)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the tools print and log."""
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # the tool leaves the files that it reads to the collector
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,126 @@
+"""The `.ort` file for phones: converted, compared, the same at each build, and not counted in the size."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import numpy_helper
+from qpipe_onnxruntime.backend import OnnxRuntimeBackend
+from qpipe_onnxruntime.mobile import OPERATORS, ORT_MODEL, USABILITY, compare, convert
+from qpipe_onnxruntime.ort_format import UnknownFieldError, in_order
+
+from qpipe.engines import write_engine
+from qpipe.errors import BuildError
+from qpipe.records.target import Target
+
+PHONE = Target(name="cpu-arm64", backend="onnxruntime", arch="aarch64", options={"mobile": True})
+
+
+class Silent:
+    def step(self, name: str, *, total: int | None = None) -> None: ...
+
+    def advance(self, amount: int = 1) -> None: ...
+
+
+def _built(prepared, folder: Path, target: Target = PHONE):
+    folder.mkdir()
+    return OnnxRuntimeBackend().build(prepared, target, folder, Silent())
+
+
+@pytest.fixture
+def int8(kit):
+    graph = kit.network()
+    return kit.prepared(graph, kit.static(graph, activation="QInt8"))
+
+
+def test_mobile_files_stand_beside_the_engine_and_are_not_its_size(int8, tmp_path):
+    built = _built(int8, tmp_path / "e")
+    assert built.artifacts == (Path(ORT_MODEL), Path(OPERATORS), Path(USABILITY))
+    engine = write_engine(
+        tmp_path / "e",
+        built,
+        model="m",
+        model_digest="0" * 64,
+        recipe="int8",
+        target="cpu-arm64",
+        backend="onnxruntime",
+        signature=int8.signature,
+    )
+    assert engine.main_file.name == "model.onnx"
+    assert engine.size_bytes == engine.main_file.stat().st_size
+    notes = "\n".join(built.placement.notes)
+    assert "model.ort (onnxruntime mobile, made for arm) agrees with model.onnx: " in notes
+    assert "NNAPI as is: NO" in notes
+    assert "CoreML NeuralNetwork as is: NO" in notes
+
+
+def test_ort_file_computes_what_the_engine_computes(int8, tmp_path):
+    _built(int8, tmp_path / "e")
+    rows = np.random.default_rng(2).normal(size=(16, 3, 8, 8)).astype(np.float32)
+    wanted, found = (
+        onnxruntime.InferenceSession(str(tmp_path / "e" / name), providers=["CPUExecutionProvider"]).run(
+            None, {"x": rows}
+        )[0]
+        for name in ("model.onnx", ORT_MODEL)
+    )
+    np.testing.assert_array_equal(wanted, found)
+
+
+def test_operators_of_a_minimal_build_are_listed_without_paths(int8, tmp_path):
+    _built(int8, tmp_path / "e")
+    text = (tmp_path / "e" / OPERATORS).read_text()
+    assert "QLinearConv" in text
+    assert "int8_t" in text
+    assert str(tmp_path) not in text
+    assert text.splitlines()[:2] == ["# Generated from model/s:", f"# - {ORT_MODEL}"]
+    assert str(tmp_path) not in (tmp_path / "e" / USABILITY).read_text()
+
+
+def test_every_build_gives_the_same_bytes(int8, tmp_path):
+    """onnxruntime's own writer lists tensors in the order of its hash tables, which differs from build to build."""
+    folders = [tmp_path / name for name in ("one", "another-with-a-longer-name", "third")]
+    for folder in folders:
+        _built(int8, folder)
+    for name in (ORT_MODEL, OPERATORS, USABILITY):
+        assert len({hashlib.sha256((folder / name).read_bytes()).digest() for folder in folders}) == 1
+
+
+def test_a_field_that_is_not_known_is_never_dropped(int8, tmp_path):
+    _built(int8, tmp_path / "e")
+    data = bytearray((tmp_path / "e" / ORT_MODEL).read_bytes())
+    root = struct.unpack_from("<I", data, 0)[0]
+    vtable = root - struct.unpack_from("<i", data, root)[0]
+    assert struct.unpack_from("<H", data, vtable + 8)[0] == 0  # the slot of the deprecated session state
+    struct.pack_into("<H", data, vtable + 8, 4)
+    with pytest.raises(UnknownFieldError, match="InferenceSession, field 2"):
+        in_order(bytes(data))
+
+
+def test_an_ort_file_that_computes_something_else_is_refused(int8, kit, tmp_path):
+    _built(int8, tmp_path / "e")
+    other = onnx.load(int8.deployable.path)
+    head = next(tensor for tensor in other.graph.initializer if "b3" in tensor.name and len(tensor.dims))
+    head.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(head)[::-1] + 99, head.name))
+    onnx.save(other, tmp_path / "model.onnx")
+    convert(tmp_path / "model.onnx")
+    with pytest.raises(BuildError, match=r"model\.ort does not compute what model\.onnx computes"):
+        compare(int8, tmp_path / "e" / "model.onnx", tmp_path / ORT_MODEL, PHONE)
+    (tmp_path / ORT_MODEL).write_bytes(b"no flatbuffer")
+    with pytest.raises(BuildError, match=r"model\.ort cannot be loaded"):
+        compare(int8, tmp_path / "e" / "model.onnx", tmp_path / ORT_MODEL, PHONE)
+
+
+def test_other_targets_have_no_mobile_files(int8, kit, tmp_path):
+    assert _built(int8, tmp_path / "e", replace(PHONE, options={})).artifacts == ()
+
+
+def test_the_float_model_converts_too(kit, tmp_path):
+    built = _built(kit.prepared(kit.network()), tmp_path / "e")
+    assert ORT_MODEL in {path.name for path in built.artifacts}
