@@ -53,6 +53,8 @@ class _Tensor:
             self.shape = sizes
         values = np.asarray(drawn, np.float32)
         self.histogram.add(values.reshape(-1))
+        if values.ndim == 2 and self.probe.axis == 1:
+            values = values.reshape(sizes[0], sizes[1], -1).transpose(0, 2, 1).reshape(-1, sizes[1])
         if values.ndim == 2:
             self.vectors.add(values)
 
@@ -97,19 +99,21 @@ def calibrate(
     *,
     memory_bytes: int = MEMORY_BYTES,
     drawn_per_row: int = DRAWN_PER_ROW,
+    channels: bool = False,
     threads: int = 1,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Statistics:
     """Run every batch once through the float graph and gather statistics of the tensors in `axes`.
 
     Batches may differ in length and shape. `memory_bytes` bounds the activations of one run: batches are cut along
-    axis 0 until they fit, where the graph allows. Memory does not depend on the number of rows. `advance` is told rows.
+    axis 0 until they fit, where the graph allows. Memory does not depend on the number of rows. `channels` keeps whole
+    channel vectors of tensors with channels on axis 1 too (at most 2 MiB each). `advance` is told rows.
 
     Raises:
         DataError: no rows, or rows that the graph does not take.
         QuantizationError: the float graph itself does not run on them; the message has the runtime's reason.
     """
-    probed, probes = instrument(model, axes)
+    probed, probes = instrument(model, axes, channels=channels)
     session = _open(probed, threads)
     tensors = [_Tensor(probe, Histogram(), Reservoir()) for probe in probes]
     names = [name for probe in probes for name in probe.outputs]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import onnx_ir as ir
@@ -23,6 +23,11 @@ def run_float(model: ir.Model, feed: Tensors) -> list[NDArray[np.generic]]:
     Raises:
         QuantizationError: the graph does not load or run; the message has the runtime's reason.
     """
+    return run_feeds(model, (feed,))[0]
+
+
+def run_feeds(model: ir.Model, feeds: Iterable[Tensors]) -> list[list[NDArray[np.generic]]]:
+    """Outputs of a graph for each of several feeds, from one session; as `run_float` otherwise."""
     import onnxruntime as ort
 
     from qpipe.quant.session import content_of
@@ -33,14 +38,16 @@ def run_float(model: ir.Model, feed: Tensors) -> list[NDArray[np.generic]]:
     try:
         with content_of(model) as content:
             session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        arrays: list[NDArray[np.generic]] = session.run(None, dict(feed))
+        arrays: list[list[NDArray[np.generic]]] = [session.run(None, dict(feed)) for feed in feeds]
     except Exception as error:
         raise QuantizationError(f"the graph does not run in onnxruntime: {error}") from error
     return arrays
 
 
-def check_same(before: ir.Model, after: ir.Model, batch: Mapping[str, NDArray[np.generic]]) -> float:
-    """Compare both graphs on one batch; the largest relative difference.
+def check_same(
+    before: ir.Model, after: ir.Model, batch: Mapping[str, NDArray[np.generic]], *, stage: str = "fold"
+) -> float:
+    """Compare both graphs on one batch, around the rewrites of one stage; the largest relative difference.
 
     Raises:
         QuantizationError: an output differs by more than `TOLERANCE` of its largest magnitude.
@@ -54,8 +61,8 @@ def check_same(before: ir.Model, after: ir.Model, batch: Mapping[str, NDArray[np
         difference = relative_difference(np.asarray(old, np.float64), np.asarray(new, np.float64))
         if not difference <= TOLERANCE:
             raise QuantizationError(
-                f"folding changed output {value.name!r} by {difference:.2g} of its largest magnitude",
-                hint="leave the `fold` stage out of the recipe",
+                f"stage {stage!r} changed output {value.name!r} by {difference:.2g} of its largest magnitude",
+                hint=f"leave the `{stage}` stage out of the recipe",
             )
         worst = max(worst, difference)
     return worst

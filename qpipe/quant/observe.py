@@ -29,17 +29,20 @@ class Probe:
     outputs: tuple[str, ...]
 
 
-def instrument(model: ir.Model, axes: Mapping[str, int]) -> tuple[ir.Model, tuple[Probe, ...]]:
+def instrument(
+    model: ir.Model, axes: Mapping[str, int], *, channels: bool = False
+) -> tuple[ir.Model, tuple[Probe, ...]]:
     """A copy of the graph that gives reductions instead of its outputs.
 
-    `axes` maps each tensor to its channel axis (1, or −1 for the last).
+    `axes` maps each tensor to its channel axis (1, or −1 for the last). With `channels`, what is drawn from tensors
+    with channels on axis 1 keeps them apart too: [N·C, n].
     """
     copy = model.clone()
     graph = copy.graph
     values = {value.name: value for node in graph for value in node.outputs}
     values.update({value.name: value for value in graph.inputs})
     opset = copy.opset_imports.get("", 13)
-    builder = _Builder(graph, opset)
+    builder = _Builder(graph, opset, channels=channels)
     probes = tuple(builder.probe(number, values[tensor], axis) for number, (tensor, axis) in enumerate(axes.items()))
     outputs = [builder.named[name] for probe in probes for name in probe.outputs]
     graph.outputs.clear()
@@ -48,8 +51,8 @@ def instrument(model: ir.Model, axes: Mapping[str, int]) -> tuple[ir.Model, tupl
 
 
 class _Builder:
-    def __init__(self, graph: ir.Graph, opset: int) -> None:
-        self.graph, self.opset = graph, opset
+    def __init__(self, graph: ir.Graph, opset: int, *, channels: bool) -> None:
+        self.graph, self.opset, self.channels = graph, opset, channels
         self.named: dict[str, ir.Value] = {}
         self.limit = ir.Value(name=LIMIT, shape=ir.Shape([1]), type=ir.TensorType(ir.DataType.INT64))
         self.phase = ir.Value(name=PHASE, shape=ir.Shape([1]), type=ir.TensorType(ir.DataType.INT64))
@@ -101,7 +104,10 @@ class _Builder:
             axes, channel = [0], -1
         for op, name in zip(("ReduceMin", "ReduceMax", "ReduceMean"), names, strict=False):
             self.reduce(op, source, axes, name)
-        self.draw(source, names[3], width)
+        if self.channels and channel == 1:
+            self.draw_channels(source, names[3])
+        else:
+            self.draw(source, names[3], width)
         self.add("Shape", [value], names[4], ir.DataType.INT64)
         return Probe(tensor=value.name or "", axis=channel, outputs=names)
 
@@ -116,10 +122,23 @@ class _Builder:
         else:
             limit = self.add("Add", [self.add("Div", [self.limit, self.constant(f"{name}/width", [width])]), self.one])
         size = self.add("Slice", [self.add("Shape", [flat]), self.zero, self.one, self.zero])
+        self.stride(flat, size, limit, self.zero, name)
+
+    def draw_channels(self, value: ir.Value, name: str) -> None:
+        """Every k-th place of [N·C, …], the same for all channels, so that about the limit of values is left."""
+        flat = self.add("Flatten", [value], axis=2)
+        shape = self.add("Shape", [flat])
+        rows = self.add("Max", [self.add("Slice", [shape, self.zero, self.one, self.zero]), self.one])
+        size = self.add("Slice", [shape, self.one, self.two, self.zero])
+        limit = self.add("Add", [self.add("Div", [self.limit, rows]), self.one])
+        self.stride(flat, size, limit, self.one, name)
+
+    def stride(self, source: ir.Value, size: ir.Value, limit: ir.Value, axis: ir.Value, name: str) -> None:
+        """Slice an axis of that size so that about `limit` places are left."""
         half = self.add("Div", [size, self.add("Mul", [limit, self.two])])
         step = self.add("Add", [self.add("Mul", [half, self.two]), self.one])
         start = self.add("Mod", [self.phase, step])
-        self.add("Slice", [flat, start, self.end, self.zero, step], name, ir.DataType.FLOAT)
+        self.add("Slice", [source, start, self.end, axis, step], name, ir.DataType.FLOAT)
 
 
 def last_size(value: ir.Value) -> int | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qpipe.errors import QuantizationError
+from qpipe.quant.histogram import Histogram
 from qpipe.quant.statistics import F64, TensorStatistics
 
 Method = Literal["minmax", "percentile", "entropy", "mse"]
@@ -46,6 +48,49 @@ def find_range(item: TensorStatistics, rule: RangeRule) -> tuple[float, float]:
         end = max(-low, high)
         return -end, end
     return low, high
+
+
+def find_channel_ranges(item: TensorStatistics, rule: RangeRule) -> tuple[F64, F64]:
+    """(low, high), each [C], with low ≤ 0 ≤ high: the range of each channel by itself.
+
+    MinMax needs the exact extremes alone; the others look at each channel's share of the kept vectors.
+
+    Raises:
+        QuantizationError: the statistics have no numbers per channel, or no vectors where the method needs them.
+    """
+    if item.axis is None:
+        raise QuantizationError(f"tensor {item.tensor!r} has no channels", hint="use one range for the whole tensor")
+    if rule.method != "minmax" and not item.vectors.size:
+        raise QuantizationError(
+            f"tensor {item.tensor!r} has no channel vectors, which {rule.method!r} ranges per channel need",
+            hint="calibrate with `channels: true`, or use `minmax`",
+        )
+    ends = np.array([find_range(_channel(item, number), rule) for number in range(item.low.size)])
+    return ends[:, 0], ends[:, 1]
+
+
+def _channel(item: TensorStatistics, number: int) -> TensorStatistics:
+    """One channel as a tensor of its own: exact extremes, the histogram from the kept vectors."""
+    histogram = Histogram()
+    if item.vectors.size:
+        histogram.add(item.vectors[:, number])
+        histogram.flush()
+    only = slice(number, number + 1)
+    return replace(
+        item,
+        axis=None,
+        elements=item.elements // max(item.low.size, 1),
+        low=item.low[only],
+        high=item.high[only],
+        mean=item.mean[only],
+        bins_low=histogram.low,
+        bins_high=histogram.high,
+        bins=histogram.counts,
+        zeros=histogram.zeros,
+        drawn=histogram.drawn,
+        square=histogram.square_sum / max(histogram.drawn, 1),
+        vectors=item.vectors[:, only],
+    )
 
 
 def clipped_share(item: TensorStatistics, low: float, high: float) -> float:

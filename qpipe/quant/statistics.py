@@ -42,7 +42,7 @@ class TensorStatistics:
     square: float
     """Mean square of the drawn values."""
     vectors: F32
-    """An even sample of whole channel vectors, [n, C], where channels are last; [0, 0] elsewhere."""
+    """An even sample of whole channel vectors, [n, C], where channels are last or were asked for; [0, 0] elsewhere."""
 
     @property
     def range(self) -> tuple[float, float]:

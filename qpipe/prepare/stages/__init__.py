@@ -6,6 +6,7 @@ from qpipe.plugins.stage import StageType
 from qpipe.prepare.stages.calibrate import CALIBRATE
 from qpipe.prepare.stages.cast import BF16, FP16
 from qpipe.prepare.stages.dynamic import DYNAMIC
+from qpipe.prepare.stages.equalize import EQUALIZE
 from qpipe.prepare.stages.fold import FOLD
 from qpipe.prepare.stages.quantize import CORRECT_BIAS, QUANTIZE
 from qpipe.prepare.stages.smooth import SMOOTH
@@ -14,4 +15,4 @@ from qpipe.prepare.stages.weight_only import WEIGHT_ONLY
 
 def builtin_stages() -> tuple[StageType[object], ...]:
     """All stages that come with qpipe."""
-    return (FOLD, CALIBRATE, SMOOTH, QUANTIZE, CORRECT_BIAS, DYNAMIC, FP16, BF16, WEIGHT_ONLY)
+    return (FOLD, EQUALIZE, CALIBRATE, SMOOTH, QUANTIZE, CORRECT_BIAS, DYNAMIC, FP16, BF16, WEIGHT_ONLY)
