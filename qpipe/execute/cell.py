@@ -95,6 +95,7 @@ def judge_engine(bench: Bench, engine: Path) -> Path:
             return bench.store.folder(bench.store.put_folder(Path(scratch)))
 
     def make(folder: Path) -> None:
-        evaluate_engine(bench, read_engine(engine), folder)
+        judged = bench.cell.role == "gate"  # candidates of a search are many, and are told apart by their metric
+        evaluate_engine(bench, read_engine(engine), folder, prepare_model(bench) if judged else None)
 
     return bench.store.made_once("evaluation", evaluation_key(bench.cell) + bench.job.fresh, make)

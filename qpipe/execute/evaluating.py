@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from qpipe.data import open_role
+from qpipe.execute.attributing import Judged, attribute
 from qpipe.execute.jobs import EvaluationPair
 from qpipe.execute.pairs import save_pair
 from qpipe.execute.passes import count_batches, real_batches
@@ -14,18 +16,18 @@ from qpipe.gates import save_outcomes
 from qpipe.measure.evaluation import evaluate
 from qpipe.measure.feeds import digest_outputs, make_feeds
 from qpipe.measure.reference import reference_computation
-from qpipe.measure.rows import run_rows
+from qpipe.measure.rows import Outputs, run_rows
 from qpipe.metrics import compare_rows, find_metric, is_labelled, measure_units
 from qpipe.plugins.metric import Rows
 from qpipe.records.cell import Cell, Key
 from qpipe.records.codec import digest
+from qpipe.records.evidence import Evaluation
 
 if TYPE_CHECKING:
     from qpipe.data import Role
     from qpipe.execute.bench import Bench
-    from qpipe.measure.rows import Outputs
     from qpipe.plugins.backend import Session
-    from qpipe.records.engine import Engine
+    from qpipe.records.engine import Engine, Prepared
 
 
 def evaluation_key(cell: Cell) -> str:
@@ -34,8 +36,11 @@ def evaluation_key(cell: Cell) -> str:
     return digest(Key(digest="", ingredients=kept))
 
 
-def evaluate_engine(bench: Bench, engine: Engine, folder: Path) -> None:
-    """Run the engine over all gate rows, once, and write `evaluation.json` and `evaluation.npz` into `folder`."""
+def evaluate_engine(bench: Bench, engine: Engine, folder: Path, prepared: Prepared | None = None) -> None:
+    """Run the engine over all gate rows, once, and write `evaluation.json` and `evaluation.npz` into `folder`.
+
+    With `prepared` the loss is attributed to the steps on the way to the engine.
+    """
     cell, progress = bench.cell, bench.progress
     metric = find_metric(cell.metric, bench.registry.metrics.values(), cell.folder)
     role = open_role(cell.data, cell.role, cell.model.signature)
@@ -45,6 +50,7 @@ def evaluate_engine(bench: Bench, engine: Engine, folder: Path) -> None:
         outputs = run_once(bench, session, role)
         feeds = make_feeds(real_batches(role), cell.target.batch_sizes, cell.model.signature)
         kind, sampled = session.kind, digest_outputs(session, feeds)
+        computes = str(getattr(session, "computes", ""))
     finally:
         session.close()
     progress.step("compare with the float model")
@@ -74,6 +80,8 @@ def evaluate_engine(bench: Bench, engine: Engine, folder: Path) -> None:
             outputs_digest="",
         ),
     )
+    if prepared is not None:
+        pair = _attributed(bench, pair, prepared, role, Sides(outputs, reference, computes))
     save_pair(folder, pair)
     save_outcomes(
         folder,
@@ -84,6 +92,29 @@ def evaluate_engine(bench: Bench, engine: Engine, folder: Path) -> None:
         slices={name: role.column(name) for name in role.spec.slices},
         labelled=labelled,
     )
+
+
+class Sides(NamedTuple):
+    """Outputs of both sides of an evaluation, and the name of what the engine computes."""
+
+    engine: Outputs
+    reference: Outputs
+    computes: str
+
+
+def _attributed(bench: Bench, pair: EvaluationPair, prepared: Prepared, role: Role, sides: Sides) -> EvaluationPair:
+    """The pair with the loss of each step and all remarks on the calibration."""
+    if not isinstance(pair.engine, Evaluation) or not isinstance(pair.reference, Evaluation):
+        return pair
+    bench.progress.step("attribute the loss")
+    found = attribute(
+        bench.cell.model,
+        prepared,
+        role,
+        float_model=Judged(outputs=sides.reference, evaluation=pair.reference),
+        engine=Judged(outputs=sides.engine, evaluation=pair.engine, computes=sides.computes),
+    )
+    return replace(pair, attribution=found.attribution, remarks=(*prepared.remarks, *found.remarks))
 
 
 def run_once(bench: Bench, session: Session, role: Role) -> Outputs:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from qpipe.data import open_role
 from qpipe.engines import read_engine
 from qpipe.errors import QpipeError
+from qpipe.execute.attributing import ENGINE, FLOAT, PREPARED, QUANTIZED
 from qpipe.execute.bench import Bench
 from qpipe.execute.cell import build_engine, prepare_model
 from qpipe.execute.jobs import CellJob
@@ -19,7 +20,8 @@ from qpipe.plugins.loader import load_plugins
 from qpipe.plugins.metric import Rows
 from qpipe.records.codec import decode, encode
 from qpipe.records.engine import Ready
-from qpipe.records.explanation import Explanation, Layer, Remark, Step
+from qpipe.records.explanation import Explanation, Layer, Step
+from qpipe.records.remark import Remark
 from qpipe.store import Store
 
 if TYPE_CHECKING:
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from qpipe.plugins.metric import Metric
     from qpipe.records.engine import Engine, Prepared
 
-FLOAT, PREPARED, QUANTIZED, ENGINE = "float", "prepared", "quantized", "engine"
 LAYER_ROWS = 16
 
 

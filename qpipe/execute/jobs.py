@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from qpipe.records.cell import Cell, Timing
 from qpipe.records.data import DataSpec, RoleName
 from qpipe.records.evidence import Evaluation, NotMeasured
+from qpipe.records.explanation import Attribution
 from qpipe.records.model import Model
+from qpipe.records.remark import Remark
 from qpipe.records.target import Target
 from qpipe.records.tensors import Signature
 
@@ -48,6 +50,8 @@ class EvaluationPair:
 
     engine: Evaluation | NotMeasured
     reference: Evaluation | NotMeasured
+    attribution: Attribution | None = None
+    remarks: tuple[Remark, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,6 +67,8 @@ def _store(one: Worked, baseline: Worked, profiled: Profiled | None, store: Stor
         baseline_size_bytes=float_engine.size_bytes if float_engine else one.cell.model.file.size_bytes,
         placement=engine.placement,
         facts=engine.facts,
+        attribution=pair.attribution,
+        remarks=pair.remarks,
     )
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)

@@ -10,6 +10,7 @@ from typing import Generic, Protocol, TypeVar
 from qpipe.plugins.backend import Progress, Tensors
 from qpipe.records.model import OnnxFile
 from qpipe.records.quantization import QuantPlan
+from qpipe.records.remark import Remark
 from qpipe.records.scheme import Scheme
 
 P = TypeVar("P")
@@ -24,6 +25,8 @@ class Draft:
     """Folder of calibration statistics, once a `calibrate` stage has run."""
     plan: QuantPlan | None = None
     qdq: OnnxFile | None = None
+    remarks: tuple[Remark, ...] = ()
+    """What is odd about the calibration rows: shown with the cell's result."""
 
 
 class StageContext(Protocol):

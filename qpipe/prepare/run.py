@@ -90,6 +90,7 @@ def prepare(  # noqa: PLR0917 - each is one noun of the recipe, in the order of 
         qdq=draft.qdq,
         shapes=shape_ranges(model.signature, calibration),
         signature=model.signature,
+        remarks=draft.remarks,
     )
 
 

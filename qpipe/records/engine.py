@@ -8,6 +8,7 @@ from typing import Literal
 
 from qpipe.records.model import OnnxFile
 from qpipe.records.quantization import QuantPlan
+from qpipe.records.remark import Remark
 from qpipe.records.tensors import ShapeRange, Signature
 
 Kind = Literal["measured", "estimated", "emulated", "simulated"]
@@ -27,6 +28,8 @@ class Prepared:
     shapes: tuple[ShapeRange, ...]
     signature: Signature
     """Inputs and outputs as the user's model has them."""
+    remarks: tuple[Remark, ...] = ()
+    """What the calibration lint found; empty for recipes that do not calibrate."""
 
     @property
     def deployable(self) -> OnnxFile:
@@ -71,6 +74,16 @@ class FloatNode:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NodeKernel:
+    """A node of the prepared graph and the kernel that computes it."""
+
+    node: str
+    """Its name, or that of its output where it has none."""
+    kernel: str
+    """As the runtime names it: `QLinearConv`, `Conv`, `CaskConvolution Int8`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
     """Where the quantizable nodes really run, read from the optimized graph or the profiler."""
 
@@ -84,6 +97,8 @@ class Placement:
     kernels: tuple[tuple[str, int], ...] = ()
     """Kernel name and how many nodes run as it."""
     notes: tuple[str, ...] = ()
+    nodes: tuple[NodeKernel, ...] = ()
+    """The kernel of each node, as far as the runtime's own account of the engine tells it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

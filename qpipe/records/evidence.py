@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from qpipe.records.engine import Fact, Kind, Placement
+from qpipe.records.explanation import Attribution
+from qpipe.records.remark import Remark
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,3 +120,7 @@ class Evidence:
     baseline_size_bytes: int
     placement: Placement | None
     facts: tuple[Fact, ...]
+    attribution: Attribution | None = None
+    """Where the loss comes from; None where nothing was measured."""
+    remarks: tuple[Remark, ...] = ()
+    """What the calibration lint found."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from qpipe.records.engine import Placement
+from qpipe.records.remark import Remark
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +23,17 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Attribution:
+    """Where the loss of one engine comes from: float → prepared → quantized ONNX → engine."""
+
+    role: str
+    """Whose rows: those that judged the engine, so that its own outputs and the float model's are at hand."""
+    rows: int
+    """SQNR is over so many first rows; metrics are over all of them."""
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
     """One quantized tensor beside its float self."""
 
@@ -33,15 +45,8 @@ class Layer:
     high: float
     clipped: float
     """Share of calibration values outside the range, 0 to 1."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Remark:
-    """What is odd about the calibration rows."""
-
-    kind: str
-    subject: str
-    message: str
+    kernel: str = ""
+    """The kernel that computes it, as the runtime names it; empty where that is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

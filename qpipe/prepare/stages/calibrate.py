@@ -17,12 +17,18 @@ class CalibrateParams:
     """Bound on the activations of one run, in MiB; batches are cut until they fit."""
     drawn_per_row: int = 2048
     """Values of each tensor and row that enter histograms."""
+    channels: bool = False
+    """Keep channel vectors of convolutions' tensors too, for ranges per channel."""
 
 
 def _apply(draft: Draft, params: object, context: StageContext) -> Draft:
     from qpipe.quant.calibrate import calibrate
+    from qpipe.quant.check import ROWS
     from qpipe.quant.graph import open_graph
+    from qpipe.quant.lint import VERSION as LINT
+    from qpipe.quant.lint import lint_batches, lint_calibration, load_lint, save_lint
     from qpipe.quant.observed import observed_tensors
+    from qpipe.quant.slicing import first_rows
     from qpipe.quant.statistics import VERSION, save_statistics
 
     assert isinstance(params, CalibrateParams)
@@ -37,12 +43,16 @@ def _apply(draft: Draft, params: object, context: StageContext) -> Draft:
             axes,
             memory_bytes=params.memory_mb * 2**20,
             drawn_per_row=params.drawn_per_row,
+            channels=params.channels,
             advance=context.progress.advance,
         )
         save_statistics(found, folder)
+        beside = lint_batches(model, first_rows(model, context.calibration(), ROWS))
+        save_lint((*lint_calibration(found), *beside), folder)
 
-    text = f"statistics {VERSION} {draft.graph.digest} {params} {sorted(axes.items())}"
-    return replace(draft, statistics=context.cached(hashlib.sha256(text.encode()).hexdigest(), make))
+    text = f"statistics {VERSION} lint {LINT} {draft.graph.digest} {params} {sorted(axes.items())}"
+    folder = context.cached(hashlib.sha256(text.encode()).hexdigest(), make)
+    return replace(draft, statistics=folder, remarks=(*draft.remarks, *load_lint(folder)))
 
 
 CALIBRATE: StageType[object] = StageType(

@@ -38,6 +38,7 @@ class NoParams:
 
 def _quantize(draft: Draft, params: object, context: StageContext) -> Draft:
     from qpipe.quant.graph import open_graph
+    from qpipe.quant.lint import lint_plan
     from qpipe.quant.options import Override, QuantOptions
     from qpipe.quant.plan import make_plan
     from qpipe.quant.static import refuse_empty
@@ -60,7 +61,7 @@ def _quantize(draft: Draft, params: object, context: StageContext) -> Draft:
     model = open_graph(draft.graph.path)
     plan = make_plan(model, load_statistics(draft.statistics), context.scheme, options)
     refuse_empty(plan)
-    return replace(draft, plan=plan, qdq=None)
+    return replace(draft, plan=plan, qdq=None, remarks=(*draft.remarks, *lint_plan(plan)))
 
 
 def _correct(draft: Draft, _: object, context: StageContext) -> Draft:

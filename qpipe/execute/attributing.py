@@ -1,0 +1,152 @@
+"""Where the loss comes from, beside every evaluation: the steps between float model and engine on a few rows.
+
+The outputs of the float model and of the engine are at hand; a step that computes the same as one of them is not run
+again. What is left is most often one run of the prepared float graph.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from qpipe.errors import QpipeError
+from qpipe.execute.passes import real_batches
+from qpipe.measure.evaluation import sqnr_db
+from qpipe.measure.reference import open_reference, reference_computation
+from qpipe.measure.rows import run_rows
+from qpipe.records.explanation import Attribution, Step
+from qpipe.records.remark import Remark
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from qpipe.data import Role
+    from qpipe.measure.rows import Outputs
+    from qpipe.plugins.backend import Tensors
+    from qpipe.records.engine import Prepared
+    from qpipe.records.evidence import Evaluation
+    from qpipe.records.model import Model, OnnxFile
+
+FLOAT, PREPARED, QUANTIZED, ENGINE = "float", "prepared", "quantized", "engine"
+ROWS = 16
+"""Rows of SQNR and of the look at ranges: who owns a loss is plain from few, and every cell pays for them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """Outputs over all rows, what they are worth, and the name of the computation where it has one."""
+
+    outputs: Outputs
+    evaluation: Evaluation
+    computes: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attributed:
+    """The steps, and what is odd about the plan's ranges on these rows."""
+
+    attribution: Attribution
+    remarks: tuple[Remark, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ground:
+    """What every step is compared on."""
+
+    model: Model
+    prepared: Prepared
+    float: Judged
+    engine: Judged
+    batch: Tensors
+    rows: int
+
+
+def attribute(model: Model, prepared: Prepared, role: Role, *, float_model: Judged, engine: Judged) -> Attributed:
+    """Float → prepared → quantized ONNX → engine on the first rows that judged the engine.
+
+    SQNR is over those rows. A metric stands only at steps whose outputs over all rows are known, since that of a few
+    rows would say little. A step that does not run here says why.
+    """
+    first = next(real_batches(role))
+    batch = {name: tensor[:ROWS] for name, tensor in first.items()}
+    rows = len(next(iter(batch.values())))
+    ground = _Ground(model=model, prepared=prepared, float=float_model, engine=engine, batch=batch, rows=rows)
+    halfway, remarks = _prepared(ground)
+    steps = (
+        Step(name=FLOAT, metric=float_model.evaluation.value, sqnr_db=None),
+        halfway,
+        _quantized(ground),
+        _known(ENGINE, engine, ground),
+    )
+    return Attributed(attribution=Attribution(role=engine.evaluation.role, rows=rows, steps=steps), remarks=remarks)
+
+
+def _prepared(ground: _Ground) -> tuple[Step, tuple[Remark, ...]]:
+    prepared = ground.prepared
+    if prepared.graph.digest == ground.model.digest:
+        return _known(PREPARED, ground.float, ground, note="the model as given"), ()
+    if _is_engine(prepared.graph, ground):
+        return _known(PREPARED, ground.engine, ground, note="what the engine runs"), ()
+    try:
+        if prepared.plan is None or prepared.plan.mode != "static":
+            return _run(PREPARED, prepared.graph, ground), ()
+        return _watched(ground)
+    except QpipeError as error:
+        return _missing(PREPARED, f"not run: {error.message}"), ()
+
+
+def _watched(ground: _Ground) -> tuple[Step, tuple[Remark, ...]]:
+    """The prepared graph of a static plan: the same run shows whether its ranges hold for these rows."""
+    from qpipe.quant.graph import open_graph
+    from qpipe.quant.lint import lint_shares
+    from qpipe.quant.outside import run_watched
+
+    assert ground.prepared.plan is not None
+    found = run_watched(open_graph(ground.prepared.graph.path), ground.prepared.plan, ground.batch)
+    step = Step(name=PREPARED, metric=None, sqnr_db=_sqnr(dict(found.outputs), ground))
+    return step, lint_shares(ground.prepared.plan, dict(found.shares))
+
+
+def _quantized(ground: _Ground) -> Step:
+    qdq = ground.prepared.qdq
+    if qdq is None:
+        return _missing(QUANTIZED, "this recipe has no Q/DQ graph")
+    if _is_engine(qdq, ground):
+        return _known(QUANTIZED, ground.engine, ground, note="what the engine runs")
+    try:
+        return _run(QUANTIZED, qdq, ground)
+    except QpipeError as error:
+        return _missing(QUANTIZED, f"not run: {error.message}")
+
+
+def _is_engine(file: OnnxFile, ground: _Ground) -> bool:
+    """Whether the engine computes exactly what the reference runner makes of this file."""
+    return bool(ground.engine.computes) and ground.engine.computes == reference_computation(file)
+
+
+def _run(name: str, file: OnnxFile, ground: _Ground) -> Step:
+    session = open_reference(file)
+    found = run_rows(session, [ground.batch])
+    session.close()
+    return Step(name=name, metric=None, sqnr_db=_sqnr(found.tensors, ground))
+
+
+def _known(name: str, judged: Judged, ground: _Ground, note: str = "") -> Step:
+    return Step(name=name, metric=judged.evaluation.value, sqnr_db=_sqnr(judged.outputs.tensors, ground), note=note)
+
+
+def _missing(name: str, why: str) -> Step:
+    return Step(name=name, metric=None, sqnr_db=None, note=why)
+
+
+def _sqnr(found: Mapping[str, NDArray[np.generic]], ground: _Ground) -> float | None:
+    """Of the first output; where rows were filled up to different lengths, over what both have."""
+    name = next(iter(ground.float.outputs.tensors))
+    theirs = np.asarray(ground.float.outputs.tensors[name][: ground.rows], np.float64)
+    ours = np.asarray(found[name][: ground.rows], np.float64)
+    common = tuple(slice(min(sizes)) for sizes in zip(theirs.shape, ours.shape, strict=True))
+    return sqnr_db(theirs[common], ours[common])

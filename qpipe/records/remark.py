@@ -1,0 +1,23 @@
+"""What is odd about calibration rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+QUIET = ("rows", "clipped")
+"""Kinds that are worth a line in a table and no warning: they describe what was done as asked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remark:
+    """One finding of the calibration lint, about one subject (an input, a tensor, or the rows as a whole)."""
+
+    kind: str
+    """`rows`, `few-rows`, `constant-input`, `batch-size`, `not-reached`, `not-finite`, `clipped`, `other-rows`."""
+    subject: str
+    message: str
+
+    @property
+    def warns(self) -> bool:
+        """Whether a run says it aloud."""
+        return self.kind not in QUIET
