@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel
 
 _MANIFEST = "engine.json"
+_VARIABLE = "MLFLOW_TRACKING_URI"
 
 
 def verified_model(tracker: Tracker, engine: Engine, model_id: str | None) -> LoggedModel:
@@ -104,20 +109,49 @@ def register(
 
 
 def _create(tracker: Tracker, name: str, model: LoggedModel, tags: dict[str, str], description: str) -> int:
-    import mlflow
-
-    # A local store resolves `models:/m-…` by MLflow's global URI; where that is not ours, the location serves.
-    with patience({"MLFLOW_TRACKING_URI": tracker.uri}), quiet():
-        ours = mlflow.get_tracking_uri() == tracker.uri or tracker.uri.startswith("http")
+    with quiet(), _resolving(tracker.uri):
         made = tracker.client.create_model_version(
             name,
-            source=f"models:/{model.model_id}" if ours else str(model.artifact_location),
+            source=f"models:/{model.model_id}",
             run_id=model.source_run_id,
             tags=tags,
             description=description,
             model_id=model.model_id,
         )
     return int(made.version)
+
+
+_pointed = threading.Lock()
+
+
+@contextmanager
+def _resolving(uri: str) -> Iterator[None]:
+    """Let `models:/m-…` be looked up at `uri` while inside.
+
+    A registry in a database that we open ourselves asks MLflow's URI for the whole process where the model lies, not
+    its client's. Where the user has set another one, it is exchanged for this one call and restored; a server looks at
+    home.
+    """
+    import mlflow
+    from mlflow.tracking._tracking_service import utils
+
+    with ExitStack() as inside:
+        if not uri.startswith("http"):
+            inside.enter_context(_pointed)
+            inside.enter_context(patience({_VARIABLE: uri}))
+            if mlflow.get_tracking_uri() != uri:
+                inside.callback(_restore, utils._tracking_uri, os.environ.get(_VARIABLE))
+                mlflow.set_tracking_uri(uri)
+        yield
+
+
+def _restore(uri: str | None, variable: str | None) -> None:
+    import mlflow
+
+    mlflow.set_tracking_uri(uri)  # type: ignore[arg-type]  # None is how MLflow itself takes it back
+    os.environ.pop(_VARIABLE, None)
+    if variable is not None:
+        os.environ[_VARIABLE] = variable
 
 
 def _versions(tracker: Tracker, name: str, engine: str, evidence: str) -> list[int]:

@@ -125,7 +125,7 @@ def test_what_stands_in_mlflow(first_run):
     assert len(nested) == 2
     version = mlflow.get_model_version_by_alias("digits-cpu-local", "champion")
     assert str(version.version) == "1"
-    logged = mlflow.get_logged_model(version.model_id)
+    logged = mlflow.get_logged_model(version.source.removeprefix("models:/"))
     assert {metric.key: metric.value for metric in logged.metrics}["accuracy"] == pytest.approx(
         cell(found, "int8")["metrics"]["engine"]["accuracy"]
     )

@@ -146,10 +146,6 @@ def test_joined_run_is_the_users(monkeypatch, database):
     monkeypatch.setenv("MLFLOW_RUN_ID", "abc")
     assert joined_run() == "abc"
     monkeypatch.delenv("MLFLOW_RUN_ID")
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(database)
-    try:
-        with mlflow.start_run(experiment_id="0") as run:
-            assert joined_run() == run.info.run_id
-    finally:
-        mlflow.set_tracking_uri(before)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", database)
+    with mlflow.start_run(experiment_id="0") as run:
+        assert joined_run() == run.info.run_id

@@ -1,4 +1,5 @@
 import dataclasses
+import os
 import threading
 
 import pytest
@@ -79,6 +80,26 @@ def test_an_engine_that_passed_becomes_a_version_with_an_alias(anywhere, name, l
     (move,) = history(anywhere, name)
     assert (move.version, move.previous, move.evidence, move.forced) == ("1", None, result.evidence.digest, False)
     assert "@" in move.by
+
+
+@pytest.mark.parametrize("how", ["set_tracking_uri", "variable"])
+def test_a_version_names_its_model_wherever_mlflow_points(tracker, name, logged, how, monkeypatch):
+    """The link from version to model does not depend on MLflow's own setting, which is as before afterwards."""
+    import mlflow
+    from mlflow.tracking._tracking_service import utils
+
+    elsewhere = "sqlite:////nowhere/elsewhere.db"
+    if how == "set_tracking_uri":
+        monkeypatch.setattr(utils, "_tracking_uri", elsewhere)
+    if how == "variable":
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", elsewhere)
+    before = (utils._tracking_uri, os.environ.get("MLFLOW_TRACKING_URI"), mlflow.get_tracking_uri())
+
+    promote(tracker, logged(tracker), model_name=name, alias="champion")
+
+    (model,) = tracker.client.search_logged_models([tracker.experiment_id])
+    assert tracker.client.get_model_version(name, "1").source == f"models:/{model.model_id}"
+    assert (utils._tracking_uri, os.environ.get("MLFLOW_TRACKING_URI"), mlflow.get_tracking_uri()) == before
 
 
 def test_promoting_again_changes_nothing(tracker, name, logged):

@@ -33,9 +33,8 @@ def onnx_model(database, tmp_path_factory):
     from qpipe.tracking.connection import connect
 
     tracker = connect(database, "users", folder=tmp_path_factory.mktemp("users"))
-    before = mlflow.get_tracking_uri()
-    mlflow.set_tracking_uri(database)
-    try:
+    with pytest.MonkeyPatch.context() as patch:  # `set_tracking_uri` cannot be undone: it would stay set for all tests
+        patch.setenv("MLFLOW_TRACKING_URI", database)
         with mlflow.start_run(experiment_id=tracker.experiment_id) as run:
             info = mlflow.onnx.log_model(
                 gemm(),
@@ -48,8 +47,6 @@ def onnx_model(database, tmp_path_factory):
                 name="other", loader_module="json", registered_model_name="not-onnx", pip_requirements=["onnx"]
             )
             mlflow.log_text("hello", "notes.txt")
-    finally:
-        mlflow.set_tracking_uri(before)
     tracker.client.set_registered_model_alias("users-digits", "champion", "1")
     return tracker, run.info.run_id, info.model_id
 
@@ -79,7 +76,7 @@ def test_what_was_fetched_is_not_fetched_again(onnx_model, tmp_path):
 @pytest.mark.parametrize(
     ("uri", "message", "hint"),
     [
-        ("models:/users-digit/1", "no registered model 'users-digit'.*did you mean 'users-digits'", "users-digits"),
+        ("models:/users-digit/1", "no registered model 'users-digit'.*did you mean 'users-digits'", "there are: "),
         ("models:/users-digits/7", "has no version 7", "there are: 1"),
         ("models:/users-digits@prod", "has no alias 'prod'", r"champion \(version 1\)"),
         ("models:/m-0123", "no logged model m-0123", "Models"),
