@@ -266,7 +266,14 @@ def _residual(draft: _Draft, node: ir.Node) -> ir.Value | None:
     for index in (0, 1):
         mine, other = node.inputs[index], node.inputs[1 - index]
         assert mine is not None
-        producer = mine.producer()
-        if producer in draft.weighted and producer.op_type in WEIGHTED and only_consumer(mine, draft.graph) is node:
-            return other
+        if _fused(draft, mine, node):
+            assert other is not None
+            return other if draft.scheme.residual_products or not _fused(draft, other, node) else None
     return None
+
+
+def _fused(draft: _Draft, value: ir.Value, reader: ir.Node) -> bool:
+    """Whether a weighted operator makes the value for this reader alone: their kernels then stand in one."""
+    producer = value.producer()
+    made = producer in draft.weighted and producer.op_type in WEIGHTED
+    return made and only_consumer(value, draft.graph) is reader

@@ -44,6 +44,11 @@ class Scheme:
     """Relu/Clip after an integer operator is absorbed into the output quantizer's range."""
     residual_inputs: bool = True
     """Quantize the residual input of a skip Add."""
+    residual_products: bool = True
+    """Also where a weighted operator makes that input for the Add alone (a projected skip)."""
+    direct_channels: int = 0
+    """Convolutions of up to this many input channels stay float: the runtime's float kernel reads them directly, which
+    is faster than integers, and their input keeps its precision."""
     dynamic_ops: tuple[str, ...] = ()
     """Operators that have a dynamically quantized kernel on this target."""
     float_types: tuple[str, ...] = ("float32",)

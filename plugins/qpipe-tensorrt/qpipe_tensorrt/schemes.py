@@ -33,7 +33,8 @@ def scheme_of(target: Target, product: str) -> Scheme:
     """The scheme that the target names, int8 where it names none.
 
     TensorRT for RTX builds every ConvTranspose as a float kernel, whatever its Q/DQ (1.7.1.116, capabilities 8.6 and
-    8.9): quantizing it would cost accuracy and gain nothing.
+    8.9): quantizing it would cost accuracy and gain nothing. It also keeps the outputs of convolutions in float, so
+    that a pair on a projected skip stands in the Add's own kernel: a second rounding that saves no memory.
 
     Raises:
         TargetError: the scheme is none of TensorRT's.
@@ -44,4 +45,5 @@ def scheme_of(target: Target, product: str) -> Scheme:
     if product != "tensorrt-rtx":
         return scheme
     kernels = tuple(op for op in scheme.ops if op != "ConvTranspose")
-    return replace(scheme, name=scheme.name.replace("tensorrt", product), ops=kernels)
+    name = scheme.name.replace("tensorrt", product)
+    return replace(scheme, name=name, ops=kernels, residual_products=False)

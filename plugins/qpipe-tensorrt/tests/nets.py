@@ -79,9 +79,9 @@ class Net:
             y = self.pair(y, f"{name}_out")
         return self.op("Relu", [y], f"{name}_r") if relu else y
 
-    def residual(self, x: str, skip: str, name: str) -> str:
-        """Skip Add with a quantized residual input, and a Relu."""
-        total = self.named(name, "Add", [x, self.pair(skip, f"{name}_skip")])
+    def residual(self, x: str, skip: str, name: str, *, projected: bool = False) -> str:
+        """Skip Add with a quantized residual input where no convolution makes it for the Add alone, and a Relu."""
+        total = self.named(name, "Add", [x, skip if projected else self.pair(skip, f"{name}_skip")])
         return self.op("Relu", [total], f"{name}_r")
 
     def classify(self, x: str, channels: int, classes: int) -> None:
@@ -131,7 +131,7 @@ def resnet20(kind: str = "int8") -> onnx.ModelProto:
             y = net.conv(x, f"{name}a", (into, width, 3), strides=[stride] * 2)
             y = net.conv(y, f"{name}b", (width, width, 3), relu=False)
             skip = x if stride == 1 else net.conv(x, f"{name}s", (into, width, 1), relu=False, strides=[2, 2])
-            x, into = net.residual(y, skip, f"{name}add"), width
+            x, into = net.residual(y, skip, f"{name}add", projected=stride > 1), width
     net.classify(x, 64, 10)
     return net.model({"input": ("N", 3, 32, 32)}, {"logits": ("N", 10)})
 
@@ -148,7 +148,7 @@ def resnet50(kind: str = "int8") -> onnx.ModelProto:
             y = net.conv(y, f"{name}b", (width, width, 3), strides=[stride] * 2)
             y = net.conv(y, f"{name}c", (width, 4 * width, 1), relu=False)
             skip = x if block else net.conv(x, f"{name}s", (into, 4 * width, 1), relu=False, strides=[stride] * 2)
-            x, into = net.residual(y, skip, f"{name}add"), 4 * width
+            x, into = net.residual(y, skip, f"{name}add", projected=not block), 4 * width
     net.classify(x, into, 1000)
     return net.model({"input": ("N", 3, 224, 224)}, {"logits": ("N", 1000)})
 

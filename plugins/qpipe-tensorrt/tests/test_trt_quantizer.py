@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from qpipe_tensorrt.backend import TensorRT
 
 from qpipe.errors import BuildError
 from qpipe.models import read_model
 from qpipe.prepare import builtin_recipe, prepare
+from qpipe.quant.layout import lay_out
 from qpipe.testing.contract import Silent
 
 INPUTS = {"transformer": (5, 64), "small": (3, 16, 16), "depthwise": (3, 16, 16), "resnet20": (3, 32, 32)}
@@ -52,8 +54,17 @@ def test_every_product_is_an_int8_kernel(*, rtx, quantized, target, tmp_path, pr
     built = TensorRT().build(quantized(net, wanted), wanted, tmp_path / "engine", progress)
     assert built.placement.left_in_float == ()
     assert built.placement.integer == products
-    twice = [note for note in built.placement.notes if note.startswith("rounds 2 times")]
-    assert all("b0s_y/quantize" in note for note in twice), "only a projected skip is rounded for its Add"
+    assert next(fact.value for fact in built.facts if fact.name == "kernels_rounding_twice") == 0
+
+
+@pytest.mark.parametrize(("product", "capability", "pairs"), [("tensorrt-rtx", "8.9", 7), ("tensorrt", "9.0", 9)])
+def test_projected_skips_are_quantized_where_a_fused_kernel_reads_them(nets, target, product, capability, pairs):
+    """NVIDIA's rule is for kernels that fuse Conv and Add; TensorRT for RTX adds in a kernel of its own, in float."""
+    graph = ir.from_proto(nets.resnet20("float")).graph
+    placed = lay_out(graph, TensorRT().scheme(target(capability, product=product)))
+    adds = {pair.tensor for pair in placed.pairs if any(name.endswith("add") for name in pair.consumers)}
+    assert len(adds) == pairs
+    assert {"s1b0s_y", "s2b0s_y"} <= adds or product == "tensorrt-rtx"
 
 
 @pytest.mark.parametrize(("net", "products"), [("small", 4), ("transformer", 8)])
