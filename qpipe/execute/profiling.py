@@ -11,6 +11,7 @@ from qpipe.execute.jobs import Contestant, MemoryJob, TimingJob
 from qpipe.execute.local import Job, run_job, run_jobs
 from qpipe.execute.watch import Silence, Watch
 from qpipe.gates.statistics.latency import percentile_bounds
+from qpipe.measure.device import Conditions, course, load_conditions
 from qpipe.measure.host import conditions, measuring
 from qpipe.measure.memory import PeakMemory
 from qpipe.measure.profile import drifted, summarize
@@ -61,6 +62,14 @@ class Profiled:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Timed:
+    """Samples of all processes of one try, and what the device said of itself meanwhile."""
+
+    samples: Samples
+    seen: tuple[Conditions, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
     """Where children run and who watches them."""
 
@@ -83,17 +92,19 @@ def _profile(order: Order, place: Place) -> dict[str, Profiled]:
         reason = f"the timed process ended: {timed.error.message if timed.error else timed.kind}"
         return {one.label: Profiled(profile=NotMeasured(reason=reason), again=True) for one in order.everyone}
     profiles = summarize(
-        timed,
+        timed.samples,
         baseline=order.baseline.label,
         threads=order.target.threads,
         kind=order.kind,
         peak_rss_bytes=_memory(order, place),
-        conditions=conditions(order.target.isa),
+        conditions=(*course(timed.seen), *conditions(order.target.isa)),
         voided=voided,
         bounds=percentile_bounds,
     )
     return {
-        label: Profiled(profile=profile, samples=select_samples(timed, dict.fromkeys((order.baseline.label, label))))
+        label: Profiled(
+            profile=profile, samples=select_samples(timed.samples, dict.fromkeys((order.baseline.label, label)))
+        )
         for label, profile in profiles.items()
     }
 
@@ -105,20 +116,21 @@ def _one_by_one(order: Order, place: Place) -> dict[str, Profiled]:
     return found
 
 
-def _timed_without_drift(order: Order, place: Place) -> tuple[Samples | Exit, int]:
+def _timed_without_drift(order: Order, place: Place) -> tuple[Timed | Exit, int]:
     """Samples of all processes, and how often they were thrown away; the last try stands, drifted or not."""
     for voided in range(TRIES):
         timed = _timed(order, place)
-        if isinstance(timed, Exit) or not drifted(timed, order.baseline.label):
+        if isinstance(timed, Exit) or not drifted(timed.samples, order.baseline.label):
             break
         if voided + 1 < TRIES:
             place.watch.say(f"{order.target.name}: the float engine drifted by more than 10 %: measuring again")
     return timed, voided
 
 
-def _timed(order: Order, place: Place) -> Samples | Exit:
+def _timed(order: Order, place: Place) -> Timed | Exit:
     label = f"profile/{order.target.name}"
     parts: list[Samples] = []
+    seen: list[Conditions] = []
     place.watch.begin(label)
     with scratch(place.folder) as folder:
         for number in range(order.timing.processes):
@@ -127,8 +139,9 @@ def _timed(order: Order, place: Place) -> Samples | Exit:
                 place.watch.end(label, ended.kind)
                 return ended
             parts.append(load_samples(Path(ended.result)))
+            seen += load_conditions(Path(ended.result))
     place.watch.end(label, "ok")
-    return merge_samples(parts)
+    return Timed(samples=merge_samples(parts), seen=tuple(seen))
 
 
 def _timing_job(order: Order, label: str, number: int, scratch: Path) -> Job:

@@ -11,6 +11,7 @@ from qpipe.engines import read_engine
 from qpipe.execute.jobs import MemoryJob, TimingJob
 from qpipe.execute.pairs import load_pair
 from qpipe.execute.passes import real_batches
+from qpipe.measure.device import device_conditions, save_conditions
 from qpipe.measure.feeds import make_feeds
 from qpipe.measure.memory import peak_memory
 from qpipe.measure.samples import save_samples
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def run_timing(request: str, progress: Progress) -> str:
-    """Entry of a child: a `TimingJob` as JSON → the path of its samples, `job.samples`."""
+    """Entry of a child: a `TimingJob` as JSON → the path of its samples, `job.samples`, with conditions beside them."""
     job = decode(TimingJob, request)
     store = Store(job.store)
     backend = load_plugins().backend(job.target.backend)
@@ -38,6 +39,7 @@ def run_timing(request: str, progress: Progress) -> str:
         begin = time.perf_counter()
         sessions[one.label] = backend.open(read_engine(store.folder(one.engine)), job.target)
         load_ms[one.label] = (time.perf_counter() - begin) * 1e3
+    before = device_conditions(sessions.values())
     samples = time_sessions(
         sessions,
         feeds,
@@ -47,9 +49,11 @@ def run_timing(request: str, progress: Progress) -> str:
         expected={one.label: _expected(store, one.evaluation) for one in job.contestants},
         load_ms=load_ms,
     )
+    seen = (before, device_conditions(sessions.values())) if before else ()
     for session in sessions.values():
         session.close()
     save_samples(Path(job.samples), samples)
+    save_conditions(Path(job.samples), seen)
     return job.samples
 
 

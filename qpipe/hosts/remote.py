@@ -31,6 +31,8 @@ class Border:
     dtype: str
     scale: float
     zero: int
+    name: str = ""
+    """As the file has it, where the runtime tells."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,8 @@ class Hello:
     outputs: tuple[Border, ...]
     conditions: tuple[tuple[str, str], ...]
     """Machine, governor, clock and temperatures, as the device has them."""
+    before_rss_bytes: int = 0
+    """Peak resident set of the runner before the runtime was loaded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +67,10 @@ class Job:
     runtime: Path
     """The device-side module: `open_engine(path, threads, kernels)`."""
     threads: int = 1
-    kernels: str = "xnnpack"
+    kernels: str = ""
+    """What the runtime's module takes as kernels; empty leaves it the choice."""
+    beside: tuple[Path, ...] = ()
+    """More files of the engine, pushed under their own names into the same folder."""
 
 
 class RemoteEngine:
@@ -78,7 +85,8 @@ class RemoteEngine:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `close`
         try:
             device.push(RUNNER, "runner.py")
-            device.push(job.file, job.file.name)
+            for file in (job.file, *job.beside):
+                device.push(file, file.name)
             device.push(job.runtime, "runtime.py")
             arguments = ("runner.py", job.file.name, str(job.threads), job.kernels)
             self._process = subprocess.Popen(
@@ -111,6 +119,15 @@ class RemoteEngine:
             )
         except KeyError as problem:
             raise EngineError(f"the runner gave another answer than expected: {problem}") from problem
+
+    def conditions(self) -> tuple[tuple[str, str], ...]:
+        """Machine, governor, clock and temperatures of the device now.
+
+        Raises:
+            EngineError: the device went away, or no answer came in time.
+        """
+        header, _ = self._receive(self._timeout_s, b'{"arrays": [], "ask": "conditions"}\n')
+        return _conditions(header)
 
     def close(self) -> None:
         """End the runner, which removes its folder; then make sure of it."""
@@ -187,22 +204,34 @@ def _read_array(stream: IO[bytes], spec: Mapping[str, object]) -> Array:
 
 def _hello(header: Mapping[str, object]) -> Hello:
     try:
-        conditions = cast("Mapping[str, str]", header["conditions"])
         return Hello(
             load_ms=float(cast("float", header["load_ms"])),
             version=str(header["version"]),
             inputs=_borders(header["inputs"]),
             outputs=_borders(header["outputs"]),
-            conditions=tuple((str(key), str(value)) for key, value in conditions.items()),
+            conditions=_conditions(header),
+            before_rss_bytes=int(cast("int", header.get("before_rss_bytes", 0))),
         )
     except (KeyError, TypeError, ValueError) as problem:
         raise EngineError(f"the runner gave another answer than expected: {problem!r}") from problem
 
 
+def _conditions(header: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
+    found = header.get("conditions")
+    if not isinstance(found, dict):
+        raise EngineError("the runner gave another answer than expected: no conditions")
+    return tuple((str(key), str(value)) for key, value in found.items())
+
+
 def _borders(found: object) -> tuple[Border, ...]:
     listed = cast("list[Mapping[str, object]]", found)
     return tuple(
-        Border(dtype=str(one["dtype"]), scale=float(cast("float", one["scale"])), zero=int(cast("int", one["zero"])))
+        Border(
+            dtype=str(one["dtype"]),
+            scale=float(cast("float", one["scale"])),
+            zero=int(cast("int", one["zero"])),
+            name=str(one.get("name", "")),
+        )
         for one in listed
     )
 

@@ -1,8 +1,9 @@
 """Runs on the device: answers requests on standard input with outputs and times on standard output.
 
 Only the standard library, numpy and the runtime are needed there. A request or answer is one line of JSON
-(`{"arrays": [{"dtype", "shape"}], ...}`) and then the bytes of the arrays, in order. At the end of input the runner
-removes its own folder: also when the machine that started it has gone.
+(`{"arrays": [{"dtype", "shape"}], ...}`) and then the bytes of the arrays, in order; `"ask": "conditions"` asks for
+clock and heat instead of a run. At the end of input the runner removes its own folder: also when the machine that
+started it has gone.
 """
 
 from __future__ import annotations
@@ -73,6 +74,15 @@ def conditions() -> dict[str, str]:
     return {key: value for key, value in found.items() if value}
 
 
+def peak_rss_bytes() -> int:
+    """Peak resident set of this process; the kernel's VmHWM, since `ru_maxrss` is inherited from the parent."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
 class Engine(Protocol):
     """What `open_engine(path, threads, kernels)` of a `runtime.py` gives; arrays in the order of the file."""
 
@@ -117,23 +127,28 @@ def serve(folder: Path, name: str, threads: int, kernels: str) -> None:
     """Load once, then answer until the end of input."""
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # libraries print to stdout; answers must stay clean
+    before = peak_rss_bytes()
     begin = time.perf_counter()
     engine = load_runtime(folder).open_engine(str(folder / name), threads, kernels)
     load_ms = (time.perf_counter() - begin) * 1e3
     inputs, outputs = engine.borders()
     hello = {"load_ms": load_ms, "version": engine.version, "inputs": inputs, "outputs": outputs}
-    write_message(answers, dict(hello, conditions=conditions()), [])
+    write_message(answers, dict(hello, conditions=conditions(), before_rss_bytes=before), [])
     requests = sys.stdin.buffer
     while True:
         line = requests.readline()
         if not line:
             return
-        engine.prepare(read_arrays(requests, json.loads(line)))
+        request = json.loads(line)
+        if request.get("ask") == "conditions":
+            write_message(answers, {"conditions": conditions()}, [])
+            continue
+        engine.prepare(read_arrays(requests, request))
         wall, cpu = time.perf_counter_ns(), time.process_time_ns()
         engine.invoke()
         cpu, wall = time.process_time_ns() - cpu, time.perf_counter_ns() - wall
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        write_message(answers, {"wall_ns": wall, "cpu_ns": cpu, "peak_rss_bytes": peak}, engine.outputs())
+        times: Header = {"wall_ns": wall, "cpu_ns": cpu, "peak_rss_bytes": peak_rss_bytes()}
+        write_message(answers, times, engine.outputs())
 
 
 def main(arguments: list[str]) -> None:

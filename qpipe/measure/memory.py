@@ -9,7 +9,7 @@ from pathlib import Path
 
 from qpipe.errors import EngineError
 from qpipe.measure.feeds import Feeds
-from qpipe.plugins.backend import Session
+from qpipe.plugins.backend import OnDevice, Session
 
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
@@ -17,7 +17,7 @@ _CLEAR = Path("/proc/self/clear_refs")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeakMemory:
-    """Peak resident set of this process while it loaded and ran one engine."""
+    """Peak resident set of the process that loaded and ran one engine: this one, or the one on the device."""
 
     peak_rss_bytes: int
     """Of the whole process, interpreter and runtime included: what a host must have."""
@@ -47,6 +47,9 @@ def peak_memory(open_session: Callable[[], Session], feeds: Feeds, runs: int = 3
             for size in feeds:
                 for inputs in feeds[size]:
                     session.run(inputs)
+        if isinstance(session, OnDevice):  # the memory of this process says nothing of the device's
+            before, peak = session.device_memory_bytes
+            return PeakMemory(peak_rss_bytes=peak, before_bytes=before)
         return PeakMemory(peak_rss_bytes=_kilobytes("VmHWM") * 1024, before_bytes=before)
     finally:
         session.close()

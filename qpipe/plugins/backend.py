@@ -70,6 +70,34 @@ class DeviceTimed(Protocol):
 
 
 @runtime_checkable
+class OnDevice(Protocol):
+    """Optional: a session whose engine runs on another machine says what it saw there."""
+
+    @property
+    def device_memory_bytes(self) -> tuple[int, int]:
+        """Peak resident set of the process on the device: before the engine was loaded, and until now."""
+        ...
+
+    def device_conditions(self) -> tuple[tuple[str, str], ...]:
+        """Machine, governor, clock and temperatures of the device now.
+
+        Raises:
+            EngineError: the device went away.
+        """
+        ...
+
+
+@runtime_checkable
+class Remarking(Protocol):
+    """Optional: a session that has something to say of its runs (an emulated one: how far it is from this machine)."""
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """One line each, over all runs so far."""
+        ...
+
+
+@runtime_checkable
 class Backend(Protocol):
     """Four short methods; vendor libraries are imported inside `build` and `open` alone."""
 

@@ -5,48 +5,22 @@ from __future__ import annotations
 from importlib.resources import as_file, files
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from qpipe.errors import EngineError
+from qpipe.hosts.agreement import Agreement
 from qpipe.hosts.device import Device, open_device
-from qpipe.hosts.remote import Border, Hello, Job, RemoteEngine
+from qpipe.hosts.engine import DeviceEngine
+from qpipe.hosts.known_answer import read_known_answer
+from qpipe.hosts.known_answer import require_known_answer as require
+from qpipe.hosts.remote import Hello, Job
 from qpipe.plugins.backend import Tensors
 from qpipe.records.engine import Engine, Kind
 from qpipe.records.target import Target
 from qpipe.records.tensors import Signature
 from qpipe_litert.layout import Layout
 from qpipe_litert.options import Options
-from qpipe_litert.session import BorderSession
+from qpipe_litert.session import BorderSession, LocalEngine
 
-Array = NDArray[np.generic]
 RUNTIME = Path(__file__).parent / "device_runtime.py"
-KNOWN_STEPS = 1
-"""Largest difference from the known answer in quantization steps."""
-
-
-class DeviceEngine:
-    """The runner on the device as an engine, with its clocks."""
-
-    def __init__(self, device: Device, job: Job, *, timeout_s: float) -> None:
-        self._remote = RemoteEngine(device, job, timeout_s=timeout_s)
-        self.hello: Hello = self._remote.hello
-        self.inputs: tuple[Border, ...] = self.hello.inputs
-        self.outputs: tuple[Border, ...] = self.hello.outputs
-        self.device_ns = (0, 0)
-        self.peak_rss_bytes = 0
-
-    def run(self, arrays: tuple[Array, ...]) -> tuple[Array, ...]:
-        """One batch there; its times are added to `device_ns`."""
-        answer = self._remote.run(arrays)
-        wall_ns, cpu_ns = self.device_ns
-        self.device_ns = (wall_ns + answer.wall_ns, cpu_ns + answer.cpu_ns)
-        self.peak_rss_bytes = answer.peak_rss_bytes
-        return answer.outputs
-
-    def close(self) -> None:
-        """End the runner; nothing stays on the device."""
-        self._remote.close()
 
 
 class DeviceSession(BorderSession):
@@ -67,9 +41,43 @@ class DeviceSession(BorderSession):
         return self._device.device_ns
 
     @property
+    def device_memory_bytes(self) -> tuple[int, int]:
+        """Peak resident set of the runner: before the engine was loaded, and until now."""
+        return self.hello.before_rss_bytes, self._device.peak_rss_bytes
+
+    def device_conditions(self) -> tuple[tuple[str, str], ...]:
+        """Machine, governor, clock and temperatures of the device now."""
+        return (("runtime", self.hello.version), *self._device.conditions())
+
+    @property
     def hello(self) -> Hello:
         """Load time, versions, clock and heat of the device."""
         return self._device.hello
+
+
+class EmulatedSession(DeviceSession):
+    """A session that also runs every batch here, and says how far the emulated outputs are from those."""
+
+    def __init__(self, engine: DeviceEngine, here: BorderSession, layout: Layout, signature: Signature) -> None:
+        super().__init__(engine, layout, signature, kind="emulated")
+        self._here = here
+        self._agreement = Agreement()
+
+    def run(self, inputs: Tensors) -> Tensors:
+        """Outputs by name, as the emulator gives them."""
+        found = super().run(inputs)
+        self._agreement.add(self._here.run(inputs), found)
+        return found
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """The agreement over all runs so far."""
+        return (self._agreement.remark,)
+
+    def close(self) -> None:
+        """End both."""
+        super().close()
+        self._here.close()
 
 
 def open_remote(engine: Engine, target: Target, layout: Layout, options: Options) -> DeviceSession:
@@ -79,30 +87,29 @@ def open_remote(engine: Engine, target: Target, layout: Layout, options: Options
         EngineError: the device is unreachable, lacks the runtime, or computes wrong results.
     """
     device = open_device(target.host, python=options.python)
-    if device.kind == "emulated":
+    emulated = device.kind == "emulated"
+    if emulated:
         require_known_answer(open_device(target.host), timeout_s=target.limits.timeout_s)
     job = Job(file=engine.main_file, runtime=RUNTIME, threads=target.threads, kernels=options.kernels)
     made = DeviceEngine(device, job, timeout_s=target.limits.timeout_s)
-    return DeviceSession(made, layout, engine.signature, kind=device.kind)
+    if not emulated:
+        return DeviceSession(made, layout, engine.signature, kind=device.kind)
+    try:
+        local = LocalEngine(engine.main_file, threads=target.threads, kernels=options.kernels)
+    except EngineError:
+        made.close()
+        raise
+    here = BorderSession(local, layout, engine.signature, kind="measured")
+    return EmulatedSession(made, here, layout, engine.signature)
 
 
 def require_known_answer(device: Device, *, timeout_s: float) -> None:
-    """Run a small INT8 network whose outputs are known: some emulated CPUs compute wrong ones without an error.
+    """Run a small INT8 network whose outputs are known.
 
     Raises:
         EngineError: the answer is another one.
     """
     folder = files("qpipe_litert") / "known_answer"
     with as_file(folder / "model.tflite") as model, as_file(folder / "rows.npz") as rows:
-        known = np.load(Path(rows))
-        engine = DeviceEngine(device, Job(file=Path(model), runtime=RUNTIME), timeout_s=timeout_s)
-        try:
-            found = engine.run((known["inputs"],))[0]
-        finally:
-            engine.close()
-    worst = int(np.abs(found.astype(np.int32) - known["outputs"].astype(np.int32)).max())
-    if worst > KNOWN_STEPS:
-        raise EngineError(
-            f"the known-answer test failed: {device.fingerprint()} is off by {worst} steps",
-            hint="its INT8 kernels cannot be trusted; choose another emulated CPU",
-        )
+        job = Job(file=Path(model), runtime=RUNTIME, kernels="xnnpack")
+        require(device, job, read_known_answer(Path(rows)), timeout_s=timeout_s)

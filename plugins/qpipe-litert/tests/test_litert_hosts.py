@@ -13,15 +13,18 @@ from qpipe_litert import remote
 from qpipe_litert.backend import LiteRtBackend
 from qpipe_litert.interpreter import invoke, open_interpreter
 from qpipe_litert.options import Options
-from qpipe_litert.remote import RUNTIME, DeviceEngine, open_remote, require_known_answer
+from qpipe_litert.remote import RUNTIME, open_remote, require_known_answer
 from qpipe_litert.session import read_layout
 
 from qpipe.errors import EngineError
 from qpipe.hosts import emulator
 from qpipe.hosts.emulator import EmulatedDevice
+from qpipe.hosts.engine import DeviceEngine
+from qpipe.hosts.known_answer import read_known_answer
+from qpipe.hosts.known_answer import require_known_answer as require
 from qpipe.hosts.qemu_root import root_state
 from qpipe.hosts.remote import ONNXRUNTIME, Job, RemoteEngine
-from qpipe.plugins.backend import DeviceTimed
+from qpipe.plugins.backend import DeviceTimed, OnDevice, Remarking
 from qpipe.records.engine import Engine, Kind, Prepared, Ready, Unavailable
 from qpipe.records.target import Host, Target
 
@@ -62,15 +65,16 @@ class Here:
 def test_known_answer_holds_here() -> None:
     known = np.load(KNOWN / "rows.npz")
     found = invoke(open_interpreter(KNOWN / "model.tflite"), (known["inputs"],))[0]
-    assert np.abs(found.astype(int) - known["outputs"].astype(int)).max() <= remote.KNOWN_STEPS
+    assert np.abs(found.astype(int) - known["outputs"].astype(int)).max() <= 1
     assert np.ptp(known["outputs"].astype(int)) > 100
 
 
-def test_known_answer_is_asked_of_the_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_known_answer_is_asked_of_the_device(tmp_path: Path) -> None:
     require_known_answer(Here(tmp_path), timeout_s=60)
-    monkeypatch.setattr(remote, "KNOWN_STEPS", -1)  # no answer is good enough
-    with pytest.raises(EngineError, match=r"the known-answer test failed: this machine is off by [01] steps"):
-        require_known_answer(Here(tmp_path), timeout_s=60)
+    known = read_known_answer(KNOWN / "rows.npz")
+    other = replace(known, outputs=known.outputs.astype(np.int16) + 7)
+    with pytest.raises(EngineError, match=r"the known-answer test failed: this machine is off by [678] steps"):
+        require(Here(tmp_path), Job(file=KNOWN / "model.tflite", runtime=RUNTIME), other, timeout_s=60)
 
 
 def test_session_on_a_device_equals_the_one_here(
@@ -92,6 +96,12 @@ def test_session_on_a_device_equals_the_one_here(
         assert 0 < session.device_ns[0] < 1e9
         assert session.hello.load_ms > 0
         assert dict(session.hello.conditions)["machine"]
+        assert isinstance(session, OnDevice)
+        before, peak = session.device_memory_bytes
+        assert 1e6 < before < peak
+        assert dict(session.device_conditions())["runtime"].startswith("ai-edge-litert ")
+        assert isinstance(session, Remarking)
+        assert "all 12 rows are bitwise equal" in session.remarks[0]
     finally:
         session.close()
     assert list(tmp_path.iterdir()) == []
