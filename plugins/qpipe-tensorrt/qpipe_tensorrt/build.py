@@ -16,6 +16,7 @@ from qpipe_tensorrt.availability import missing_package
 from qpipe_tensorrt.builder import Order
 from qpipe_tensorrt.child import randomized, run_build
 from qpipe_tensorrt.layers import Layer, UnreadableDumpError, parse_layers
+from qpipe_tensorrt.loops import parsable
 from qpipe_tensorrt.onnxgraph import OnnxGraph, read_graph
 from qpipe_tensorrt.placement import place
 from qpipe_tensorrt.portability import requirements
@@ -65,17 +66,18 @@ def build_engine(prepared: Prepared, target: Target, options: Options, workdir: 
     graph = read_graph(prepared.deployable.path)
     refuse(graph, options.capabilities, prepared.shapes)
     version = _version(options)
-    order = Order(
-        graph=prepared.deployable.path.resolve(),
-        options=options,
-        profiles=plan_profiles(prepared.shapes, target.batch_sizes, options.profiles),
-        cache=_cache(options, version),
-    )
-    tries = [_build(order, workdir.resolve(), progress)]
-    for _ in range(options.builds - 1):
-        with TemporaryDirectory(dir=workdir) as folder:
-            tries.append(_build(order, Path(folder), progress))
-    return _describe(tuple(tries), graph, order, workdir)
+    with parsable(prepared.deployable.path.resolve(), graph, workdir.resolve()) as model:
+        order = Order(
+            graph=model,
+            options=options,
+            profiles=plan_profiles(prepared.shapes, target.batch_sizes, options.profiles),
+            cache=_cache(options, version),
+        )
+        tries = [_build(order, workdir.resolve(), progress)]
+        for _ in range(options.builds - 1):
+            with TemporaryDirectory(dir=workdir) as folder:
+                tries.append(_build(order, Path(folder), progress))
+        return _describe(tuple(tries), graph, order, workdir)
 
 
 def _version(options: Options) -> str:

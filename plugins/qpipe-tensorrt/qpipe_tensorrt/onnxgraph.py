@@ -78,7 +78,7 @@ class _Scope:
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self._top = graph
-        self._nodes = tuple(_walk(graph))
+        self._nodes = tuple(walk(graph))
         self._tensors: dict[str, onnx.TensorProto] = {}
         for item in (graph, *_subgraphs(graph)):
             self._tensors.update((tensor.name, tensor) for tensor in item.initializer)
@@ -131,7 +131,8 @@ def _op(node: onnx.NodeProto) -> str:
     return f"{node.domain}.{node.op_type}" if node.domain not in ("", "ai.onnx") else node.op_type
 
 
-def _walk(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+def walk(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Nodes of the graph, then those of its subgraphs."""
     yield from graph.node
     for inner in _subgraphs(graph):
         yield from inner.node

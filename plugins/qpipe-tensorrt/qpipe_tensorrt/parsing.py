@@ -34,8 +34,15 @@ def parse(
 
 
 def _told(error: ParserError) -> str:
-    where = f"node `{error.node_name()}` ({error.node_operator()})" if error.node_name() else "the file"
-    return f"{where}: {error.code().name}, {_reason(error)}"
+    return f"{_where(error)}: {error.code().name}, {_reason(error)}"
+
+
+def _where(error: ParserError) -> str:
+    if error.node_name():
+        return f"node `{error.node_name()}` ({error.node_operator()})"
+    if error.node_operator():  # it has no name: its number in the graph, or the subgraph, that holds it
+        return f"node number {error.node()} ({error.node_operator()})"
+    return "the file"
 
 
 def _reason(error: ParserError) -> str:

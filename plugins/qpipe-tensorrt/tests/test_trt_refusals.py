@@ -60,6 +60,13 @@ def test_the_parser_names_node_operator_and_reason(build, nets, op, domain, reas
     assert reason in message
 
 
+def test_a_node_without_a_name_is_told_by_its_number(build, nets):
+    """The names that the parser makes up for such nodes stand nowhere in the user's file."""
+    model = nets.one_node("StringNormalizer")
+    model.graph.node[0].name = ""
+    assert "TensorRT cannot parse node number 0 (StringNormalizer)" in refusal(build, model).message
+
+
 def test_a_dynamic_shape_without_a_range(build, nets):
     error = refusal(build, nets.small(), ranges=False)
     assert "input `input` has a dynamic shape and no range" in error.message
