@@ -110,8 +110,14 @@ def _unjudged(one: Worked, engine: Engine | None, evidence: Evidence | None) -> 
         log_tail=one.log_tail,
         engine=engine,
         evidence=evidence,
+        attribution=_metrics_by_step(evidence),
         seconds=one.seconds,
     )
+
+
+def _metrics_by_step(evidence: Evidence | None) -> tuple[tuple[str, float], ...]:
+    steps = evidence.attribution.steps if evidence is not None and evidence.attribution is not None else ()
+    return tuple((step.name, step.metric) for step in steps if step.metric is not None)
 
 
 def _look(

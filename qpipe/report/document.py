@@ -9,6 +9,7 @@ from qpipe.records.evidence import BatchProfile, Evaluation, Percentile, Profile
 from qpipe.records.result import CellResult, Promoted, RunResult, SearchTrial
 from qpipe.records.verdict import SliceVerdict, Verdict
 from qpipe.report.shapes import (
+    AttributionShape,
     BatchShape,
     CellShape,
     EngineShape,
@@ -19,8 +20,10 @@ from qpipe.report.shapes import (
     PlacementShape,
     ProfileShape,
     PromotedShape,
+    RemarkShape,
     RunShape,
     SliceShape,
+    StepShape,
     TrialShape,
 )
 
@@ -62,6 +65,8 @@ def cell_document(cell: CellResult) -> CellShape:
         "profile": _profile(cell),
         "placement": _placement(cell),
         "facts": _facts(cell),
+        "attribution": _attribution(cell),
+        "lint": _lint(cell),
     }
 
 
@@ -195,6 +200,22 @@ def _placement(cell: CellResult) -> PlacementShape | None:
         "elsewhere": placement.elsewhere,
         "notes": list(placement.notes),
     }
+
+
+def _attribution(cell: CellResult) -> AttributionShape | None:
+    found = cell.evidence.attribution if cell.evidence else None
+    if found is None:
+        return None
+    steps: list[StepShape] = [
+        {"name": step.name, "metric": finite(step.metric), "sqnr_db": finite(step.sqnr_db), "note": step.note}
+        for step in found.steps
+    ]
+    return {"role": found.role, "rows": found.rows, "steps": steps}
+
+
+def _lint(cell: CellResult) -> list[RemarkShape]:
+    found = cell.evidence.remarks if cell.evidence else ()
+    return [{"kind": one.kind, "subject": one.subject, "message": one.message} for one in found]
 
 
 def _facts(cell: CellResult) -> dict[str, FactShape]:

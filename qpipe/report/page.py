@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
+from types import MappingProxyType
 
 from qpipe.records.evidence import Evaluation, NotMeasured, Profile
+from qpipe.records.explanation import Explanation
 from qpipe.records.result import CellResult, Promoted, RunResult
 from qpipe.records.verdict import Decision, Verdict
+from qpipe.report.html import head, row
+from qpipe.report.insight import insight
 from qpipe.report.plots import write_plots
 from qpipe.report.style import STYLE
 from qpipe.report.table import NOTHING, number, size
 
+NOBODY: Mapping[str, Explanation] = MappingProxyType({})
+"""No cell has been explained."""
 
-def write_run_report(result: RunResult, evidence: dict[str, Path], folder: Path) -> tuple[Path, ...]:
-    """Write `report.html` and the plots into `folder`; their paths, the page first. `evidence`: folders by cell key."""
+
+def write_run_report(
+    result: RunResult, evidence: dict[str, Path], folder: Path, explained: Mapping[str, Explanation] = NOBODY
+) -> tuple[Path, ...]:
+    """Write `report.html` and the plots into `folder`; their paths, the page first.
+
+    `evidence`: folders by cell key; `explained`: what `qpipe explain` has found, by cell key.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     plots = write_plots(result.cells, evidence, folder)
     page = folder / "report.html"
-    page.write_text(run_page(result, plots), encoding="utf-8")
+    page.write_text(run_page(result, plots, explained), encoding="utf-8")
     return (page, *plots)
 
 
-def run_page(result: RunResult, plots: tuple[Path, ...]) -> str:
+def run_page(result: RunResult, plots: tuple[Path, ...], explained: Mapping[str, Explanation] = NOBODY) -> str:
     """The page, with the plots inside it."""
     title = f"{escape(result.pipeline)} · {escape(result.run_id)}"
     return "\n".join(
@@ -38,7 +50,7 @@ def run_page(result: RunResult, plots: tuple[Path, ...]) -> str:
             _overview(result.cells),
             *_promoted(result.promoted),
             *(_figure(path) for path in plots if path.name.startswith("quality")),
-            *(_cell(cell, plots) for cell in result.cells),
+            *(_cell(cell, plots, explained) for cell in result.cells),
             "</main></body></html>",
         ]
     )
@@ -75,9 +87,7 @@ def _overview(cells: Iterable[CellResult]) -> str:
         "integer nodes",
     )
     rows = "".join(_overview_row(cell) for cell in cells)
-    return (
-        f'<section><h2>Cells</h2><div class="wide"><table>{_head(names)}<tbody>{rows}</tbody></table></div></section>'
-    )
+    return f'<section><h2>Cells</h2><div class="wide"><table>{head(names)}<tbody>{rows}</tbody></table></div></section>'
 
 
 def _overview_row(cell: CellResult) -> str:
@@ -92,7 +102,7 @@ def _overview_row(cell: CellResult) -> str:
     )
     placement = evidence.placement if evidence else None
     total = placement.integer + placement.float if placement else 0
-    return _row(
+    return row(
         f'<a href="#{escape(cell.key)}">{escape(cell.label)}</a>',
         _badge(cell.decision) if cell.decision else escape("reference" if cell.status == "ok" else cell.status),
         escape(evaluation.metric) if evaluation else NOTHING,
@@ -116,7 +126,7 @@ def _promoted(promoted: Iterable[Promoted]) -> list[str]:
     return [f"<section><h2>Promoted</h2><ul>{''.join(lines)}</ul></section>"] if lines else []
 
 
-def _cell(cell: CellResult, plots: tuple[Path, ...]) -> str:
+def _cell(cell: CellResult, plots: tuple[Path, ...], explained: Mapping[str, Explanation]) -> str:
     slug = "".join(char if char.isalnum() or char in "-_." else "-" for char in cell.label)
     own = [path for path in plots if path.stem == f"latency-{slug}" or path.stem.startswith(f"slices-{slug}-")]
     return "".join(
@@ -126,7 +136,7 @@ def _cell(cell: CellResult, plots: tuple[Path, ...]) -> str:
             *_trouble(cell),
             _gates(cell.verdicts),
             *(_figure(path) for path in own),
-            _attribution(cell),
+            insight(cell, explained.get(cell.key)),
             _left_in_float(cell),
             _conditions(cell),
             "</section>",
@@ -147,13 +157,13 @@ def _gates(verdicts: tuple[Verdict, ...]) -> str:
         return ""
     rows = "".join(_gate_row(verdict) for verdict in verdicts)
     names = ("gate", "verdict", "observed", "low", "high", "limit", "n", "α", "kind", "reason")
-    return f'<div class="wide"><table>{_head(names)}<tbody>{rows}</tbody></table></div>'
+    return f'<div class="wide"><table>{head(names)}<tbody>{rows}</tbody></table></div>'
 
 
 def _gate_row(verdict: Verdict) -> str:
     notes = f" <i>{escape(', '.join(verdict.notes))}</i>" if verdict.notes else ""
     advice = f"<br><small>{escape(verdict.advice)}</small>" if verdict.advice else ""
-    return _row(
+    return row(
         escape(verdict.gate) + ("" if verdict.required else " <small>optional</small>"),
         _badge(verdict.decision),
         number(verdict.observed),
@@ -167,19 +177,12 @@ def _gate_row(verdict: Verdict) -> str:
     )
 
 
-def _attribution(cell: CellResult) -> str:
-    if not cell.attribution:
-        return ""
-    rows = "".join(_row(escape(step), number(value)) for step, value in cell.attribution)
-    return f"<h3>Where the loss comes from</h3><table>{_head(('step', 'metric'))}<tbody>{rows}</tbody></table>"
-
-
 def _left_in_float(cell: CellResult) -> str:
     placement = cell.evidence.placement if cell.evidence else None
     if placement is None or not placement.left_in_float:
         return ""
-    rows = "".join(_row(escape(one.name), escape(one.op), escape(one.reason)) for one in placement.left_in_float)
-    table = f"<table>{_head(('node', 'op', 'why'))}<tbody>{rows}</tbody></table>"
+    rows = "".join(row(escape(one.name), escape(one.op), escape(one.reason)) for one in placement.left_in_float)
+    table = f"<table>{head(('node', 'op', 'why'))}<tbody>{rows}</tbody></table>"
     return (
         f"<details><summary>{len(placement.left_in_float)} quantizable nodes stayed in float</summary>{table}</details>"
     )
@@ -194,7 +197,7 @@ def _conditions(cell: CellResult) -> str:
         pairs += [("evidence", cell.evidence.digest), *_measured(cell.evidence.profile)]
         if isinstance(cell.evidence.evaluation, Evaluation):
             pairs += [("gate data", cell.evidence.evaluation.data_digest)]
-    rows = "".join(_row(escape(name), f"<code>{escape(value)}</code>") for name, value in pairs)
+    rows = "".join(row(escape(name), f"<code>{escape(value)}</code>") for name, value in pairs)
     return f"<details><summary>Digests and conditions</summary><table><tbody>{rows}</tbody></table></details>"
 
 
@@ -213,11 +216,3 @@ def _figure(path: Path) -> str:
 
 def _badge(decision: Decision) -> str:
     return f'<span class="badge {decision.value.lower()}">{decision.value}</span>'
-
-
-def _head(names: Iterable[str]) -> str:
-    return f"<thead><tr>{''.join(f'<th>{escape(name)}</th>' for name in names)}</tr></thead>"
-
-
-def _row(*cells: str) -> str:
-    return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"

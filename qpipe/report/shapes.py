@@ -112,6 +112,34 @@ class FactShape(TypedDict):
 
 
 @with_config(_CLOSED)
+class StepShape(TypedDict):
+    """One step on the way from the float model to the engine; a metric only where all rows went through it."""
+
+    name: str
+    metric: float | None
+    sqnr_db: float | None
+    note: str
+
+
+@with_config(_CLOSED)
+class AttributionShape(TypedDict):
+    """Where the loss comes from: SQNR is over `rows` first rows of the role that judged the engine."""
+
+    role: str
+    rows: int
+    steps: list[StepShape]
+
+
+@with_config(_CLOSED)
+class RemarkShape(TypedDict):
+    """What the calibration lint found about an input, a tensor or the rows."""
+
+    kind: str
+    subject: str
+    message: str
+
+
+@with_config(_CLOSED)
 class CellShape(TypedDict):
     """One model × recipe × target."""
 
@@ -130,6 +158,8 @@ class CellShape(TypedDict):
     profile: ProfileShape | None
     placement: PlacementShape | None
     facts: dict[str, FactShape]
+    attribution: AttributionShape | None
+    lint: list[RemarkShape]
 
 
 @with_config(_CLOSED)

@@ -57,6 +57,9 @@ def _evidence(evidence: Evidence) -> Iterator[tuple[str, float]]:
         yield "placement/integer", float(evidence.placement.integer)
         yield "placement/float", float(evidence.placement.float)
         yield "placement/elsewhere", float(evidence.placement.elsewhere)
+    for step in evidence.attribution.steps if evidence.attribution is not None else ():
+        if step.sqnr_db is not None:
+            yield f"attribution/{step.name}_sqnr_db", step.sqnr_db
     for fact in evidence.facts:
         yield f"facts/{fact.name}", fact.value
     if isinstance(evidence.profile, Profile):

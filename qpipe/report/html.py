@@ -1,0 +1,16 @@
+"""Pieces of HTML tables; what goes in is escaped already, but for heads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+
+
+def head(names: Iterable[str]) -> str:
+    """The head of a table, escaped here."""
+    return f"<thead><tr>{''.join(f'<th>{escape(name)}</th>' for name in names)}</tr></thead>"
+
+
+def row(*cells: str) -> str:
+    """One row of a table."""
+    return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
