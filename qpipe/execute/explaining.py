@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qpipe.data import open_role
@@ -16,6 +18,7 @@ from qpipe.measure.evaluation import compare
 from qpipe.measure.reference import open_reference
 from qpipe.measure.rows import run_all
 from qpipe.metrics import find_metric, is_labelled, measure_units
+from qpipe.planning.sources import source_digest
 from qpipe.plugins.loader import load_plugins
 from qpipe.plugins.metric import Rows
 from qpipe.records.codec import decode, encode
@@ -31,32 +34,69 @@ if TYPE_CHECKING:
     from qpipe.measure.rows import Outputs
     from qpipe.plugins.backend import Progress, Session
     from qpipe.plugins.metric import Metric
-    from qpipe.records.engine import Engine, Prepared
+    from qpipe.records.cell import Cell
+    from qpipe.records.engine import Engine, Placement, Prepared
+    from qpipe.records.quantization import QuantPlan
 
 LAYER_ROWS = 16
+FILE, SPACE = "explanation.json", "explanation"
 
 
 def run_explanation(request: str, progress: Progress) -> str:
-    """Entry of the child: a `CellJob` as JSON → an `Explanation` as JSON. The cell's role says whose rows are used."""
+    """Entry of the child: a `CellJob` as JSON → the object that holds the cell's `explanation.json`.
+
+    The cell's role says whose rows are used. What was explained before, of the same engine on the same rows, is found.
+    """
     job = decode(CellJob, request)
     registry = load_plugins()
     backend = registry.backend(job.cell.target.backend)
     bench = Bench(job=job, registry=registry, store=Store(job.store), backend=backend, progress=progress)
-    prepared, engine = prepare_model(bench), read_engine(build_engine(bench))
     role = open_role(job.cell.data, job.cell.role, job.cell.model.signature)
-    progress.step("attribute the loss")
-    return encode(
-        Explanation(
-            cell=job.cell.label,
-            metric=job.cell.metric,
-            role=job.cell.role,
-            rows=role.rows,
-            steps=attribute(bench, prepared, engine, role),
-            layers=layers(prepared, role),
-            placement=engine.placement,
-            remarks=remarks(bench, prepared),
-        )
+
+    def make(folder: Path) -> None:
+        save_explanation(explain_cell(bench, role), folder)
+
+    return bench.store.made_once(SPACE, explanation_key(job.cell, role), make).name
+
+
+def explanation_key(cell: Cell, role: Role) -> str:
+    """The engine, the rows with whoever judges them, and the code that explains."""
+    parts = (
+        cell.build.digest,
+        cell.label,
+        role.digest,
+        cell.metric,
+        cell.measure.digest,
+        source_digest("execute", "quant", "measure"),
     )
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def explain_cell(bench: Bench, role: Role) -> Explanation:
+    """Everything that there is to say of one cell."""
+    cell = bench.cell
+    prepared, engine = prepare_model(bench), read_engine(build_engine(bench))
+    bench.progress.step("attribute the loss")
+    return Explanation(
+        cell=cell.label,
+        metric=cell.metric,
+        role=cell.role,
+        rows=role.rows,
+        steps=attribute(bench, prepared, engine, role),
+        layers=layers(prepared, engine, role),
+        placement=engine.placement,
+        remarks=remarks(bench, prepared, role),
+    )
+
+
+def save_explanation(explanation: Explanation, folder: Path) -> None:
+    """Write it into a folder of the store."""
+    (folder / FILE).write_text(encode(explanation))
+
+
+def load_explanation(folder: Path) -> Explanation:
+    """What an object of the store says."""
+    return decode(Explanation, (folder / FILE).read_text())
 
 
 def attribute(bench: Bench, prepared: Prepared, engine: Engine, role: Role) -> tuple[Step, ...]:
@@ -92,7 +132,7 @@ def _step(name: str, found: Mapping[str, Outputs], metric: Metric, role: Role) -
     return Step(name=name, metric=value, sqnr_db=sqnr)
 
 
-def layers(prepared: Prepared, role: Role) -> tuple[Layer, ...]:
+def layers(prepared: Prepared, engine: Engine, role: Role) -> tuple[Layer, ...]:
     """The quantized tensors of a static plan on a few rows; empty where there is no Q/DQ graph."""
     import onnx_ir as ir
 
@@ -103,6 +143,7 @@ def layers(prepared: Prepared, role: Role) -> tuple[Layer, ...]:
         return ()
     batch = {name: tensor[:LAYER_ROWS] for name, tensor in next(real_batches(role)).items()}
     found = explain_layers(open_graph(prepared.graph.path), ir.load(prepared.qdq.path), prepared.plan, batch)
+    ran = kernels(prepared.plan, engine.placement)
     return tuple(
         Layer(
             tensor=row.tensor,
@@ -112,28 +153,34 @@ def layers(prepared: Prepared, role: Role) -> tuple[Layer, ...]:
             low=row.low,
             high=row.high,
             clipped=row.clipped,
+            kernel=ran.get(row.node, ran.get(row.tensor, "")),
         )
         for row in found
     )
 
 
-def remarks(bench: Bench, prepared: Prepared) -> tuple[Remark, ...]:
-    """The calibration lint, where the recipe calibrates: rows, inputs, ranges against those of the judged rows."""
+def kernels(plan: QuantPlan, placement: Placement | None) -> Mapping[str, str]:
+    """The kernel of each node; a Relu or Clip that another node's kernel does has that one's."""
+    if placement is None:
+        return {}
+    known = {one.node: one.kernel for one in placement.nodes}
+    absorbed = {choice.node: choice.absorbed_into for choice in plan.nodes if choice.absorbed_into in known}
+    return known | {node: known[into] for node, into in absorbed.items() if node not in known}
+
+
+def remarks(bench: Bench, prepared: Prepared, role: Role) -> tuple[Remark, ...]:
+    """The calibration lint, and whether the plan's ranges hold for these rows, all of them."""
     from qpipe.quant.calibrate import calibrate
     from qpipe.quant.graph import open_graph
-    from qpipe.quant.lint import lint_batches, lint_calibration
+    from qpipe.quant.lint import lint_other_rows
     from qpipe.quant.observed import observed_tensors
 
-    cell = bench.cell
     if prepared.plan is None or not prepared.plan.activations:
-        return ()
+        return prepared.remarks
     graph = open_graph(prepared.graph.path)
-    judged = open_role(cell.data, cell.role, cell.model.signature)
-    calibration = open_role(cell.data, "calibration", cell.model.signature)
+    bench.progress.step("compare ranges")
     try:
-        axes = observed_tensors(graph.graph, cell.scheme)
-        own, other = (calibrate(graph, real_batches(role), axes) for role in (calibration, judged))
-        found = (*lint_calibration(own, prepared.plan, other), *lint_batches(graph, next(real_batches(judged))))
+        other = calibrate(graph, real_batches(role), observed_tensors(graph.graph, bench.cell.scheme))
     except QpipeError as error:
-        return (Remark(kind="not-checked", subject="calibration", message=error.message),)
-    return tuple(Remark(kind=one.kind, subject=one.subject, message=one.message) for one in found)
+        return (*prepared.remarks, Remark(kind="not-checked", subject="calibration", message=error.message))
+    return (*prepared.remarks, *lint_other_rows(prepared.plan, other))

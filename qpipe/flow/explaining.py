@@ -7,23 +7,28 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from qpipe.errors import ConfigError, UnavailableError
+from qpipe.execute.explaining import load_explanation
 from qpipe.execute.inputs import input_files
 from qpipe.execute.jobs import CellJob
 from qpipe.execute.local import Job
-from qpipe.flow.kept import find_cell, recall_run
+from qpipe.flow.kept import KeptRun, find_cell, recall_run
 from qpipe.flow.options import RunOptions
 from qpipe.flow.workplace import open_pipeline, open_registry
-from qpipe.records.codec import decode, encode
+from qpipe.records.codec import encode
 from qpipe.records.data import RoleName
 from qpipe.records.explanation import Explanation
 from qpipe.records.pipeline import RecipeSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from qpipe.execute.exits import Exit
     from qpipe.execute.watch import Watch
     from qpipe.records.cell import Cell
+    from qpipe.records.result import CellResult
     from qpipe.store import Store
 
+SPACE = "explained"
 ENTRY = "qpipe.execute.explaining:run_explanation"
 
 
@@ -35,28 +40,45 @@ def explain_run(store: Store, run_id: str, wanted: str | None, watch: Watch) -> 
         UnavailableError: a child could not explain its cell; the message has its reason.
     """
     kept = recall_run(store, run_id)
-    labels = {cell.label: cell.recipe for cell in find_cell(kept.result, wanted)}
-    specs = tuple(RecipeSpec(name=name) for name in dict.fromkeys(labels.values()))
-    if not labels:
+    meant = {cell.label: cell for cell in find_cell(kept.result, wanted)}
+    if not meant:
         raise ConfigError(f"run {kept.result.run_id} has judged no cell: there is nothing to explain")
-    known = {spec.name: spec for spec in (*kept.pipeline.recipes, *specs)}
-    named = tuple(spec for name, spec in known.items() if name in labels.values())
-    pipeline = replace(kept.pipeline, recipes=named)
+    named = tuple(dict.fromkeys(cell.recipe for cell in meant.values()))
+    pipeline = replace(kept.pipeline, recipes=tuple(_recipe(name, kept) for name in named))
     options = RunOptions(store=store.location, profile=False)
     workplace = open_pipeline(pipeline, open_registry(pipeline.folder), options)
     role: RoleName = "search" if pipeline.data.role("search") is not None else "gate"
-    cells = [replace(cell, role=role) for cell in workplace.cells if cell.label in labels]
+    cells = [cell for cell in workplace.cells if cell.label in meant]
     found: dict[str, Exit] = {}
-    jobs = [_job(cell, store) for cell in cells]
+    jobs = [_job(replace(cell, role=role), store, cell.label) for cell in cells]
     workplace.executor.run(
         jobs, watch=watch, stop=threading.Event(), done=lambda job, ended: found.__setitem__(job.label, ended)
     )
-    return tuple(_explanation(job.label, found[job.label]) for job in jobs)
+    return tuple(_explanation(store, meant[job.label], found.get(job.label)) for job in jobs)
 
 
-def _job(cell: Cell, store: Store) -> Job:
+def explained(store: Store, cells: Iterable[CellResult]) -> dict[str, Explanation]:
+    """What was explained before, by cell key: the report shows it with the cell."""
+    known = ((cell, store.recall(SPACE, _slot(cell))) for cell in cells)
+    return {cell.key: load_explanation(store.folder(name)) for cell, name in known if name and store.has(name)}
+
+
+def _slot(cell: CellResult) -> str:
+    """An explanation belongs to an engine, however often that was measured."""
+    return f"{cell.key}-{cell.engine.digest if cell.engine else 'none'}"
+
+
+def _recipe(name: str, kept: KeptRun) -> RecipeSpec:
+    """A recipe of the pipeline, a candidate that its search made, or a built-in one."""
+    named = (*kept.pipeline.recipes, *(kept.pipeline.search.candidates if kept.pipeline.search else ()))
+    own = next((spec for spec in named if spec.name == name), None)
+    found = next((trial for trial in kept.result.search if trial.recipe == name and trial.stages), None)
+    return own or RecipeSpec(name=name, stages=found.stages if found else None)
+
+
+def _job(cell: Cell, store: Store, label: str) -> Job:
     return Job(
-        label=cell.label,
+        label=label,
         entry=ENTRY,
         request=encode(CellJob(store=store.location, cell=cell)),
         limits=cell.target.limits,
@@ -64,8 +86,9 @@ def _job(cell: Cell, store: Store) -> Job:
     )
 
 
-def _explanation(label: str, ended: Exit) -> Explanation:
-    if ended.kind != "ok" or ended.result is None:
-        reason, hint = (ended.error.message, ended.error.hint) if ended.error else (ended.kind, "")
-        raise UnavailableError(f"{label} could not be explained: {reason}", hint=hint)
-    return decode(Explanation, ended.result)
+def _explanation(store: Store, cell: CellResult, ended: Exit | None) -> Explanation:
+    if ended is None or ended.kind != "ok" or ended.result is None:
+        reason, hint = (ended.error.message, ended.error.hint) if ended and ended.error else ("stopped", "")
+        raise UnavailableError(f"{cell.label} could not be explained: {reason}", hint=hint)
+    store.remember(SPACE, _slot(cell), ended.result)
+    return load_explanation(store.folder(ended.result))

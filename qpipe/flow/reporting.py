@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 def write_report(result: RunResult, store: Store, folder: Path) -> tuple[Path, ...]:
     """Write `report.html` and the plots of a run into `folder`; returns their paths, the page first."""
+    from qpipe.flow.explaining import explained
     from qpipe.report import write_run_report
 
     evidence = {cell.key: store.folder(cell.evidence.digest) for cell in result.cells if cell.evidence is not None}
-    return write_run_report(result, evidence, folder)
+    return write_run_report(result, evidence, folder, explained(store, result.cells))

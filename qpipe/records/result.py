@@ -7,6 +7,7 @@ from typing import Literal
 
 from qpipe.records.engine import Engine
 from qpipe.records.evidence import Evidence
+from qpipe.records.recipe import StageSpec
 from qpipe.records.verdict import Decision, Verdict
 
 Status = Literal["ok", "failed", "crashed", "timeout", "memory", "unavailable"]
@@ -63,6 +64,10 @@ class SearchTrial:
     size_bytes: int | None = None
     fails: str = ""
     """An exact gate (size, placement, finite) that it would fail whatever the rows, or empty."""
+    tried: str = ""
+    """What a sampler chose for it, e.g. `ranges=entropy weights=mse`; empty for enumerated candidates."""
+    stages: tuple[StageSpec, ...] | None = None
+    """The recipe of a candidate that the search made; None for one that has a name of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qpipe.records.explanation import Explanation
+from qpipe.report.insight import NOT_KNOWN, worst_first
 from qpipe.report.table import NOTHING, number
 
 if TYPE_CHECKING:
@@ -57,9 +58,9 @@ def _steps(one: Explanation) -> Table:
 
 
 def _layers(one: Explanation) -> Table:
-    table = _table("tensor", "op", "SQNR dB", "low", "high", "clipped")
-    ranked = sorted(one.layers, key=lambda layer: float("inf") if layer.sqnr_db is None else layer.sqnr_db)
-    for layer in ranked[:WORST]:
-        clipped = f"{100 * layer.clipped:.2f} %"
-        table.add_row(layer.tensor, layer.op, number(layer.sqnr_db), number(layer.low), number(layer.high), clipped)
+    table = _table("tensor", "op", "SQNR dB", "low", "high", "clipped", "kernel")
+    for layer in worst_first(one.layers)[:WORST]:
+        ends = (number(layer.low), number(layer.high), f"{100 * layer.clipped:.2f} %")
+        kernel = (layer.kernel or NOT_KNOWN) if layer.node else NOTHING
+        table.add_row(layer.tensor, layer.op, number(layer.sqnr_db), *ends, kernel)
     return table

@@ -8,7 +8,7 @@ named after the float ones: each is tried in turn, longest name first.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
 import onnx
@@ -100,6 +100,21 @@ def assign(
     return tuple((node, found.get(node)) for node in nodes)
 
 
+def trace(graph: onnx.GraphProto, optimized: onnx.GraphProto) -> tuple[tuple[str, onnx.NodeProto], ...]:
+    """Nodes of the float graph without a weight, by name, with the one kernel that carries the name of each.
+
+    A node that was split into several kernels, of which none has its very name, is left out.
+    """
+    weighted = {node.name for node in quantizable(graph)}
+    every = {node.name for node in graph.node if node.name} - weighted
+    found: dict[str, list[onnx.NodeProto]] = {}
+    for kernel in optimized.node:
+        if (name := _longest(kernel.name, every)) is not None:
+            found.setdefault(name, []).append(kernel)
+    chosen = ((name, [one for one in kernels if one.name == name] or kernels) for name, kernels in found.items())
+    return tuple((name, kernels[0]) for name, kernels in chosen if len(kernels) == 1)
+
+
 def _known(every: Iterable[str], pointers: list[tuple[tuple[str, ...], Wanted]]) -> Known:
     known: dict[str, Wanted | None] = dict.fromkeys(every)
     count = Counter(name for names, _ in pointers for name in names)
@@ -109,11 +124,17 @@ def _known(every: Iterable[str], pointers: list[tuple[tuple[str, ...], Wanted]])
 
 
 def _stem(name: str, known: Known) -> Wanted | None:
-    """What the longest known stem of `name` points to; a stem ends where no letter or digit goes on."""
+    """What the longest known stem of `name` points to."""
+    found = _longest(name, known)
+    return None if found is None else known[found]
+
+
+def _longest(name: str, known: Container[str]) -> str | None:
+    """The longest known stem of `name`; a stem ends where no letter or digit goes on."""
     name = name.removeprefix(_CAST)
     for end in range(len(name), 0, -1):
         if (end == len(name) or not name[end].isalnum()) and name[:end] in known:
-            return known[name[:end]]
+            return name[:end]
     return None
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import onnx
 
-from qpipe.records.engine import FloatNode, Placement
+from qpipe.records.engine import FloatNode, NodeKernel, Placement
 from qpipe.records.quantization import QuantPlan
-from qpipe_onnxruntime.names import Wanted, assign
+from qpipe_onnxruntime.names import Wanted, assign, trace
 from qpipe_onnxruntime.reasons import Graph, reason
 
 INTEGER = frozenset(
@@ -69,7 +69,14 @@ def read_placement(
         left_in_float=_explain(rest, deployable, float_graph, plan, quantized=quantized),
         kernels=tuple(Counter(_label(node) for node in optimized.node).most_common()),
         notes=_notes(found, dtypes, built_on, target_arch),
+        nodes=_nodes(found, float_graph, optimized),
     )
+
+
+def _nodes(found: list[_Found], float_graph: onnx.GraphProto, optimized: onnx.GraphProto) -> tuple[NodeKernel, ...]:
+    """The kernel of each node, as far as names tell."""
+    pairs = [(item.wanted.name, item.kernel) for item in found if item.kernel is not None]
+    return tuple(NodeKernel(node=name, kernel=_label(node)) for name, node in (*pairs, *trace(float_graph, optimized)))
 
 
 def _explain(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from qpipe.records.engine import FloatNode, Placement
+from qpipe.records.engine import FloatNode, NodeKernel, Placement
 from qpipe_tensorrt.demands import FLOAT, Demand
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def place(demands: Sequence[Demand], layers: Sequence[Layer], operators: Mapping
         left_in_float=tuple(left),
         kernels=_kernels(layers),
         notes=_notes(layers, folded),
+        nodes=_nodes(layers),
     )
 
 
@@ -71,8 +72,22 @@ def _why(demand: Demand, layer: Layer) -> str:
 
 def _kernels(layers: Sequence[Layer]) -> tuple[tuple[str, int], ...]:
     """Kinds of kernels with the type of their first input."""
-    names = Counter(f"{layer.kind} {layer.inputs[0]}" if layer.inputs else layer.kind for layer in layers)
-    return tuple(sorted(names.items()))
+    return tuple(sorted(Counter(_kernel(layer) for layer in layers).items()))
+
+
+def _kernel(layer: Layer) -> str:
+    """Its kind with the type of its first input."""
+    return f"{layer.kind} {layer.inputs[0]}" if layer.inputs else layer.kind
+
+
+def _nodes(layers: Sequence[Layer]) -> tuple[NodeKernel, ...]:
+    """The kernel of each ONNX node; the one that multiplies where several were made from it."""
+    found: dict[str, Layer] = {}
+    for layer in layers:
+        for node in layer.nodes:
+            if node not in found or (layer.multiplies and not found[node].multiplies):
+                found[node] = layer
+    return tuple(NodeKernel(node=node, kernel=_kernel(layer)) for node, layer in found.items())
 
 
 def _notes(layers: Sequence[Layer], folded: Sequence[str]) -> tuple[str, ...]:
