@@ -22,7 +22,17 @@ def refusal(node: ir.Node, scheme: Scheme) -> str:
         return "its data input is constant"
     if constant(weight) is None:
         return _activation_matmul(node, scheme)
-    return _constant_weight(node, scheme)
+    return _constant_weight(node, scheme) or _direct(node, scheme)
+
+
+def _direct(node: ir.Node, scheme: Scheme) -> str:
+    weight = constant(node.inputs[1])
+    if weight is None or node.op_type != "Conv" or attr_int(node, "group", 1) > 1:
+        return ""
+    channels = int(weight.shape[1])
+    if channels > scheme.direct_channels:
+        return ""
+    return f"a convolution of {channels} input channels is faster in float on this target"
 
 
 def _activation_matmul(node: ir.Node, scheme: Scheme) -> str:

@@ -36,6 +36,7 @@ ORT_X86_VNNI = Scheme(
     elementwise_ops=("Add", "Mul", "GlobalAveragePool", "AveragePool", "Sigmoid", "LeakyRelu"),
     float_output_ops=("Gemm", "MatMul"),
     activation_matmul=False,
+    direct_channels=3,
     dynamic_ops=("MatMul", "Gemm", "LSTM"),
     weight_only_bits=(4, 8),
     weight_only_codes=("linear", "nf4", "kmeans"),
@@ -43,7 +44,10 @@ ORT_X86_VNNI = Scheme(
     fused_ops=("MatMul",),
     table_ops=("Gather",),
 )
-"""onnxruntime on x86-64 with VNNI: unsigned activations × signed weights; everything else is slow there."""
+"""onnxruntime on x86-64 with VNNI: unsigned activations × signed weights; everything else is slow there.
+
+A first convolution of an image stays float: MLAS has a direct kernel for it, its integer one goes through im2col.
+"""
 
 ORT_X86_AVX2 = replace(ORT_X86_VNNI, name="ort-x86-avx2", weight_bits=7)
 """onnxruntime on x86-64 without VNNI: 7-bit weights, since `vpmaddubsw` saturates sums of two products."""
@@ -52,6 +56,7 @@ ORT_ARM64 = replace(
     ORT_X86_VNNI,
     name="ort-arm64",
     activation="int8",
+    direct_channels=0,
     float_types=("float32", "float16"),
 )
 """onnxruntime on arm64: signed × signed (`sdot`, `smmla`)."""
