@@ -17,6 +17,8 @@ from qpipe.records.engine import Kind, Ready, Unavailable
 CPU = "neoverse-n1"
 """The default (`-cpu max`) computes wrong INT8 outputs with LiteRT, without any error."""
 NAME = "qemu-aarch64"
+NAMES = (NAME, "qemu-arm64")
+"""Two names of one emulator: qemu's own for the program, and Debian's for the machine."""
 
 
 class EmulatedDevice:
@@ -25,7 +27,7 @@ class EmulatedDevice:
     kind: Kind = "emulated"
 
     def __init__(self, name: str, *, cpu: str = CPU) -> None:
-        if name != NAME:
+        if name not in NAMES:
             raise TargetError(f"no emulator {name!r}", hint=f"host: {{kind: emulator, address: {NAME}}}")
         self._cpu = cpu
         self._folder = Path(tempfile.gettempdir()) / work_folder_name()

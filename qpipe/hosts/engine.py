@@ -5,10 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from qpipe.errors import EngineError
 from qpipe.hosts.device import Device
 from qpipe.hosts.remote import Border, Hello, Job, RemoteEngine
 
 Array = NDArray[np.generic]
+
+
+_ALIASES = {"arm64": "aarch64"}
 
 
 class DeviceEngine:
@@ -41,6 +45,16 @@ class DeviceEngine:
             EngineError: as `run`.
         """
         return self._remote.conditions()
+
+    def require_machine(self, arch: str) -> None:
+        """Refuse a device of another architecture than the target's; empty takes any.
+
+        Raises:
+            EngineError: naming both.
+        """
+        found = dict(self.hello.conditions).get("machine", "")
+        if arch and found and _ALIASES.get(found, found) != _ALIASES.get(arch, arch):
+            raise EngineError(f"the target is {arch}, the device is {found}", hint="correct the target's `host:`")
 
     def close(self) -> None:
         """End the runner; nothing stays on the device."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from qpipe.plugins.backend import Progress
 
 QEMU = "qemu-aarch64-static"
-HINT = "qpipe setup qemu-aarch64"
+HINT = "qpipe setup qemu-arm64"
 DEBS = (
     *("python3.11-minimal", "libpython3.11-minimal", "libpython3.11-stdlib", "libc6", "libstdc++6", "libgcc-s1"),
     *("zlib1g", "libexpat1", "libssl3", "libffi8", "libbz2-1.0", "liblzma5", "libsqlite3-0", "libuuid1", "libcrypt1"),

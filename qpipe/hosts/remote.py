@@ -176,7 +176,7 @@ class RemoteEngine:
             code = process.wait()
         self._errors.seek(0)
         said = self._errors.read().decode("utf-8", errors="replace")
-        return self._device.explain(said) if said.strip() else f"{self._device.explain('')}: ended with {code}"
+        return self._device.explain(said if said.strip() else f"the runner ended without a word (exit {code})")
 
 
 def _exchange(process: subprocess.Popen[bytes], payload: bytes) -> tuple[Mapping[str, object], tuple[Array, ...]]:

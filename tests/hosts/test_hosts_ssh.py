@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +74,41 @@ def test_refusals_are_one_clear_line(board: str, doubling: Path, address: str, m
     assert "\n" not in state.reason
     with pytest.raises(EngineError, match=message):
         RemoteEngine(device, Job(file=doubling, runtime=ONNXRUNTIME), timeout_s=10)
+
+
+def test_full_device_is_said_and_left_clean(board: str, tmp_path: Path) -> None:
+    before = _left_behind()
+    large = tmp_path / "model.onnx"
+    large.write_bytes(bytes(2**17))
+    with pytest.raises(EngineError, match="ssh full: the device is full, or the folder is not writable"):
+        RemoteEngine(SshDevice("full", python=sys.executable), Job(file=large, runtime=ONNXRUNTIME), timeout_s=10)
+    assert _left_behind() == before
+
+
+def test_device_that_goes_away_in_mid_run_is_one_clear_line(board: str, doubling: Path) -> None:
+    before = _left_behind()
+    device = SshDevice(board, python=sys.executable)
+    engine = RemoteEngine(device, Job(file=doubling, runtime=ONNXRUNTIME), timeout_s=30)
+    try:
+        for runner in _runners(_left_behind() - before):
+            os.kill(runner, signal.SIGKILL)  # nobody says goodbye
+        with pytest.raises(EngineError, match="ssh board: ") as caught:
+            engine.run((ROWS,))
+        assert "\n" not in caught.value.message
+    finally:
+        engine.close()
+    assert _left_behind() == before
+
+
+def _runners(folders: set[Path]) -> list[int]:
+    """Processes on the "board" whose working folder is one of ours."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (process / "cwd").readlink() in folders:
+                found.append(int(process.name))
+    assert found
+    return found
 
 
 def test_runtime_that_is_missing_there_is_named(board: str, doubling: Path, tmp_path: Path) -> None:

@@ -92,9 +92,10 @@ def open_remote(engine: Engine, target: Target, layout: Layout, options: Options
         require_known_answer(open_device(target.host), timeout_s=target.limits.timeout_s)
     job = Job(file=engine.main_file, runtime=RUNTIME, threads=target.threads, kernels=options.kernels)
     made = DeviceEngine(device, job, timeout_s=target.limits.timeout_s)
-    if not emulated:
-        return DeviceSession(made, layout, engine.signature, kind=device.kind)
     try:
+        made.require_machine(target.arch)
+        if not emulated:
+            return DeviceSession(made, layout, engine.signature, kind=device.kind)
         local = LocalEngine(engine.main_file, threads=target.threads, kernels=options.kernels)
     except EngineError:
         made.close()

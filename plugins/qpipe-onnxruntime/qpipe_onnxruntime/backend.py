@@ -5,11 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qpipe.hosts.device import open_device
 from qpipe.measure.cpu import read_cpu
 from qpipe.records.engine import Availability, Built, Engine, Prepared, Ready, Unavailable
 from qpipe.records.scheme import Scheme
 from qpipe.records.target import Target
-from qpipe_onnxruntime.machine import can_run, choose_scheme, fingerprint, onnxruntime_version, require, toolchain
+from qpipe_onnxruntime.machine import (
+    away_fingerprint,
+    can_run,
+    choose_scheme,
+    fingerprint,
+    onnxruntime_version,
+    require,
+    toolchain,
+)
 from qpipe_onnxruntime.options import read_options
 
 if TYPE_CHECKING:
@@ -24,17 +33,21 @@ class OnnxRuntimeBackend:
     def check(self, target: Target) -> Availability:
         """Building works anywhere onnxruntime is installed; running needs the target's architecture and flags.
 
+        A target with a `host:` runs there: the device is asked whether it answers.
+
         Raises:
             TargetError: unknown options or scheme.
         """
         cpu = read_cpu()
-        read_options(target)
+        options = read_options(target)
         choose_scheme(target, cpu)
         missing = Unavailable(reason="onnxruntime is not installed", hint="pip install onnxruntime")
+        away = None if target.host.kind == "local" else open_device(target.host, python=options.python)
+        run = can_run(target, cpu) if away is None else away.check()
         return Availability(
             build=Ready() if onnxruntime_version() else missing,
-            run=can_run(target, cpu),
-            fingerprint=fingerprint(cpu),
+            run=run,
+            fingerprint=fingerprint(cpu) if away is None else away_fingerprint(away, run),
             toolchain=toolchain(),
         )
 
@@ -53,11 +66,16 @@ class OnnxRuntimeBackend:
         return build_engine(prepared, target, workdir, progress)
 
     def open(self, engine: Engine, target: Target) -> Session:
-        """A session on this machine's CPU with the target's threads.
+        """A session with the target's threads, on this machine's CPU or on the target's host.
 
         Raises:
-            EngineError: this machine is not one that the engine requires, or onnxruntime refused the file.
+            EngineError: this machine is not one that the engine requires, onnxruntime refused the file, or the device
+                cannot be reached, lacks onnxruntime or computes wrong results.
         """
+        if target.host.kind != "local":
+            from qpipe_onnxruntime.remote import open_remote
+
+            return open_remote(engine, target)
         from qpipe_onnxruntime.session import open_engine
 
         require(engine, read_cpu())

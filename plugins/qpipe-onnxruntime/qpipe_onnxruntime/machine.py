@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 
 from qpipe.errors import EngineError, TargetError
+from qpipe.hosts.device import Device
 from qpipe.measure.cpu import Cpu
 from qpipe.measure.host import beyond_target
 from qpipe.quant.schemes import ORT_ARM64, ORT_X86_AVX2, ORT_X86_VNNI
@@ -54,15 +55,11 @@ def requirements(target: Target, cpu: Cpu, *, quantized: bool) -> tuple[Requirem
 
 def can_run(target: Target, cpu: Cpu) -> Ready | Unavailable:
     """Whether engines of this target run on this machine, or why not."""
-    if target.host.kind != "local":
-        return Unavailable(
-            reason=f"{target.name} runs on a {target.host.kind} host; backend onnxruntime runs on this machine alone",
-            hint="start a worker on that machine, or use a backend for devices",
-        )
     lacks = [why for demand in requirements(target, cpu, quantized=False) if (why := _lacks(demand, cpu))]
     if lacks:
         return Unavailable(
-            reason=f"{target.name} needs {'; '.join(lacks)}", hint=f"run it on a machine that is a {target.name}"
+            reason=f"{target.name} needs {'; '.join(lacks)}",
+            hint=f"run it on a machine that is a {target.name}, or give the target a `host:` (ssh, adb or emulator)",
         )
     if not onnxruntime_version():
         return Unavailable(reason="onnxruntime is not installed", hint="pip install onnxruntime")
@@ -122,6 +119,11 @@ def _own_version() -> str:
 def fingerprint(cpu: Cpu) -> str:
     """The device as far as it shapes a measurement."""
     return f"{cpu.model}; {cpu.arch}; {' '.join(cpu.isa)}; {cpu.count} cpus; onnxruntime {onnxruntime_version()}"
+
+
+def away_fingerprint(device: Device, state: Ready | Unavailable) -> str:
+    """The device on the other side; empty where it does not answer."""
+    return device.fingerprint() if isinstance(state, Ready) else ""
 
 
 def notes(target: Target, cpu: Cpu) -> tuple[str, ...]:

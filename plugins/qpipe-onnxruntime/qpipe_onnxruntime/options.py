@@ -34,6 +34,8 @@ def read_options(target: Target) -> Options:
     Raises:
         TargetError: an unknown key, or a value of the wrong type; the message names it.
     """
+    if not target.options:
+        return Options()
     from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
     strict = with_config(ConfigDict(extra="forbid", strict=True))(Options)

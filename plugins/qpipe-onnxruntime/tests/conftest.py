@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from device_fixtures import board, phone, sshd
 from onnx import TensorProto, helper, numpy_helper
 from qpipe_onnxruntime.backend import OnnxRuntimeBackend
 
@@ -19,6 +20,8 @@ from qpipe.records.model import OnnxFile
 from qpipe.records.quantization import NodeChoice, QuantPlan
 from qpipe.records.target import Target
 from qpipe.records.tensors import Signature, TensorSpec
+
+__all__ = ["board", "phone", "sshd"]
 
 SIGNATURE = Signature(
     inputs=(TensorSpec(name="x", dtype="float32", shape=("N", 3, 8, 8)),),

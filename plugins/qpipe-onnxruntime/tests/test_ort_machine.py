@@ -13,7 +13,7 @@ from qpipe.errors import EngineError, TargetError
 from qpipe.measure.cpu import Cpu, read_cpu
 from qpipe.plugins.backend import Backend
 from qpipe.records.engine import Ready, Requirement, Unavailable
-from qpipe.records.target import Host, Target
+from qpipe.records.target import Target
 
 HASWELL = Cpu(model="Xeon E5", arch="x86_64", flags=frozenset({"avx", "avx2", "fma"}), count=2)
 ICELAKE = replace(HASWELL, model="Xeon 8380", flags=HASWELL.flags | {"avx512f", "avx512_vnni"})
@@ -69,12 +69,6 @@ def test_arm64_builds_here_and_runs_there():
         assert isinstance(found.build, Ready)
         assert isinstance(found.run, Unavailable)
         assert found.run.reason == "cpu-arm64 needs aarch64; this machine is x86_64"
-
-
-def test_a_remote_host_is_not_this_machine():
-    found = can_run(replace(LOCAL, host=Host(kind="adb", address="emulator-5554")), ICELAKE)
-    assert isinstance(found, Unavailable)
-    assert "adb" in found.reason
 
 
 def test_a_vnni_machine_says_so_for_the_avx2_target():
