@@ -61,6 +61,6 @@ def _layers(one: Explanation) -> Table:
     table = _table("tensor", "op", "SQNR dB", "low", "high", "clipped", "kernel")
     for layer in worst_first(one.layers)[:WORST]:
         ends = (number(layer.low), number(layer.high), f"{100 * layer.clipped:.2f} %")
-        kernel = (layer.kernel or NOT_KNOWN) if layer.node else NOTHING
+        kernel = (layer.kernel.removeprefix("com.microsoft.") or NOT_KNOWN) if layer.node else NOTHING
         table.add_row(layer.tensor, layer.op, number(layer.sqnr_db), *ends, kernel)
     return table

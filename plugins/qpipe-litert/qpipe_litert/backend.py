@@ -55,7 +55,7 @@ class LiteRtBackend:
 
         options = read_options(target)
         made = build_tflite(prepared, workdir, options, progress)
-        placement, facts = place(made.path, options.kernels, made.left)
+        placement, facts = place(made.path, options.kernels, made.left, made.names)
         return Built(
             files=(Path(MODEL), Path(LAYOUT)),
             placement=placement,

@@ -37,6 +37,8 @@ class TfliteFile:
     layout: Layout
     left: tuple[LeftInFloat, ...]
     notes: tuple[str, ...]
+    names: Mapping[str, tuple[str, ...]]
+    """ONNX tensors that each tensor of the file stands for, by its name; empty where nothing was quantized."""
 
 
 def build_tflite(prepared: Prepared, workdir: Path, options: Options, progress: Progress) -> TfliteFile:
@@ -53,28 +55,31 @@ def build_tflite(prepared: Prepared, workdir: Path, options: Options, progress: 
         progress.step("convert to .tflite and compare with onnxruntime")
         converted = convert(prepared, scratch, options, tool)
         progress.step("quantize the .tflite")
-        left = _quantize(prepared, converted, workdir / MODEL, options)
+        left, names = _quantize(prepared, converted, workdir / MODEL, options)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     (workdir / LAYOUT).write_text(encode(converted.layout), "utf-8")
     _run_once(prepared, converted, workdir / MODEL, options)
-    return TfliteFile(path=workdir / MODEL, layout=converted.layout, left=left, notes=converted.notes)
+    return TfliteFile(path=workdir / MODEL, layout=converted.layout, left=left, notes=converted.notes, names=names)
 
 
-def _quantize(prepared: Prepared, converted: Converted, made: Path, options: Options) -> tuple[LeftInFloat, ...]:
+_Quantized = tuple[tuple[LeftInFloat, ...], Mapping[str, tuple[str, ...]]]
+
+
+def _quantize(prepared: Prepared, converted: Converted, made: Path, options: Options) -> _Quantized:
     plan = prepared.plan
     if plan is None:
         if converted.half:
             cast_half(converted.path, made)
         else:
             shutil.copyfile(converted.path, made)
-        return ()
+        return (), {}
     return _quantize_plan(prepared, plan, converted, made, options)
 
 
 def _quantize_plan(
     prepared: Prepared, plan: QuantPlan, converted: Converted, made: Path, options: Options
-) -> tuple[LeftInFloat, ...]:
+) -> _Quantized:
     flat = read_flatbuffer(converted.path)
     matched = match_tensors(prepared, converted.graph, converted.path, converted.layout)
     carried = carry_ranges(plan, converted.graph, flat, matched)
@@ -85,7 +90,7 @@ def _quantize_plan(
         quantize_static(converted.path, made, plan, carried, left=left, options=options)
     else:
         quantize_weights(converted.path, made, plan, left)
-    return left
+    return left, {flat.tensors[index].name: names for index, names in matched.items()}
 
 
 def _makers(converted: Converted) -> Mapping[str, str]:

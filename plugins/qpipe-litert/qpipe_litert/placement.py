@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
-from qpipe.records.engine import Fact, FloatNode, Placement
+from qpipe.records.engine import Fact, FloatNode, NodeKernel, Placement
 from qpipe_litert.flatbuffer import FlatModel, FlatOp, read_flatbuffer
 from qpipe_litert.interpreter import open_interpreter
 from qpipe_litert.options import Kernels
@@ -30,8 +31,16 @@ class Delegated:
     parts: int
 
 
-def place(path: Path, kernels: Kernels, left: tuple[LeftInFloat, ...] = ()) -> tuple[Placement, tuple[Fact, ...]]:
-    """Placement of every computing operator, and the share of all operators that XNNPACK runs."""
+def place(
+    path: Path,
+    kernels: Kernels,
+    left: tuple[LeftInFloat, ...] = (),
+    names: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+) -> tuple[Placement, tuple[Fact, ...]]:
+    """Placement of every computing operator, and the share of all operators that XNNPACK runs.
+
+    `names` are the ONNX tensors that a tensor of the file stands for: nodes are told by them.
+    """
     flat = read_flatbuffer(path)
     taken = delegated(path, flat) if kernels == "xnnpack" else Delegated(ops=frozenset(), parts=0)
     computing = [(at, op) for at, op in enumerate(flat.ops) if op.name in COMPUTING and _is_data(flat, op)]
@@ -51,6 +60,12 @@ def place(path: Path, kernels: Kernels, left: tuple[LeftInFloat, ...] = ()) -> t
             note,
             *(f"outside XNNPACK: {_name(flat, flat.ops[at])}" for at in outside),
             *(f"quantized at run time: {op.op} {op.output} ({op.reason})" for op in left if op.dynamic),
+        ),
+        nodes=tuple(
+            NodeKernel(node=name, kernel=_kernel(flat, at, taken))
+            for at, op in enumerate(flat.ops)
+            if op.outputs
+            for name in names.get(_name(flat, op), ())
         ),
     )
     return placement, (Fact(name="xnnpack_share", value=share, unit="share", kind="measured"),)
@@ -100,7 +115,9 @@ def _name(flat: FlatModel, op: FlatOp) -> str:
 
 
 def _kernels(flat: FlatModel, taken: Delegated) -> Counter[str]:
-    return Counter(
-        f"{'xnnpack' if at in taken.ops else 'builtin'} {op.name} {precision(flat, op)}"
-        for at, op in enumerate(flat.ops)
-    )
+    return Counter(_kernel(flat, at, taken) for at in range(len(flat.ops)))
+
+
+def _kernel(flat: FlatModel, at: int, taken: Delegated) -> str:
+    op = flat.ops[at]
+    return f"{'xnnpack' if at in taken.ops else 'builtin'} {op.name} {precision(flat, op)}"

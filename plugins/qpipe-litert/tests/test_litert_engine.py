@@ -7,6 +7,7 @@ from pathlib import Path
 
 import edge_models as edge
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 from qpipe_litert.backend import LiteRtBackend
@@ -32,6 +33,10 @@ def test_int8_digits_lose_at_most_half_a_point(
     assert digits_engine.placement is not None
     assert digits_engine.placement.float == 0
     assert digits_engine.placement.elsewhere == 0
+    ran = {one.node: one.kernel for one in digits_engine.placement.nodes}  # told by the ONNX names of outputs
+    weighted = [node.output[0] for node in onnx.load(digits_ready.graph.path).graph.node if node.op_type == "Gemm"]
+    assert weighted
+    assert all(ran[name] == "xnnpack FULLY_CONNECTED int8" for name in weighted)
 
 
 def test_session_hides_layout_and_any_batch(digits_engine: Engine, digits: edge.Digits) -> None:
