@@ -18,10 +18,12 @@ from qpipe.measure.feeds import digest_outputs, make_feeds
 from qpipe.measure.reference import reference_computation
 from qpipe.measure.rows import Outputs, run_rows
 from qpipe.metrics import compare_rows, find_metric, is_labelled, measure_units
+from qpipe.plugins.backend import Remarking
 from qpipe.plugins.metric import Rows
 from qpipe.records.cell import Cell, Key
 from qpipe.records.codec import digest
 from qpipe.records.evidence import Evaluation
+from qpipe.records.remark import Remark
 
 if TYPE_CHECKING:
     from qpipe.data import Role
@@ -51,6 +53,7 @@ def evaluate_engine(bench: Bench, engine: Engine, folder: Path, prepared: Prepar
         feeds = make_feeds(real_batches(role), cell.target.batch_sizes, cell.model.signature)
         kind, sampled = session.kind, digest_outputs(session, feeds)
         computes = str(getattr(session, "computes", ""))
+        said = session.remarks if isinstance(session, Remarking) else ()
     finally:
         session.close()
     progress.step("compare with the float model")
@@ -82,7 +85,8 @@ def evaluate_engine(bench: Bench, engine: Engine, folder: Path, prepared: Prepar
     )
     if prepared is not None:
         pair = _attributed(bench, pair, prepared, role, Sides(outputs, reference, computes))
-    save_pair(folder, pair)
+    said_there = tuple(Remark(kind="device", subject=cell.target.name, message=line) for line in said)
+    save_pair(folder, replace(pair, remarks=(*pair.remarks, *said_there)))
     save_outcomes(
         folder,
         engine=units,

@@ -1,10 +1,10 @@
-"""What is odd about calibration rows."""
+"""What is odd about calibration rows, and what an emulated device said of its outputs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-QUIET = ("rows", "clipped")
+QUIET = ("rows", "clipped", "device")
 """Kinds that are worth a line in a table and no warning: they describe what was done as asked."""
 
 
@@ -13,7 +13,8 @@ class Remark:
     """One finding of the calibration lint, about one subject (an input, a tensor, or the rows as a whole)."""
 
     kind: str
-    """`rows`, `few-rows`, `constant-input`, `batch-size`, `not-reached`, `not-finite`, `clipped`, `other-rows`."""
+    """`rows`, `few-rows`, `constant-input`, `batch-size`, `not-reached`, `not-finite`, `clipped`, `other-rows`;
+    `device`: how outputs of an emulated device agree with those of this machine."""
     subject: str
     message: str
 

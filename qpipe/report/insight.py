@@ -46,7 +46,7 @@ def _remarks(found: tuple[Remark, ...]) -> str:
     rows = "".join(row(escape(one.kind), escape(one.subject), escape(one.message)) for one in found)
     table = f"<table>{head(('finding', 'of', ''))}<tbody>{rows}</tbody></table>"
     opened = " open" if any(one.warns for one in found) else ""
-    return f"<details{opened}><summary>Calibration: {len(found)} remarks</summary>{table}</details>"
+    return f"<details{opened}><summary>{len(found)} remarks on calibration and device</summary>{table}</details>"
 
 
 def _layers(explained: Explanation | None) -> str:
