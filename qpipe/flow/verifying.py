@@ -7,15 +7,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
 
-from qpipe.errors import EngineError, QpipeError
+from qpipe.errors import EngineError
 from qpipe.flow.kept import KeptRun, recall_index, recall_run
+from qpipe.records.codec import encode
 from qpipe.records.evidence import Evaluation
 
 if TYPE_CHECKING:
+    from qpipe.execute.exits import Exit, ExitError
     from qpipe.records.engine import Engine
     from qpipe.records.result import CellResult
     from qpipe.store import Store
     from qpipe.tracking import Tracker
+
+ENTRY = "qpipe.execute.verifying:run_verification"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,36 +67,32 @@ def _answers(engine: Engine, store: Store) -> Check:
     if known is None:
         return Check(what="answers", state="not checked", found=f"no run in {store.location} has measured this engine")
     kept, cell = known
-    try:
-        same, expected = _run_samples(engine, kept, cell)
-    except QpipeError as error:
-        return Check(what="answers", state="broken", found=error.message)
-    state: Literal["ok", "broken"] = "ok" if same else "broken"
-    verb = "equal" if same else "differ from"
-    return Check(what="answers", state=state, found=f"outputs of the sampled rows {verb} the evidence {expected[:12]}")
-
-
-def _run_samples(engine: Engine, kept: KeptRun, cell: CellResult) -> tuple[bool, str]:
-    from qpipe.data import open_role
-    from qpipe.engines import check_requirements
-    from qpipe.execute.passes import real_batches
-    from qpipe.flow.workplace import open_registry
-    from qpipe.measure.feeds import digest_outputs, make_feeds
-
     evaluation = cell.evidence.evaluation if cell.evidence else None
     if not isinstance(evaluation, Evaluation):
-        raise EngineError("the engine was never evaluated: there is nothing to compare with")
+        found = "the engine was never evaluated: there is nothing to compare with"
+        return Check(what="answers", state="not checked", found=found)
+    ended = _run_samples(engine, kept, cell, evaluation)
+    if ended.error is not None:
+        return Check(what="answers", state="broken", found=_sentence(ended.error))
+    same, expected = ended.result == evaluation.outputs_digest, evaluation.outputs_digest[:12]
+    verb = "equal" if same else "differ from"
+    found = f"outputs of the sampled rows {verb} the evidence {expected}"
+    return Check(what="answers", state="ok" if same else "broken", found=found)
+
+
+def _run_samples(engine: Engine, kept: KeptRun, cell: CellResult, evaluation: Evaluation) -> Exit:
+    """The engine in a guarded child of its target's limits, like every engine that qpipe opens."""
+    from qpipe.execute.guard import run_guarded
+    from qpipe.execute.verifying import VerifyJob
+
     target = next(one for one in kept.pipeline.targets if one.name == cell.target)
-    check_requirements(engine)
-    role = open_role(kept.pipeline.data, "gate", engine.signature)
-    if role.digest != evaluation.data_digest:
-        raise EngineError("the gate data has changed since: its answers cannot be compared")
-    session = open_registry().backend(engine.backend).open(engine, target)
-    try:
-        feeds = make_feeds(real_batches(role), target.batch_sizes, engine.signature)
-        return digest_outputs(session, feeds) == evaluation.outputs_digest, evaluation.outputs_digest
-    finally:
-        session.close()
+    job = VerifyJob(engine=str(engine.path), target=target, data=kept.pipeline.data, data_digest=evaluation.data_digest)
+    with TemporaryDirectory() as workdir:
+        return run_guarded(ENTRY, encode(job), workdir=Path(workdir), limits=target.limits)
+
+
+def _sentence(error: ExitError) -> str:
+    return f"{error.message} ({error.hint})" if error.hint else error.message
 
 
 def _find(digest: str, store: Store) -> tuple[KeptRun, CellResult] | None:

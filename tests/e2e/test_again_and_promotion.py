@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from mlflow import MlflowClient
+
+from qpipe.flow.kept import KeptRun, keep_result, recall_run
+from qpipe.records.target import Limits
+from qpipe.store import Store
 
 
 def alias(folder, model="digits-cpu-local", name="champion") -> str:
@@ -119,6 +124,38 @@ def test_an_engine_of_another_store_is_not_called_ok(first_run, qpipe_in, tmp_pa
     said = qpipe_in(folder, "verify", "models:/digits-cpu-local@champion", "--store", tmp_path / "other", "--json")
     assert said.code == 5
     assert said.json["checks"][1]["state"] == "not checked"
+
+
+CRASHES = "import os\n\n\ndef rows():\n    os.abort()\n    yield {}\n"
+
+
+def hanging(pipeline, _):
+    (target,) = pipeline.targets
+    return replace(pipeline, targets=(replace(target, limits=Limits(timeout_s=0.05)),))
+
+
+def crashing(pipeline, folder):
+    """The process dies in mid-work, as in a vendor's library."""
+    (folder / "fatal.py").write_text(CRASHES)
+    roles = tuple(replace(role, npz=None, fn="fatal:rows", fn_path=folder) for role in pipeline.data.roles)
+    return replace(pipeline, data=replace(pipeline.data, roles=roles))
+
+
+@pytest.mark.parametrize(("spoil", "words"), [(hanging, "stopped at its limit of 0.05 s"), (crashing, "SIGABRT")])
+def test_an_engine_that_takes_its_process_down_does_not_verify(first_run, qpipe_in, tmp_path, spoil, words):
+    folder, _ = first_run
+    kept = recall_run(Store(folder / ".qpipe"), "last")
+    other = tmp_path / "store"
+    keep_result(Store(other), KeptRun(pipeline=spoil(kept.pipeline, tmp_path), result=kept.result))
+
+    said = qpipe_in(folder, "verify", "models:/digits-cpu-local@champion", "--store", other)
+
+    assert said.code == 5, said.err
+    digests, answers = said.out.splitlines()
+    assert digests.startswith("ok")
+    assert answers.startswith("broken")
+    assert words in answers
+    assert "Traceback" not in said.out + said.err
 
 
 @pytest.mark.parametrize("uri", ["models:/digits-cpu-locl@champion", "models:/digits-cpu-local@chmpion", "digits"])
