@@ -1,0 +1,200 @@
+"""Predictions and intervals a second time, with numpy, scipy and onnxruntime alone: `verdicts.py` compares with them.
+
+Bounds come by other routes than qpipe's: Tango's score is inverted with a root finder around the root of the
+restricted likelihood's slope, the bootstrap is `scipy.stats.bootstrap` with a seed and a size of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import onnxruntime as ort
+from scipy import stats
+from scipy.optimize import brentq
+
+BATCH = 64
+ALPHA, ALPHA_FAIL = 0.04, 0.025
+"""Of the first look at a family whose cells take names of their own, and of FAIL."""
+RESAMPLES = 20_000
+BOOTSTRAP_ERROR = 0.2
+"""How far two bootstraps of 5,000 and 20,000 resamples may differ, in standard errors of the statistic."""
+FEW_FLIPS = 20
+DRIFT = 1.10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """An observed value with the bound that decides PASS and the one that decides FAIL."""
+
+    n: int
+    observed: float
+    low: float
+    high: float
+    tolerance: float = 1e-9
+    """Of the bounds."""
+    few: bool = False
+    """Whether so few rows flipped that the losses forbid a PASS."""
+    p_fail: float = 0.0
+
+    def verdict(self, limit: float) -> str:
+        """PASS above the limit, FAIL below it."""
+        if self.low > limit and not self.few:
+            return "PASS"
+        return "FAIL" if self.high < limit and self.p_fail <= ALPHA_FAIL else "INCONCLUSIVE"
+
+
+def feeds(rows: dict[str, np.ndarray], spec: dict[str, object]) -> list[dict[str, np.ndarray]]:
+    """Batches of 64 rows in order: images as (x · scale − mean) / std, tokens cut to the longest row of their batch."""
+    count = len(next(iter(rows.values())))
+    found = []
+    for start in range(0, count, BATCH):
+        part = {name: column[start : start + BATCH] for name, column in rows.items()}
+        if "trim" in spec:
+            longest = int(part[str(spec["trim"])].sum(axis=1).max())
+            found.append({name: part[name][:, :longest] for name in ("input_ids", "attention_mask")})
+        else:
+            image = spec["preprocess"]["image"]  # type: ignore[index]  # as YAML gives it
+            mean, std = (np.array(image[key], np.float32)[:, None, None] for key in ("mean", "std"))
+            found.append({"input": (part["image"].astype(np.float32) * np.float32(image["scale"]) - mean) / std})
+    return found
+
+
+def predict(path: Path, batches: list[dict[str, np.ndarray]]) -> np.ndarray:
+    """The first output over all rows, on one thread."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    halves = {one.name: "float16" in one.type for one in session.get_inputs()}
+    return np.concatenate(
+        [
+            session.run(None, {k: v.astype(np.float16) if halves[k] else v for k, v in batch.items()})[0]
+            for batch in batches
+        ]
+    ).astype(np.float64)
+
+
+def restricted_loss_rate(gains: int, losses: int, rows: int, difference: float) -> float:
+    """The most likely loss rate where gain rate − loss rate is `difference`: the root of the likelihood's slope."""
+    least, most = max(0.0, -difference), (1 - difference) / 2
+    ties = rows - gains - losses
+
+    def slope(loss: float) -> float:
+        return gains / (loss + difference) + losses / loss - 2 * ties / (1 - 2 * loss - difference)
+
+    inside = (least + 1e-15, most - 1e-15)
+    return float(brentq(slope, *inside, xtol=1e-16, maxiter=500)) if slope(inside[0]) > 0 > slope(inside[1]) else least
+
+
+def score(gains: int, losses: int, rows: int, difference: float) -> float:
+    """Score statistic of the null that gain rate − loss rate is `difference`."""
+    loss = restricted_loss_rate(gains, losses, rows, difference)
+    variance = rows * (2 * loss + difference - difference**2)
+    return (gains - losses - rows * difference) / math.sqrt(variance) if variance > 0 else 0.0
+
+
+def paired_shares(engine: np.ndarray, reference: np.ndarray, margin: float) -> Interval:
+    """The difference of two shares of right rows [n], by inversion of the score test; with the guard for few flips."""
+    gains, losses, rows = int((engine & ~reference).sum()), int((~engine & reference).sum()), len(engine)
+    observed = (gains - losses) / rows
+    low = brentq(lambda d: score(gains, losses, rows, d) - stats.norm.isf(ALPHA), -0.9, observed - 1e-12, xtol=1e-15)
+    high = brentq(
+        lambda d: score(gains, losses, rows, d) - stats.norm.ppf(ALPHA_FAIL), observed + 1e-12, 0.9, xtol=1e-15
+    )
+    return Interval(
+        n=rows,
+        observed=observed,
+        low=float(low),
+        high=float(high),
+        few=gains + losses < FEW_FLIPS and stats.binom.cdf(losses, rows, margin) > ALPHA,
+        p_fail=float(stats.norm.cdf(score(gains, losses, rows, -margin))),
+    )
+
+
+def paired_spearman(engine: np.ndarray, reference: np.ndarray, scores: np.ndarray, margin: float) -> Interval:
+    """The difference of two rank correlations by BCa over pairs, the same resamples for both."""
+
+    def change(index: np.ndarray, axis: int = -1) -> np.ndarray:
+        ranks = [stats.rankdata(values[index.astype(int)], axis=axis) for values in (engine, reference, scores)]
+        ours, theirs, wanted = ((one - one.mean(axis=axis, keepdims=True)) for one in ranks)
+        norms = [np.sqrt((one**2).sum(axis=axis)) for one in (ours, theirs, wanted)]
+        first = (ours * wanted).sum(axis=axis) / (norms[0] * norms[2])
+        return first - (theirs * wanted).sum(axis=axis) / (norms[1] * norms[2])
+
+    rows = (np.arange(len(scores)),)
+    options = {"method": "BCa", "vectorized": True, "batch": 200}
+    one = stats.bootstrap(
+        rows,
+        change,
+        n_resamples=RESAMPLES,
+        confidence_level=1 - ALPHA,
+        alternative="greater",
+        rng=np.random.default_rng(20_261_122),
+        **options,
+    )
+    other = stats.bootstrap(
+        rows,
+        change,
+        n_resamples=0,
+        bootstrap_result=one,
+        confidence_level=1 - ALPHA_FAIL,
+        alternative="less",
+        **options,
+    )
+    observed = stats.spearmanr(engine, scores).statistic - stats.spearmanr(reference, scores).statistic
+    return Interval(
+        n=len(scores),
+        observed=float(observed),
+        low=float(one.confidence_interval.low),
+        high=float(other.confidence_interval.high),
+        tolerance=BOOTSTRAP_ERROR * float(one.standard_error),
+        p_fail=float((np.asarray(one.bootstrap_distribution) >= -margin).mean()),
+    )
+
+
+def mean_level(values: np.ndarray) -> Interval:
+    """A mean with Student's bounds."""
+    error = stats.sem(values)
+    low, high = (values.mean() + stats.t.ppf(q, len(values) - 1) * error for q in (ALPHA, 1 - ALPHA_FAIL))
+    return Interval(n=len(values), observed=float(values.mean()), low=float(low), high=float(high))
+
+
+def speedup(samples: Path) -> Interval | str:
+    """Float engine / engine from raw samples, t over processes; or why they decide nothing."""
+    with np.load(samples) as found:
+        wall, process, engine = (found[name] for name in ("wall_ns", "process", "engine"))
+        batch, matched = found["batch"], bool(found["outputs_match"][:, -1].all())
+    baseline = np.concatenate([wall[(engine == 0) & (process == one)] for one in np.unique(process)])
+    thirds = [np.median(part) for part in np.array_split(baseline, 3)]
+    if not matched or len(np.unique(batch)) > 1:
+        return "other outputs, or several batch sizes"
+    if max(thirds) > DRIFT * min(thirds):
+        return "drifted"
+    last = engine.max()
+    medians = [[np.median(wall[(engine == which) & (process == one)]) for which in (0, last)] for one in set(process)]
+    logs = np.array([math.log(theirs / ours) for theirs, ours in medians])
+    error = stats.sem(logs)
+    low, high = (logs.mean() + stats.t.ppf(q, len(logs) - 1) * error for q in (ALPHA, 1 - ALPHA_FAIL))
+    return Interval(n=len(logs), observed=math.exp(logs.mean()), low=math.exp(low), high=math.exp(high))
+
+
+def integer_share(path: Path) -> float:
+    """Integer kernels among convolutions and products of the graph that onnxruntime really runs."""
+    import onnx
+
+    with TemporaryDirectory() as folder:
+        options = ort.SessionOptions()
+        options.optimized_model_filepath = f"{folder}/optimized.onnx"
+        options.log_severity_level = 3
+        ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        ops = [node.op_type for node in onnx.load(f"{folder}/optimized.onnx").graph.node]
+    integer = sum(op in ("QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat") for op in ops)
+    return integer / (integer + sum(op in ("Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul") for op in ops))
+
+
+def row_cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Cosine of each row with its partner, [n]."""
+    return (a * b).sum(axis=1) / np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
