@@ -78,6 +78,8 @@ def _product_only(options: Options) -> Unavailable | None:
             return _unsupported(options, "hardware_compatibility", "list further capabilities in `also:`")
     elif options.also:
         return _unsupported(options, "also", "set `hardware_compatibility: ampere-plus`")
+    elif options.reproducible:
+        return _unsupported(options, "reproducible", "keep a timing cache: it chooses kernels by the clock of its GPU")
     return None
 
 

@@ -14,7 +14,7 @@ from qpipe.records.engine import Built, Fact
 from qpipe_tensorrt import __version__
 from qpipe_tensorrt.availability import missing_package
 from qpipe_tensorrt.builder import Order
-from qpipe_tensorrt.child import randomized, run_build
+from qpipe_tensorrt.child import granted, randomized, run_build
 from qpipe_tensorrt.layers import Layer, UnreadableDumpError, parse_layers
 from qpipe_tensorrt.loops import parsable
 from qpipe_tensorrt.onnxgraph import OnnxGraph, read_graph
@@ -132,8 +132,19 @@ def _describe(tries: tuple[_Try, ...], graph: OnnxGraph, order: Order, workdir: 
         facts=(*_layer_facts(shipped), *_build_facts(shipped), *_spread_facts(tries)),
         requires=requirements(order.options, version),
         toolchain=(("qpipe-tensorrt", __version__), (order.options.vendor.module, version)),
-        notes=(*((shipped.complaint,) if shipped.complaint else ()), *shipped.reply.warnings, *_spread_notes(tries)),
+        notes=(
+            *((shipped.complaint,) if shipped.complaint else ()),
+            *shipped.reply.warnings,
+            *_schedule_notes(order.options),
+            *_spread_notes(tries),
+        ),
     )
+
+
+def _schedule_notes(options: Options) -> tuple[str, ...]:
+    if not options.reproducible or granted():
+        return ()
+    return ("not reproducible: this system does not grant a first-in-first-out schedule (CAP_SYS_NICE)",)
 
 
 def _keep_graph(path: Path, workdir: Path) -> Path:

@@ -4,7 +4,8 @@ The builder orders some of its symbols by their address: with address randomizat
 bytes (the same kernels under other names). Without it they are the same, as long as environment and paths are too: so
 the process gets few variables, and reads the model through a link in its working folder. A container may forbid a
 fixed layout; then the bytes vary and `randomized` says so. In networks of ResNet-50's size some names vary all the
-same, apparently with the order in which the builder's threads finish.
+same, with the turns that the builder's threads take: one CPU and a first-in-first-out schedule fix these too, where
+the system grants them.
 """
 
 from __future__ import annotations
@@ -27,7 +28,11 @@ if TYPE_CHECKING:
     from qpipe_tensorrt.builder import Order
 
 _FIXED_LAYOUT = 0x0040000  # ADDR_NO_RANDOMIZE of personality(2)
-_START = f"import ctypes, os, sys; ctypes.CDLL(None).personality({_FIXED_LAYOUT}); os.execv(sys.argv[1], sys.argv[1:])"
+_EXEC = "os.execv(sys.argv[1], sys.argv[1:])"
+_START = f"import ctypes, os, sys; ctypes.CDLL(None).personality({_FIXED_LAYOUT}); {_EXEC}"
+_IN_TURN = "os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))"
+_ONE_CPU = "os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})"
+_START_IN_TURN = _START.replace(_EXEC, f"{_ONE_CPU}; {_IN_TURN}; {_EXEC}")
 
 _KEPT = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX")
 _KEPT_FAMILIES = ("LD_", "CUDA", "NVIDIA", "NV_", "TRT", "TENSORRT")
@@ -44,17 +49,18 @@ def run_build(order: Order, folder: Path, progress: Progress) -> Reply:
     link = folder / _MODEL_FOLDER
     link.symlink_to(order.graph.parent)  # external data lies beside the model
     (folder / REQUEST).write_bytes(pickle.dumps(replace(order, graph=Path(_MODEL_FOLDER, order.graph.name))))
+    in_turn = order.options.reproducible and granted()
     try:
-        code = _run(folder, progress)
+        code = _run(folder, progress, _START_IN_TURN if in_turn else _START)
     finally:
         link.unlink()
         (folder / REQUEST).unlink()
     return _outcome(folder, code)
 
 
-def _run(folder: Path, progress: Progress) -> int:
+def _run(folder: Path, progress: Progress, start: str) -> int:
     """Start the builder in `folder` and follow it to its end; its exit status."""
-    command = [sys.executable, "-I", "-S", "-c", _START, sys.executable, "-P", "-c", _WORK]
+    command = [sys.executable, "-I", "-S", "-c", start, sys.executable, "-P", "-c", _WORK]
     with subprocess.Popen(
         command, cwd=folder, env=_environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
     ) as process:
@@ -88,6 +94,16 @@ def randomized() -> bool:
     """Whether this system refuses a fixed memory layout: builds of one model then differ in their symbol names."""
     probe = f"import ctypes, sys; sys.exit(ctypes.CDLL(None).personality({_FIXED_LAYOUT}) == -1)"
     return subprocess.run([sys.executable, "-I", "-S", "-c", probe], check=False).returncode != 0
+
+
+def granted() -> bool:
+    """Whether this system grants a first-in-first-out schedule (CAP_SYS_NICE, or a limit of real-time priority)."""
+    return (
+        subprocess.run(
+            [sys.executable, "-I", "-S", "-c", f"import os; {_IN_TURN}"], check=False, stderr=subprocess.DEVNULL
+        ).returncode
+        == 0
+    )
 
 
 def _follow(lines: IO[bytes], progress: Progress) -> None:

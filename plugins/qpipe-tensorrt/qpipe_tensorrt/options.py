@@ -35,6 +35,8 @@ class Options:
     """One optimization profile over the whole range, or one more for each batch size of the target."""
     builds: int = 1
     """How often to build; the first one ships, the spread is reported."""
+    reproducible: bool = False
+    """Build on one CPU, first in first out, so that the builder's threads always take the same turns (RTX)."""
     tf32: bool = True
     sparse_weights: bool = False
     strict_nans: bool = False
@@ -91,6 +93,7 @@ class _Reader:
             optimization_level=self._whole("optimization_level", 0, 5),
             profiles=cast("Literal['range', 'per-batch']", self._choice("profiles", _PROFILES, "range")),
             builds=self._whole("builds", 1, 100) or 1,
+            reproducible=self._flag("reproducible"),
             tf32=self._flag("tf32", default=True),
             sparse_weights=self._flag("sparse_weights"),
             strict_nans=self._flag("strict_nans"),

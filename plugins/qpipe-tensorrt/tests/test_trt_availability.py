@@ -77,6 +77,7 @@ def test_enterprise_needs_its_gpu_to_build(target):
         ("8.9", {"version_compatible": True}, "no `version_compatible` builds", "product: tensorrt"),
         ("8.9", {"hardware_compatibility": "ampere-plus"}, "no `hardware_compatibility` builds", "also"),
         ("9.0", {"product": "tensorrt", "also": ["8.9"]}, "no `also` builds", "ampere-plus"),
+        ("9.0", {"product": "tensorrt", "reproducible": True}, "no `reproducible` builds", "timing cache"),
     ],
 )
 def test_what_no_machine_can_do_is_found_before_work(target, capability, options, reason, hint):

@@ -89,3 +89,16 @@ def test_int8_that_ran_in_float_is_float():
     layers = parse_layers(dump(line("c1_myl0_1", "correlation", types="Half")))
     found = place((Demand(node="c1", dtype="Int8"),), layers, {"c1": "Conv"})
     assert found.left_in_float[0].reason == "the graph asks for Int8, TensorRT built a Half kernel (correlation)"
+
+
+def test_each_node_has_the_kernel_that_multiplies_for_it():
+    layers = parse_layers(
+        dump(
+            line("__myl_Move_myl0_0", nodes="c1", types="Float"),
+            line("c1_myl0_1", "correlation", nodes="c1 r1"),
+            line("c2_myl0_2", "correlation", nodes="c2", types="Half"),
+        )
+    )
+    found = place((Demand(node="c1", dtype="Int8"),), layers, {"c1": "Conv"})
+    ran = {one.node: one.kernel for one in found.nodes}
+    assert ran == {"c1": "correlation Int8", "r1": "correlation Int8", "c2": "correlation Half"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import onnx
 import pytest
 from qpipe_tensorrt import child
@@ -37,6 +39,20 @@ def test_a_package_that_is_not_there_is_named(*, nets, prepared, target, tmp_pat
         TensorRT().build(prepared(nets.small()), target("9.0", product="tensorrt"), tmp_path, progress)
     assert "qpipe-tensorrt[enterprise]" in error.value.hint
     assert error.value.code == 5
+
+
+@pytest.mark.parametrize("reproducible", [False, True])
+def test_a_reproducible_build_takes_turns_on_one_cpu_or_says_that_it_may_not(
+    *, rtx, nets, prepared, target, tmp_path, progress, monkeypatch, reproducible
+):
+    how = "[os.sched_getscheduler(0) == os.SCHED_FIFO, len(os.sched_getaffinity(0)) == 1]"
+    told = f"pathlib.Path('how').write_text(json.dumps({how}))"
+    monkeypatch.setattr(child, "_WORK", f"import json, os, pathlib; {told}; {child._WORK}")
+    built = TensorRT().build(prepared(nets.small()), target(reproducible=reproducible), tmp_path, progress)
+    in_turn, one_cpu = json.loads((tmp_path / "how").read_text())
+    assert in_turn == (reproducible and child.granted())
+    assert one_cpu >= in_turn
+    assert ("does not grant" in " ".join(built.notes)) == (reproducible and not child.granted())
 
 
 def test_only_the_engine_is_left_in_the_folder(*, rtx, nets, prepared, target, tmp_path, progress):
