@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from qpipe.errors import TargetError
 from qpipe.planning.expand import make_cell, resolve_recipe
 from qpipe.records.pipeline import RecipeSpec
-from qpipe.records.recipe import BUILTIN_RECIPES, REFERENCE, StageSpec
+from qpipe.records.recipe import BUILTIN_RECIPES, REFERENCE, SIZE_RECIPES, StageSpec
 
 if TYPE_CHECKING:
     from qpipe.planning.offers import Offer
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 def candidates(search: SearchSpec, scheme: Scheme) -> tuple[RecipeSpec, ...]:
     """Recipes to try on one target, at most as many as the budget allows, those of the pipeline first."""
-    wanted = search.candidates or tuple(RecipeSpec(name=name) for name in BUILTIN_RECIPES if name != REFERENCE)
+    useful = (name for name in BUILTIN_RECIPES if name != REFERENCE and name not in SIZE_RECIPES)
+    wanted = search.candidates or tuple(RecipeSpec(name=name) for name in useful)
     possible = tuple(spec for spec in wanted if bool(search.candidates) or _has_kernels(spec, scheme))
     return possible[: search.trials]
 
@@ -46,6 +47,17 @@ def mixed_candidates(
         )
         for count in counts[:most]
     )
+
+
+def equalized_candidates(spec: RecipeSpec, scheme: Scheme) -> tuple[RecipeSpec, ...]:
+    """The recipe with cross-layer equalization before its calibration; none where it has that already, or no pass."""
+    stages = resolve_recipe(spec, scheme).stages
+    names = [stage.name for stage in stages]
+    if "equalize" in names or "calibrate" not in names:
+        return ()
+    place = names.index("calibrate")
+    even = StageSpec(name="equalize", params={"required": True})
+    return (RecipeSpec(name=f"{spec.name}-equalized", stages=(*stages[:place], even, *stages[place:])),)
 
 
 def _keeping(stage: StageSpec, nodes: tuple[str, ...]) -> StageSpec:

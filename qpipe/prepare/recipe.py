@@ -49,9 +49,23 @@ def _weight_only(bits: int, code: str = "linear") -> Callable[[Scheme], tuple[St
             raise TargetError(
                 f"scheme {scheme.name!r} has no weight-only kernel of {bits} bits", hint=f"widths it has: {widths}"
             )
+        _refuse_code(code, scheme)
         return (StageSpec(name="weight-only", params={"bits": bits, "code": code}),)
 
     return stages
+
+
+def _refuse_code(code: str, scheme: Scheme) -> None:
+    if code not in scheme.weight_only_codes:
+        raise TargetError(
+            f"scheme {scheme.name!r} has no weight-only kernel for {code} codes",
+            hint=f"codes it has: {', '.join(scheme.weight_only_codes)}",
+        )
+
+
+def _kmeans(scheme: Scheme) -> tuple[StageSpec, ...]:
+    _refuse_code("kmeans", scheme)
+    return (StageSpec(name="weight-only", params={"bits": 5, "code": "kmeans"}),)
 
 
 _RECIPES: dict[str, Callable[[Scheme], tuple[StageSpec, ...]]] = {
@@ -64,6 +78,7 @@ _RECIPES: dict[str, Callable[[Scheme], tuple[StageSpec, ...]]] = {
     "int4": _weight_only(4),
     "nf4": _weight_only(4, "nf4"),
     "weight-only-int8": _weight_only(8),
+    "kmeans": _kmeans,
 }
 
 

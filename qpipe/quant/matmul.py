@@ -29,6 +29,8 @@ def _fusable(graph: ir.Graph, node: ir.Node) -> bool:
         return False
     after = only_consumer(node.outputs[0], graph)
     weight = sources[1].inputs[0] if sources[1] is not None else None
+    if sources[1] is not None and "block_size" in sources[1].attributes:
+        return False
     return constant(weight) is not None and (after is None or after.op_type != "QuantizeLinear")
 
 

@@ -21,6 +21,9 @@ class Override:
     ranges: Method | None = None
     """Range method of the activations that the node reads and writes."""
     per_channel: bool | None = None
+    weights: Literal["int4"] | None = None
+    """`int4`: only the weights are quantized, in blocks of `block_size` along the reduced axis."""
+    block_size: int = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +41,11 @@ class QuantOptions:
         """Why the recipe keeps this node in float, or an empty string."""
         patterns = [*self.keep_float, *(override.match for override in self.overrides if override.keep_float)]
         return next((f"the recipe keeps {pattern!r} in float" for pattern in patterns if matches(pattern, node)), "")
+
+    def int4_block(self, node: ir.Node) -> int | None:
+        """Block length of this node's int4 weights, or None where it has none."""
+        sizes = [item.block_size for item in self.overrides if item.weights == "int4" and matches(item.match, node)]
+        return sizes[-1] if sizes else None
 
 
 def matches(pattern: str, node: ir.Node) -> bool:

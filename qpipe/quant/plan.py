@@ -9,7 +9,9 @@ import numpy as np
 import onnx_ir as ir
 
 from qpipe.errors import QuantizationError
+from qpipe.quant.blocks import check_block_size
 from qpipe.quant.graph import constant, name_of
+from qpipe.quant.int4 import int4_refusal
 from qpipe.quant.layout import Bounds, Layout, Pair, lay_out
 from qpipe.quant.numbers import activation_parameters
 from qpipe.quant.operators import channel_axis, finite
@@ -43,13 +45,19 @@ def make_plan(
     if not scheme.ops:
         raise QuantizationError(f"scheme {scheme.name!r} has no integer operators", hint="use recipe 'none'")
     graph = model.graph
-    layout, reasons = _usable_layout(graph, statistics, scheme, options)
+    blocked, notes = _int4_nodes(graph, scheme, options)
+    layout, reasons = _usable_layout(graph, statistics, scheme, options, frozenset(blocked))
     ranges = _ranges(graph, layout, statistics, scheme, options)
     shares = _shares(layout, ranges)
     activations = tuple(_activation(pair, ranges, shares, scheme) for pair in layout.pairs)
     nodes = tuple(_with_reason(choice, reasons) for choice in layout.nodes)
-    weights = (*_weights(graph, nodes, scheme, options), *plan_tables(graph, scheme, options))
-    notes = (f"calibrated on {statistics.rows} rows",)
+    weights = (
+        *_weights(graph, nodes, scheme, options),
+        *_int4_weights(graph, blocked),
+        *plan_tables(graph, scheme, options),
+    )
+    nodes = tuple(replace(one, quantized=True, reason="") if one.node in blocked else one for one in nodes)
+    notes = (f"calibrated on {statistics.rows} rows", *notes)
     return QuantPlan(scheme=scheme, mode="static", activations=activations, weights=weights, nodes=nodes, notes=notes)
 
 
@@ -58,12 +66,14 @@ def _with_reason(choice: NodeChoice, reasons: Mapping[str, str]) -> NodeChoice:
 
 
 def _usable_layout(
-    graph: ir.Graph, statistics: Statistics, scheme: Scheme, options: QuantOptions
+    graph: ir.Graph, statistics: Statistics, scheme: Scheme, options: QuantOptions, blocked: frozenset[str]
 ) -> tuple[Layout, dict[str, str]]:
     """The placement after every node without usable statistics has been left in float."""
     reasons: dict[str, str] = {}
 
     def keep(node: ir.Node) -> str:
+        if node.name in blocked:
+            return "only its weights are quantized (int4 in blocks)"
         return reasons.get(node.name or "", "") or options.keep(node)
 
     while True:
@@ -73,6 +83,48 @@ def _usable_layout(
         if not bad:
             return layout, reasons
         reasons.update(bad)
+
+
+def _int4_nodes(graph: ir.Graph, scheme: Scheme, options: QuantOptions) -> tuple[dict[str, int], tuple[str, ...]]:
+    """Node → block length for nodes whose weights alone are quantized, and notes on those that cannot be."""
+    found: dict[str, int] = {}
+    notes: list[str] = []
+    for node in graph:
+        size = options.int4_block(node) if node.op_type in scheme.ops and not options.keep(node) else None
+        if size is None:
+            continue
+        if "DequantizeLinear" not in scheme.block_kernels:
+            raise QuantizationError(
+                f"scheme {scheme.name!r} takes no int4 weights in blocks, which the recipe asks for {node.name!r}",
+                hint="leave `weights: int4` out of the override",
+            )
+        check_block_size(size)
+        if reason := int4_refusal(node, scheme):
+            notes.append(f"node {node.name!r} is not int4: {reason}")
+        else:
+            found[node.name or ""] = size
+    return found, tuple(notes)
+
+
+def _int4_weights(graph: ir.Graph, blocked: Mapping[str, int]) -> tuple[WeightSpec, ...]:
+    readers: dict[tuple[str, int | None, int], list[str]] = {}
+    for node in graph:
+        name, weight = node.name or "", node.inputs[1] if len(node.inputs) > 1 else None
+        if name in blocked and weight is not None:
+            readers.setdefault((name_of(weight), channel_axis(node), blocked[name]), []).append(name)
+    return tuple(
+        WeightSpec(
+            tensor=tensor,
+            dtype="int4",
+            bits=4,
+            symmetric=True,
+            axis=axis,
+            block_size=size,
+            method="mse",
+            nodes=tuple(names),
+        )
+        for (tensor, axis, size), names in readers.items()
+    )
 
 
 def _refuse_broken(graph: ir.Graph, layout: Layout) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from qpipe.errors import QuantizationError
 from qpipe.quant.graph import add_initializer, constant, name_of, upgraded
+from qpipe.quant.int4 import reduced_axis
 from qpipe.quant.matmul import MICROSOFT, fuse_matmuls
 from qpipe.quant.numbers import F32, onnx_type, quantize
 from qpipe.quant.tables import is_table, render_tables
@@ -29,7 +30,7 @@ def render(model: ir.Model, plan: QuantPlan) -> ir.Model:
         QuantizationError: the plan names a tensor, node or channel axis that the graph does not have.
     """
     copy = model.clone()
-    types = {plan.scheme.activation, plan.scheme.weight}
+    types = {plan.scheme.activation, plan.scheme.weight, *(spec.dtype for spec in plan.weights)}
     opset = max((_OPSETS.get(dtype, 13) for dtype in types), default=13)
     if copy.opset_imports.get("", 13) < opset:
         copy = upgraded(copy, opset)
@@ -215,8 +216,12 @@ class _Renderer:
         dtype = onnx_type(spec.dtype)
         stored = self.add(f"{spec.tensor}_quantized", found.values.astype(dtype.numpy()), dtype)
         scale = self.add(f"{spec.tensor}_scale", found.scale)
-        zero = self.add(f"{spec.tensor}_zero_point", np.zeros(found.scale.shape, dtype.numpy()), dtype)
-        back = self.dequantizer(f"{spec.tensor}/dequantize", [stored, scale, zero], spec.axis)
+        if spec.block_size is None:
+            zero = self.add(f"{spec.tensor}_zero_point", np.zeros(found.scale.shape, dtype.numpy()), dtype)
+            back = self.dequantizer(f"{spec.tensor}/dequantize", [stored, scale, zero], spec.axis)
+        else:
+            back = self.dequantizer(f"{spec.tensor}/dequantize", [stored, scale], reduced_axis(spec.axis))
+            back.attributes["block_size"] = ir.AttrInt64("block_size", spec.block_size)
         self.graph.insert_before(nodes[0], back)
         for node in nodes:
             node.replace_input_with(1, back.outputs[0])
@@ -225,6 +230,7 @@ class _Renderer:
             pair = self.plan.activation(tensor)
             if (
                 self.plan.scheme.quantize_bias
+                and spec.block_size is None
                 and pair is not None
                 and len(node.inputs) > 2
                 and node.inputs[2] is not None

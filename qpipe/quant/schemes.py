@@ -41,6 +41,7 @@ ORT_X86_VNNI = Scheme(
     weight_only_bits=(4, 8),
     weight_only_codes=("linear", "nf4", "kmeans"),
     block_kernels=("MatMulNBits", "DequantizeLinear"),
+    block_ops=("Conv", "Gemm", "MatMul"),
     fused_ops=("MatMul",),
     table_ops=("Gather",),
 )

@@ -1,11 +1,12 @@
-"""Weight-only quantization: MatMulNBits with blocks of 4 or 8 bits, float activations.
+"""Weight-only quantization of MatMul and Gemm: blocks of 4 or 8 bits, float activations.
 
+Written as MatMulNBits or MatMulBnb4 (onnxruntime), or as DequantizeLinear of int4 blocks (TensorRT).
 Source: onnxruntime docs/ContribOperators.md, com.microsoft.MatMulNBits (layout and packing).
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -13,23 +14,23 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qpipe.errors import QuantizationError
+from qpipe.quant.blocks import check_block_size, pack, quantize_blocks, split
 from qpipe.quant.dynamic import plan_dynamic
-from qpipe.quant.gptq import gptq_blocks
 from qpipe.quant.graph import add_initializer, attr_int, constant, fresh_name, name_of
+from qpipe.quant.hqq import hqq_blocks
 from qpipe.quant.matmul import MICROSOFT
 from qpipe.quant.nf4 import QUANT_TYPE, pack_nf4, quantize_nf4
-from qpipe.quant.numbers import F32, SMALLEST_SCALE
+from qpipe.quant.numbers import F32
 from qpipe.quant.options import QuantOptions
-from qpipe.quant.render import forget_shapes
+from qpipe.quant.render import forget_shapes, render
 from qpipe.quant.statistics import Statistics
 from qpipe.quant.tables import is_table, plan_tables, render_tables
 from qpipe.records.quantization import QuantPlan, WeightSpec
 from qpipe.records.scheme import Scheme
 
-Rounding = Literal["nearest", "gptq"]
+Rounding = Literal["nearest", "gptq", "hqq"]
 Code = Literal["linear", "nf4"]
-SMALLEST_BLOCK = 16
-"""MatMulNBits takes blocks of 16 and more, powers of two."""
+Array = NDArray[np.uint8]
 
 
 def plan_weight_only(
@@ -44,22 +45,24 @@ def plan_weight_only(
     """Choose the MatMuls and Gemms whose weights are stored in blocks of `bits` bits, linear or NF4.
 
     Raises:
-        QuantizationError: the scheme has no kernel of that width, the block size is not one, or nothing fits.
+        QuantizationError: the scheme has no kernel of that width or code, the block size is not one, or nothing fits.
     """
     if bits not in scheme.weight_only_bits:
         raise QuantizationError(
             f"scheme {scheme.name!r} has no weight-only kernel of {bits} bits",
             hint=f"widths: {', '.join(map(str, scheme.weight_only_bits)) or 'none'}",
         )
+    if code not in scheme.weight_only_codes:
+        raise QuantizationError(
+            f"scheme {scheme.name!r} has no weight-only kernel for {code} codes",
+            hint=f"its codes: {', '.join(scheme.weight_only_codes)}",
+        )
     if code == "nf4" and bits != 4:
         raise QuantizationError(f"NF4 has 4 bits, not {bits}")
-    if block_size < SMALLEST_BLOCK or block_size & (block_size - 1):
-        raise QuantizationError(f"block size {block_size} is not a power of two of at least {SMALLEST_BLOCK}")
+    check_block_size(block_size)
+    dtype = "nf4" if code == "nf4" else f"uint{bits}" if _as_kernels(scheme) else f"int{bits}"
     chosen = plan_dynamic(model, replace(scheme, dynamic_ops=("MatMul", "Gemm"), weight_bits=8, table_ops=()), options)
-    weights = tuple(
-        replace(spec, dtype="nf4" if code == "nf4" else f"uint{bits}", bits=bits, block_size=block_size)
-        for spec in chosen.weights
-    )
+    weights = tuple(replace(spec, dtype=dtype, bits=bits, block_size=block_size) for spec in chosen.weights)
     tables = plan_tables(model.graph, scheme, options or QuantOptions())
     return replace(chosen, scheme=scheme, mode="weight-only", weights=(*weights, *tables))
 
@@ -72,12 +75,22 @@ def render_weight_only(
     statistics: Statistics | None = None,
     accuracy_level: int = 0,
 ) -> ir.Model:
-    """The graph with the plan's MatMuls as MatMulNBits. `gptq` needs statistics with vectors of the inputs.
+    """The graph with the plan's weights in the form that the scheme's runtime takes.
 
-    `accuracy_level` 4 lets the kernel compute in int8; 0 leaves it float32.
+    `gptq` needs statistics with vectors of the inputs. `accuracy_level` 4 lets MatMulNBits compute in int8; 0 leaves
+    it float32.
     """
-    if rounding == "gptq" and any(spec.dtype == "nf4" for spec in plan.weights):
-        raise QuantizationError("GPTQ rounds to evenly spaced levels, not to NF4's", hint="use rounding 'nearest'")
+    if rounding != "nearest" and any(spec.dtype == "nf4" for spec in plan.weights):
+        raise QuantizationError(
+            f"{rounding.upper()} rounds to evenly spaced levels, not to NF4's", hint="use rounding 'nearest'"
+        )
+    if not _as_kernels(plan.scheme):
+        if rounding != "nearest":
+            raise QuantizationError(
+                f"{rounding.upper()} is for MatMulNBits, which scheme {plan.scheme.name!r} does not take",
+                hint="use rounding 'nearest'",
+            )
+        return render(model, plan)
     copy = model.clone()
     graph = copy.graph
     nodes = {node.name: node for node in graph}
@@ -87,17 +100,22 @@ def render_weight_only(
         for name in spec.nodes:
             if name not in nodes:
                 raise QuantizationError(f"the plan quantizes node {name!r}, which the graph does not have")
-            _replace(graph, nodes[name], spec, _vectors(nodes[name], rounding, statistics), accuracy_level)
+            vectors = _vectors(nodes[name], statistics) if rounding == "gptq" else None
+            _replace(graph, nodes[name], spec, _Rounder(rounding, vectors), accuracy_level)
     render_tables(graph, plan)
     copy.opset_imports.setdefault(MICROSOFT, 1)
     forget_shapes(graph)
     return copy
 
 
-def _vectors(node: ir.Node, rounding: Rounding, statistics: Statistics | None) -> F32 | None:
-    if rounding == "nearest" or node.inputs[0] is None:
-        return None
-    item = statistics.get(name_of(node.inputs[0])) if statistics is not None else None
+def _as_kernels(scheme: Scheme) -> bool:
+    """Whether the runtime takes blocks as an operator of its own rather than as DequantizeLinear."""
+    return scheme.block_kernels[:1] == ("MatMulNBits",)
+
+
+def _vectors(node: ir.Node, statistics: Statistics | None) -> F32:
+    data = node.inputs[0]
+    item = statistics.get(name_of(data)) if statistics is not None and data is not None else None
     if item is None or not item.vectors.size:
         raise QuantizationError(
             f"node {node.name!r}: GPTQ needs vectors of its input, which the statistics do not have",
@@ -106,13 +124,28 @@ def _vectors(node: ir.Node, rounding: Rounding, statistics: Statistics | None) -
     return item.vectors
 
 
-def _replace(graph: ir.Graph, node: ir.Node, spec: WeightSpec, vectors: F32 | None, accuracy_level: int) -> None:
+@dataclass(frozen=True, slots=True)
+class _Rounder:
+    """How weights [N, K] become integers."""
+
+    rounding: Rounding
+    vectors: F32 | None
+
+    def blocks(self, rows: F32, spec: WeightSpec) -> tuple[Array, F32, Array | None]:
+        """(integers [N, blocks, block], scales [N, blocks], zero points [N, blocks] where they are not the middle)."""
+        assert spec.block_size is not None
+        if self.rounding == "hqq":
+            return hqq_blocks(split(rows, spec.block_size, repeat_last=True), spec.bits)
+        return (*quantize_blocks(rows, spec.bits, spec.block_size, self.vectors), None)
+
+
+def _replace(graph: ir.Graph, node: ir.Node, spec: WeightSpec, rounder: _Rounder, accuracy_level: int) -> None:
     weight = node.inputs[1]
     assert weight is not None
     assert spec.block_size is not None
     array = np.asarray(constant(weight), np.float32)
     rows = array if node.op_type == "Gemm" and attr_int(node, "transB", 0) else array.T
-    packed = _kernel(graph, node, spec, np.ascontiguousarray(rows), vectors=vectors, accuracy_level=accuracy_level)
+    packed = _kernel(graph, node, spec, np.ascontiguousarray(rows), rounder=rounder, accuracy_level=accuracy_level)
     graph.insert_before(node, packed)
     result, old = packed.outputs[0], node.outputs[0]
     bias = node.inputs[2] if node.op_type == "Gemm" and len(node.inputs) > 2 else None
@@ -131,66 +164,26 @@ def _replace(graph: ir.Graph, node: ir.Node, spec: WeightSpec, vectors: F32 | No
 
 
 def _kernel(
-    graph: ir.Graph, node: ir.Node, spec: WeightSpec, rows: F32, *, vectors: F32 | None, accuracy_level: int
+    graph: ir.Graph, node: ir.Node, spec: WeightSpec, rows: F32, *, rounder: _Rounder, accuracy_level: int
 ) -> ir.Node:
     """The runtime's node for one weight [N, K]."""
     data = node.inputs[0]
     assert data is not None
     assert spec.block_size is not None
     sizes = {"K": rows.shape[1], "N": rows.shape[0], "block_size": spec.block_size}
+    parts: dict[str, NDArray[np.generic]]
+    attributes: dict[str, int]
     if spec.dtype == "nf4":
         indices, largest = quantize_nf4(rows, spec.block_size)
         op, attributes = "MatMulBnb4", {**sizes, "quant_type": QUANT_TYPE}
-        stored, scales = pack_nf4(indices), largest
+        parts = {"packed": pack_nf4(indices), "scales": largest}
     else:
-        integers, scale = quantize_blocks(rows, spec.bits, spec.block_size, vectors)
+        integers, scale, zero = rounder.blocks(rows, spec)
         op, attributes = "MatMulNBits", {**sizes, "bits": spec.bits, "accuracy_level": accuracy_level}
-        stored, scales = pack(integers, spec.bits), scale.reshape(-1)
+        parts = {"packed": pack(integers, spec.bits), "scales": scale.reshape(-1)}
+        if zero is not None:
+            parts["zero_points"] = pack(zero, spec.bits).reshape(-1)
     inputs = [
-        data,
-        add_initializer(graph, fresh_name(graph, f"{node.name}/weight_packed"), stored),
-        add_initializer(graph, fresh_name(graph, f"{node.name}/weight_scales"), scales),
+        add_initializer(graph, fresh_name(graph, f"{node.name}/weight_{part}"), array) for part, array in parts.items()
     ]
-    return ir.node(op, inputs, attributes=attributes, domain=MICROSOFT, name=node.name)
-
-
-def quantize_blocks(rows: F32, bits: int, block_size: int, vectors: F32 | None = None) -> tuple[NDArray[np.uint8], F32]:
-    """(integers [N, blocks, block], scales [N, blocks]) of weights [N, K], symmetric around 2^(bits−1).
-
-    The last block is padded with zeros. With `vectors` [n, K] of the input, rounding errors are carried over to the
-    columns that are still to come (GPTQ); without, each weight goes to the nearest step.
-    """
-    count, width = rows.shape
-    blocks = -(-width // block_size)
-    padded = np.zeros((count, blocks * block_size), np.float32)
-    padded[:, :width] = rows
-    scale = block_scales(padded.reshape(count, blocks, block_size), bits)
-    middle = 2 ** (bits - 1)
-    if vectors is not None:
-        integers = gptq_blocks(rows, scale, block_size, bits, vectors)
-        whole = np.full(padded.shape, middle, np.uint8)
-        whole[:, :width] = integers
-        return whole.reshape(count, blocks, block_size), scale
-    steps = np.rint(padded.reshape(count, blocks, block_size) / scale[:, :, None]) + middle
-    return np.clip(steps, 0, 2 * middle - 1).astype(np.uint8), scale
-
-
-def block_scales(blocks: F32, bits: int) -> F32:
-    """Per block, the scale with the smallest squared error among some that clip the largest weight."""
-    middle = 2 ** (bits - 1)
-    signed = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=2)[:, :, None], axis=2)[:, :, 0]
-    base = np.where(np.abs(signed) <= middle * SMALLEST_SCALE, 1.0, -signed.astype(np.float64) / middle)
-    best, error = base, np.full(base.shape, np.inf)
-    for shrink in (1.0, 0.95, 0.9, 0.85, 0.8) if bits == 4 else (1.0,):
-        tried = base * shrink
-        steps = np.clip(np.rint(blocks / tried[:, :, None]), -middle, middle - 1)
-        found = np.square(steps * tried[:, :, None] - blocks).sum(axis=2)
-        best, error = np.where(found < error, tried, best), np.minimum(found, error)
-    return best.astype(np.float32)
-
-
-def pack(integers: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
-    """[N, blocks, block] as MatMulNBits stores it: two 4-bit numbers in a byte, the first one low."""
-    if bits == 8:
-        return integers
-    return (integers[:, :, 0::2] | (integers[:, :, 1::2] << 4)).astype(np.uint8)
+    return ir.node(op, [data, *inputs], attributes=attributes, domain=MICROSOFT, name=node.name)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from qpipe.quant.int4 import quantize_int4, reduced_axis, spread_blocks
 from qpipe.quant.numbers import F32, F64, FLOAT8_MAX, SMALLEST_SCALE, weight_limit
 from qpipe.records.quantization import WeightSpec
 
@@ -22,10 +23,15 @@ class QuantizedWeight:
 
     values: NDArray[np.generic]
     scale: F32
-    """[C] per channel, or a scalar array."""
+    """[C] per channel, a scalar array, or for blocks an array with one entry per block along the reduced axis."""
+    block_size: int | None = None
 
     def real(self, axis: int | None) -> F32:
         """The weights as the kernel sees them."""
+        if self.block_size is not None:
+            along = reduced_axis(axis)
+            scale = spread_blocks(self.scale, self.values.shape[along], self.block_size, along)
+            return np.asarray(self.values, np.float32) * scale
         return np.asarray(self.values, np.float32) * spread_scale(self.scale, axis, self.values.ndim)
 
 
@@ -37,7 +43,13 @@ def spread_scale(scale: F32, axis: int | None, rank: int) -> F32:
 
 
 def quantize_weight(array: F32, spec: WeightSpec, floor: F64 | None = None) -> QuantizedWeight:
-    """Symmetric integers of a weight; `floor` ([C] or scalar) is the smallest scale that the bias allows."""
+    """Symmetric integers of a weight; `floor` ([C] or scalar) is the smallest scale that the bias allows.
+
+    int4 in blocks takes no floor: its bias stays float.
+    """
+    if spec.block_size is not None:
+        values, scales = quantize_int4(array, reduced_axis(spec.axis), spec.block_size)
+        return QuantizedWeight(values=values, scale=scales, block_size=spec.block_size)
     limit = FLOAT8_MAX if spec.dtype == "float8e4m3fn" else float(weight_limit(spec.bits))
     rows = _rows(array, spec.axis)
     largest = np.abs(rows).max(axis=1).astype(np.float64)

@@ -18,10 +18,13 @@ BUILTIN_RECIPES: tuple[str, ...] = (
     "int4",
     "nf4",
     "weight-only-int8",
+    "kmeans",
 )
 """Recipes that need no writing: the target's scheme gives their stages."""
 CALIBRATED_RECIPES: tuple[str, ...] = ("int8", "int8-float-stem")
 """Those of them that read calibration rows."""
+SIZE_RECIPES: tuple[str, ...] = ("kmeans",)
+"""Those that make the file smaller and nothing faster: a search tries them only when it is told to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,6 +60,8 @@ class Scheme:
     block_kernels: tuple[str, ...] = ("MatMulNBits",)
     """How weights in blocks may stand in the graph, the one that `weight-only` writes first: `MatMulNBits`, or
     `DequantizeLinear` of int4 (which alone can stand in a static plan)."""
+    block_ops: tuple[str, ...] = ("Gemm", "MatMul")
+    """Operators whose weights may be int4 in blocks as `DequantizeLinear`."""
     fused_ops: tuple[str, ...] = ()
     """Operators rendered as the runtime's own kernel with integer inputs, float bias and float output
     (`MatMul` → `com.microsoft.MatMulIntegerToFloat`) where their output stays float."""

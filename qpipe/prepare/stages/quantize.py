@@ -17,6 +17,9 @@ class OverrideParams:
     keep_float: bool = False
     ranges: Literal["minmax", "percentile", "entropy", "mse"] | None = None
     per_channel: bool | None = None
+    weights: Literal["int4"] | None = None
+    """`int4`: only the weights are quantized, in blocks of `block_size` along the reduced axis."""
+    block_size: int = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +51,14 @@ def _quantize(draft: Draft, params: object, context: StageContext) -> Draft:
     if draft.statistics is None:
         raise ConfigError("stage 'quantize' has no statistics", hint="put `calibrate` before it")
     overrides = tuple(
-        Override(match=item.match, keep_float=item.keep_float, ranges=item.ranges, per_channel=item.per_channel)
+        Override(
+            match=item.match,
+            keep_float=item.keep_float,
+            ranges=item.ranges,
+            per_channel=item.per_channel,
+            weights=item.weights,
+            block_size=item.block_size,
+        )
         for item in params.overrides
     )
     options = QuantOptions(

@@ -1,0 +1,71 @@
+"""int4 weights in blocks along the reduced axis, as DequantizeLinear reads them since opset 21.
+
+Source: ONNX operator specification, DequantizeLinear 21: with `block_size` the scale has an entry per block on `axis`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from qpipe.errors import QuantizationError
+from qpipe.quant.blocks import SMALLEST_BLOCK
+from qpipe.quant.graph import constant
+from qpipe.quant.numbers import F32, SMALLEST_SCALE
+from qpipe.quant.operators import channel_axis, finite
+from qpipe.records.scheme import Scheme
+
+SMALLEST, LARGEST = -8, 7
+SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8)
+"""Fractions of the largest magnitude that the squared-error search tries."""
+
+
+def reduced_axis(axis: int | None) -> int:
+    """The axis along which blocks run: the input channels of a Conv, the reduced axis of a matrix."""
+    return 1 if axis == 0 else 0
+
+
+def quantize_int4(array: F32, along: int, block_size: int) -> tuple[NDArray[np.int8], F32]:
+    """(integers shaped like the weight, scales with one entry per block on axis `along`); symmetric, scales > 0."""
+    moved = np.moveaxis(array, along, -1)
+    width = moved.shape[-1]
+    fill = -(-width // block_size) * block_size - width
+    blocks = np.pad(moved, [(0, 0)] * (moved.ndim - 1) + [(0, fill)]).reshape(*moved.shape[:-1], -1, block_size)
+    largest = np.abs(blocks).max(axis=-1).astype(np.float64)
+    base = np.where(largest > LARGEST * SMALLEST_SCALE, largest / LARGEST, 1.0)
+    scale, error = base, np.full(base.shape, np.inf)
+    for shrink in SHRINKS:
+        tried = base * shrink
+        found = np.square(_integers(blocks, tried) * tried[..., None] - blocks).sum(axis=-1)
+        scale, error = np.where(found < error, tried, scale), np.minimum(found, error)
+    final = scale.astype(np.float32)
+    values = _integers(blocks, final).reshape(*moved.shape[:-1], -1)[..., :width]
+    return np.moveaxis(values, -1, along).astype(np.int8), np.ascontiguousarray(np.moveaxis(final, -1, along))
+
+
+def _integers(blocks: F32, scale: NDArray[np.floating]) -> NDArray[np.floating]:
+    return np.clip(np.rint(blocks / scale[..., None]), SMALLEST, LARGEST)
+
+
+def spread_blocks(scale: F32, width: int, block_size: int, along: int) -> F32:
+    """One scale per weight of the axis `along`, which is `width` long."""
+    return np.asarray(np.take(np.repeat(scale, block_size, axis=along), np.arange(width), axis=along), np.float32)
+
+
+def int4_refusal(node: ir.Node, scheme: Scheme) -> str:
+    """Why the weights of a node cannot be int4 in blocks, or an empty string.
+
+    Raises:
+        QuantizationError: its weights are not finite.
+    """
+    array = constant(node.inputs[1]) if len(node.inputs) > 1 else None
+    if node.op_type not in scheme.block_ops or array is None:
+        return f"this scheme takes int4 blocks for constant weights of {', '.join(scheme.block_ops)}"
+    if array.dtype != np.float32 or (node.op_type != "Conv" and array.ndim != 2):
+        return "its weights are not a float32 matrix"
+    if array.shape[reduced_axis(channel_axis(node))] < SMALLEST_BLOCK:
+        return f"fewer than {SMALLEST_BLOCK} weights would share a scale"
+    if not finite(node):
+        raise QuantizationError(f"node {node.name!r} ({node.op_type}) has NaN or infinite weights")
+    return ""
