@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from qpipe.data import open_role, role_digest
 from qpipe.engines import read_engine, write_engine
+from qpipe.execute import learnt
 from qpipe.execute.bench import Bench
 from qpipe.execute.evaluating import evaluate_engine, evaluation_key
 from qpipe.execute.jobs import CellJob, CellOutcome
@@ -43,7 +44,7 @@ def build_engine(bench: Bench) -> Path:
     def make(folder: Path) -> None:
         prepared = prepare_model(bench)
         bench.progress.step("build")
-        built = bench.backend.build(prepared, cell.target, folder, bench.progress)
+        built = learnt.build(bench, prepared, folder)
         write_engine(
             folder,
             built,

@@ -133,6 +133,25 @@ class Backend(Protocol):
 
 
 @runtime_checkable
+class Learning(Protocol):
+    """Optional: a backend whose builder learns from build to build (kernels that it timed on a device)."""
+
+    def learnt_key(self, target: Target) -> str:
+        """Names what builds for this target may learn from each other: device, driver, versions. Empty: nothing."""
+        ...
+
+    def build_with(
+        self, prepared: Prepared, target: Target, workdir: Path, progress: Progress, learnt: Path
+    ) -> Built:
+        """`build`, with a folder of what earlier builds of that key left; what stands in it afterwards is kept.
+
+        Raises:
+            BuildError: as `build` does; nothing is kept then.
+        """
+        ...
+
+
+@runtime_checkable
 class Setup(Protocol):
     """Optional: a backend that needs a tool environment of its own (`qpipe setup NAME`)."""
 

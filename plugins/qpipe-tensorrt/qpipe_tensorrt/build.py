@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -55,8 +55,17 @@ class _Try:
         return tuple(layer.tactic for layer in self.layers) or (self.reply.dump,)
 
 
-def build_engine(prepared: Prepared, target: Target, options: Options, workdir: Path, progress: Progress) -> Built:
+def build_engine(  # noqa: PLR0917 - those of `Backend.build`, and the cache
+    prepared: Prepared,
+    target: Target,
+    options: Options,
+    workdir: Path,
+    progress: Progress,
+    cache: TimingCache | None = None,
+) -> Built:
     """Build K times and ship the first engine; the others tell how much the builder varies.
+
+    Only the first one knows the timing cache: builds that read the same tactics from it would not vary.
 
     Raises:
         BuildError: the graph or the builder's refusal, with the node's name where there is one.
@@ -65,39 +74,25 @@ def build_engine(prepared: Prepared, target: Target, options: Options, workdir: 
     progress.step("tensorrt: read graph")
     graph = read_graph(prepared.deployable.path)
     refuse(graph, options.capabilities, prepared.shapes)
-    version = _version(options)
+    _check_package(options)
     with parsable(prepared.deployable.path.resolve(), graph, workdir.resolve()) as model:
         order = Order(
             graph=model,
             options=options,
             profiles=plan_profiles(prepared.shapes, target.batch_sizes, options.profiles),
-            cache=_cache(options, version),
+            cache=cache,
         )
         tries = [_build(order, workdir.resolve(), progress)]
         for _ in range(options.builds - 1):
             with TemporaryDirectory(dir=workdir) as folder:
-                tries.append(_build(order, Path(folder), progress))
+                tries.append(_build(replace(order, cache=None), Path(folder), progress))
         return _describe(tuple(tries), graph, order, workdir)
 
 
-def _version(options: Options) -> str:
-    version = installed_version(options.vendor)
-    missing = missing_package(options, version)
-    if missing is not None or version is None:
-        reason = missing or missing_package(options, None)
-        raise UnavailableError(reason.reason if reason else "", hint=reason.hint if reason else "")
-    return version
-
-
-def _cache(options: Options, version: str) -> TimingCache | None:
-    """The timing cache of the GPU that the builder measures tactics on, where it does."""
-    from qpipe_tensorrt.driver import find_gpus, serving
-    from qpipe_tensorrt.timingcache import timing_cache
-
-    if options.vendor.builds_without_gpu:
-        return None
-    gpu = serving(find_gpus(), options.capabilities)
-    return timing_cache(options.timing_cache, version, gpu) if gpu is not None else None
+def _check_package(options: Options) -> None:
+    missing = missing_package(options, installed_version(options.vendor))
+    if missing is not None:
+        raise UnavailableError(missing.reason, hint=missing.hint)
 
 
 def _build(order: Order, folder: Path, progress: Progress) -> _Try:

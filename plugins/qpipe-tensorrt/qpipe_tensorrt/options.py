@@ -43,8 +43,8 @@ class Options:
     weight_streaming: bool = False
     version_compatible: bool = False
     hardware_compatibility: Compatibility = "none"
-    timing_cache: str | None = None
-    """Folder of timing caches (`tensorrt` alone); None is `$XDG_CACHE_HOME/qpipe/tensorrt`."""
+    timing_cache: bool = True
+    """Keep measured tactics in the store, per device, driver and version (`tensorrt` alone)."""
     simulate: bool = False
     """Without a GPU, run the graph on the CPU: outputs are `simulated`, latency is not measured."""
     cuda_graph: bool = True
@@ -102,7 +102,7 @@ class _Reader:
             hardware_compatibility=cast(
                 "Compatibility", self._choice("hardware_compatibility", _COMPATIBILITIES, "none")
             ),
-            timing_cache=self._text("timing_cache"),
+            timing_cache=self._flag("timing_cache", default=True),
             simulate=self._flag("simulate"),
             cuda_graph=self._flag("cuda_graph", default=True),
         )
@@ -149,10 +149,4 @@ class _Reader:
         value = self._given.get(key, default)
         if not isinstance(value, bool):
             raise self._wrong(key, "true or false")
-        return value
-
-    def _text(self, key: str) -> str | None:
-        value = self._given.get(key)
-        if value is not None and not isinstance(value, str):
-            raise self._wrong(key, "a text")
         return value

@@ -1,11 +1,10 @@
-"""Measured tactics of `tensorrt`, kept between builds per device, driver and version.
+"""Measured tactics of `tensorrt`, kept between builds per device, driver and version: qpipe's store holds the file.
 
 Not run here: TensorRT for RTX has no timing cache, and `tensorrt` needs a GPU to build.
 """
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from qpipe_tensorrt.api import IBuilderConfig
     from qpipe_tensorrt.driver import Gpu
+
+FILE = "timing.cache"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,19 +30,13 @@ class TimingCache:
         config.set_timing_cache(config.create_timing_cache(stored), ignore_mismatch=False)
 
     def save(self, config: IBuilderConfig) -> None:
-        """Write it whole or not at all: builds of several processes may end at once."""
-        self.file.parent.mkdir(parents=True, exist_ok=True)
+        """Write it whole or not at all: the builder may be killed."""
         with NamedTemporaryFile(dir=self.file.parent, delete=False) as temporary:
             temporary.write(memoryview(config.get_timing_cache().serialize()))  # type: ignore[arg-type]  # a buffer
         Path(temporary.name).replace(self.file)
 
 
-def timing_cache(folder: str | None, version: str, gpu: Gpu) -> TimingCache:
-    """The cache of one GPU model, driver and TensorRT version."""
-    root = Path(folder) if folder else _default_folder()
-    key = sha256(f"{version}\n{gpu.name}\n{gpu.capability}\n{gpu.driver}".encode()).hexdigest()[:16]
-    return TimingCache(file=root / f"timing-{key}.cache")
-
-
-def _default_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "qpipe" / "tensorrt"
+def cache_key(version: str, gpu: Gpu) -> str:
+    """Names the cache of one GPU model, driver and TensorRT version."""
+    made_of = f"{version}\n{gpu.name}\n{gpu.capability}\n{gpu.driver}"
+    return f"tensorrt-timing-{sha256(made_of.encode()).hexdigest()}"

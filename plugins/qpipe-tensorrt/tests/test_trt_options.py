@@ -16,7 +16,7 @@ from qpipe.errors import TargetError
         ({"precisions": "int8"}, "options.precisions is 'int8'", "a list"),
         ({"tf32": "yes"}, "options.tf32 is 'yes'", "true or false"),
         ({"profiles": "all"}, "options.profiles is 'all'", "per-batch"),
-        ({"timing_cache": 3}, "options.timing_cache is 3", "text"),
+        ({"timing_cache": "/tmp"}, "options.timing_cache is '/tmp'", "true or false"),
         ({"workspace": 1}, "unknown option `workspace`", "workspace_bytes"),
     ],
 )

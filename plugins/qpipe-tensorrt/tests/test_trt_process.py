@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import onnx
 import pytest
-from qpipe_tensorrt import child
+from qpipe_tensorrt import backend, build, child
 from qpipe_tensorrt.backend import TensorRT
-from qpipe_tensorrt.driver import Gpu
+from qpipe_tensorrt.driver import Gpu, NoGpu
 from qpipe_tensorrt.products import ENTERPRISE, installed_version
-from qpipe_tensorrt.timingcache import timing_cache
+from qpipe_tensorrt.timingcache import FILE, TimingCache, cache_key
 
 from qpipe.errors import BuildError, UnavailableError
+from qpipe.plugins.backend import Learning
 from qpipe.records.engine import Prepared
 from qpipe.records.model import OnnxFile
 from qpipe.records.tensors import ShapeRange, Signature
+
+GPU = Gpu(index=0, name="NVIDIA H200", capability="9.0", driver="580.65")
 
 
 @pytest.mark.parametrize(
@@ -55,10 +59,24 @@ def test_a_reproducible_build_takes_turns_on_one_cpu_or_says_that_it_may_not(
     assert ("does not grant" in " ".join(built.notes)) == (reproducible and not child.granted())
 
 
-def test_only_the_engine_is_left_in_the_folder(*, rtx, nets, prepared, target, tmp_path, progress):
-    (tmp_path / "work").mkdir()
-    built = TensorRT().build(prepared(nets.small()), target(builds=2), tmp_path / "work", progress)
+def test_two_builds_leave_one_engine_and_only_that_one_knows_the_timing_cache(
+    *, rtx, nets, prepared, target, tmp_path, progress, monkeypatch
+):
+    """Builds that read the same tactics would not vary. The core gives the folder of the cache."""
+    caches = []
+
+    def run(order, folder, progress):
+        caches.append(order.cache)
+        return child.run_build(order, folder, progress)
+
+    monkeypatch.setattr(build, "run_build", run)
+    for name in ("work", "learnt"):
+        (tmp_path / name).mkdir()
+    ready, learnt = prepared(nets.small()), tmp_path / "learnt"
+    built = TensorRT().build_with(ready, target(builds=2), tmp_path / "work", progress, learnt)
     assert sorted(path.name for path in (tmp_path / "work").iterdir()) == sorted(str(file) for file in built.files)
+    assert caches == [TimingCache(file=learnt / FILE), None]
+    assert [path.name for path in learnt.iterdir()] == [FILE]
 
 
 def test_weights_beside_the_model_and_other_folders_give_the_same_bytes(*, rtx, nets, target, tmp_path, progress):
@@ -81,13 +99,40 @@ def test_weights_beside_the_model_and_other_folders_give_the_same_bytes(*, rtx, 
     assert child.randomized() or made[0] == made[1]
 
 
-def test_a_timing_cache_is_of_one_gpu_driver_and_version(rtx, tmp_path):
+def test_a_timing_cache_is_of_one_gpu_driver_and_version():
+    keys = {
+        cache_key(version, replace(GPU, name=name, driver=driver))
+        for version in ("11.4.0", "11.5.0")
+        for name in ("NVIDIA H200", "NVIDIA H100")
+        for driver in ("580.65", "590.1")
+    }
+    assert len(keys) == 8
+    assert all(key.startswith("tensorrt-timing-") for key in keys)
+
+
+@pytest.mark.parametrize(
+    ("options", "version", "gpus", "kept"),
+    [
+        ({"product": "tensorrt"}, "11.4.0", (GPU,), True),
+        ({"product": "tensorrt"}, "11.4.0", NoGpu(reason="none"), False),
+        ({"product": "tensorrt"}, None, (GPU,), False),
+        ({"product": "tensorrt", "timing_cache": False}, "11.4.0", (GPU,), False),
+        ({"capability": "8.9"}, "1.7.1.116", (replace(GPU, capability="8.9"),), False),
+    ],
+)
+def test_tactics_are_kept_where_the_builder_measures_them(*, target, monkeypatch, options, version, gpus, kept):
+    monkeypatch.setattr(backend, "installed_version", lambda _: version)
+    monkeypatch.setattr(backend, "find_gpus", lambda: gpus)
+    wanted = target(**{"capability": "9.0"} | options)
+    assert isinstance(TensorRT(), Learning)
+    assert TensorRT().learnt_key(wanted) == (cache_key("11.4.0", GPU) if kept else "")
+
+
+def test_the_builder_takes_and_gives_a_timing_cache(rtx, tmp_path):
     """The calls exist in TensorRT for RTX too, where they are without effect and say so."""
-    gpu = Gpu(index=0, name="NVIDIA H200", capability="9.0", driver="580.65")
-    cache = timing_cache(str(tmp_path), "11.4.0", gpu)
-    assert cache.file != timing_cache(str(tmp_path), "11.5.0", gpu).file
+    cache = TimingCache(file=tmp_path / FILE)
     config = rtx.Builder(rtx.Logger(rtx.Logger.ERROR)).create_builder_config()
     for step in (cache.load, cache.save, cache.load):
         with pytest.warns(DeprecationWarning, match="no-ops"):
             step(config)
-    assert [path.name for path in tmp_path.iterdir()] == [cache.file.name]
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
