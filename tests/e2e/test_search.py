@@ -1,5 +1,7 @@
 """A search: candidates meet the search rows, one finalist the gate rows, and float stays where nothing is better."""
 
+from pathlib import Path
+
 import pytest
 
 COARSE = {"name": "coarse", "stages": ["fold", "calibrate", {"quantize": {"ranges": "percentile", "percentile": 60}}]}
@@ -37,6 +39,7 @@ def test_what_loses_too_much_gets_its_worst_nodes_back_in_float(place, qpipe_in,
     found = trials(said)
     assert not found["coarse"]["chosen"]
     assert "on the search rows, 0.02 allowed" in found["coarse"]["reason"]
+    assert "coarse-equalized" in found
     assert "coarse-keep1" in found
     assert found["coarse-keep1"]["size_bytes"] != found["coarse"]["size_bytes"]
 
@@ -68,6 +71,10 @@ def test_explain_says_where_the_loss_is_and_compare_what_changed(place, qpipe_in
     assert 10 < found["steps"][3]["sqnr_db"] < 100
     assert found["layers"]
     assert all(0 <= layer["clipped"] <= 1 for layer in found["layers"])
+    assert any(layer["kernel"].endswith("QLinearConv") for layer in found["layers"])
+    assert {remark["kind"] for remark in found["remarks"]} == {"rows"}
+    (page,) = (Path(one) for one in qpipe_in(place, "report", "--json").json["files"] if one.endswith(".html"))
+    assert "quantized tensors, the worst first" in page.read_text()
     make.pipeline(place, recipes=["fp16"], gates={"finite": {}})
     second = qpipe_in(place, "run", "small.yaml", "--no-profile", "--offline", "--json").json["run_id"]
     pairs = {pair["cell"]: pair for pair in qpipe_in(place, "compare", first, second, "--json").json["cells"]}

@@ -10,9 +10,10 @@ from qpipe.quant.calibrate import calibrate
 from qpipe.quant.check import run_float
 from qpipe.quant.explain import explain_layers
 from qpipe.quant.graph import open_graph
-from qpipe.quant.lint import lint_batches, lint_calibration
+from qpipe.quant.lint import lint_batches, lint_calibration, lint_shares, load_lint, save_lint
 from qpipe.quant.observed import observed_tensors
 from qpipe.quant.options import QuantOptions
+from qpipe.quant.outside import run_watched
 from qpipe.quant.schemes import ORT_X86_VNNI
 from qpipe.quant.sensitivity import build, escape, revert_worst, sensitivity
 from qpipe.quant.statistics import load_statistics, save_statistics
@@ -138,3 +139,33 @@ def test_statistics_survive_a_round_trip(hard, tmp_path):
 
 def test_escaped_names_match_themselves_alone():
     assert escape("a[0]*") == "a[[]0][*]"
+
+
+def test_shares_outside_a_range_are_counted_in_the_graph(hard):
+    model, statistics, batch = hard
+    _, plan = build(model, statistics, ORT_X86_VNNI, QuantOptions(ranges="minmax"))
+    same = run_watched(model, plan, batch)
+    (name, found), *_ = same.outputs
+    assert name == model.graph.outputs[0].name
+    np.testing.assert_allclose(found, run_float(model, batch)[0], rtol=1e-5, atol=1e-5)
+    assert lint_shares(plan, dict(same.shares)) == ()
+    far = {**batch, "x": batch["x"] * 50}
+    spec = plan.activation("x")
+    beyond = np.mean((far["x"] < spec.low - spec.scale / 2) | (far["x"] > spec.high + spec.scale / 2))
+    shares = dict(run_watched(model, plan, far).shares)
+    assert shares["x"] == pytest.approx(beyond, abs=1e-6)
+    assert "other-rows" in {item.kind for item in lint_shares(plan, shares) if item.subject == "x"}
+
+
+def test_lint_is_kept_beside_statistics(hard, tmp_path):
+    _, statistics, _ = hard
+    found = lint_calibration(statistics)
+    save_lint(found, tmp_path)
+    assert load_lint(tmp_path) == found
+    assert [item.warns for item in found] == [item.kind == "constant-input" for item in found]
+
+
+def test_lint_leaves_graphs_of_one_batch_size_alone(tmp_path):
+    body = '<ir_version: 8, opset_import: ["" : 17]> g (float[4,4] x) => (float[4,4] y) { y = Softmax<axis=0>(x) }'
+    onnx.save(parser.parse_model(body), tmp_path / "m.onnx")
+    assert lint_batches(open_graph(tmp_path / "m.onnx"), {"x": np.eye(4, dtype=np.float32)}) == ()

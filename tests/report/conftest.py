@@ -6,6 +6,8 @@ import pytest
 from qpipe.measure.samples import FILE, Samples, save_samples
 from qpipe.records.engine import Engine, EngineFile, Fact, FloatNode, Placement
 from qpipe.records.evidence import BatchProfile, Evaluation, Evidence, NotMeasured, Percentile, Profile, Ratio
+from qpipe.records.explanation import Attribution, Step
+from qpipe.records.remark import Remark
 from qpipe.records.result import CellResult, Promoted, RunResult
 from qpipe.records.tensors import Signature
 from qpipe.records.verdict import Decision, SliceVerdict, Verdict
@@ -100,6 +102,16 @@ def engine(recipe):
     )
 
 
+def attribution():
+    steps = (
+        Step(name="float", metric=0.975, sqnr_db=None),
+        Step(name="prepared", metric=None, sqnr_db=41.25),
+        Step(name="quantized", metric=0.974, sqnr_db=29.5),
+        Step(name="engine", metric=0.973, sqnr_db=None, note="not run: <no device>"),
+    )
+    return Attribution(role="gate", rows=16, steps=steps)
+
+
 def cell(recipe, **changes):
     evidence = Evidence(
         digest="ee" * 32,
@@ -114,6 +126,8 @@ def cell(recipe, **changes):
             integer=5, float=1, elsewhere=0, left_in_float=(FloatNode(name="conv<1>", op="Conv", reason="3 channels"),)
         ),
         facts=(Fact(name="arena_bytes", value=1024, unit="B", kind="estimated"),),
+        attribution=attribution(),
+        remarks=(Remark(kind="constant-input", subject="in<0>", message="every value is 1"),),
     )
     told = {
         "key": f"key-{recipe}",
@@ -123,7 +137,7 @@ def cell(recipe, **changes):
         "status": "ok",
         "engine": engine(recipe),
         "evidence": evidence,
-        "attribution": (("float", 0.975), ("quantized ONNX", 0.974), ("engine", 0.973)),
+        "attribution": (("float", 0.975), ("quantized", 0.974), ("engine", 0.973)),
     }
     return CellResult(**{**told, **changes})
 

@@ -10,7 +10,7 @@ from qpipe.report.shapes import RunShape
 PROMISED = {
     "run": {"run_id", "mlflow_run_id", "pipeline", "exit_code", "warnings", "cells", "promoted"},
     "cell": {"key", "model", "recipe", "target", "cached", "status", "reason", "hint", "verdict", "gates", "engine"}
-    | {"metrics", "profile", "placement", "facts"},
+    | {"metrics", "profile", "placement", "facts", "attribution", "lint"},
     "gate": {"verdict", "observed", "low", "high", "limit", "n", "alpha", "kind", "reason", "advice", "slices"},
     "promoted": {"model", "version", "alias", "engine"},
 }

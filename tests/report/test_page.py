@@ -2,6 +2,7 @@ import re
 from html.parser import HTMLParser
 from xml.etree import ElementTree as ET
 
+from qpipe.records.explanation import Explanation, Layer
 from qpipe.report import write_run_report
 
 VOID = {"meta", "img", "br"}
@@ -53,6 +54,31 @@ def test_the_page_says_what_was_decided_and_under_which_conditions(result, evide
         assert part in text, part
     assert re.search(r'class="badge fail">FAIL', text)
     assert "<demo>" not in text
+
+
+def test_the_page_says_where_the_loss_comes_from_and_what_is_odd(result, evidence, tmp_path):
+    text = write_run_report(result, evidence, tmp_path)[0].read_text()
+    for part in ("41.25", "first 16 gate rows", "not run: &lt;no device&gt;", "in&lt;0&gt;", "every value is 1"):
+        assert part in text, part
+    assert "quantized tensors" not in text
+
+
+def test_layers_join_the_page_once_they_were_explained(result, evidence, tmp_path):
+    known = {"sqnr_db": 20.5, "low": 0.0, "high": 6.0, "clipped": 0.015}
+    layers = (
+        Layer(tensor="<t>", node="conv1", op="Conv", kernel="QLinearConv", **known),
+        Layer(tensor="u", node="conv2", op="Conv", **{**known, "sqnr_db": 8.5}),
+        Layer(tensor="x", node="", op="input", **{**known, "sqnr_db": None}),
+    )
+    one = Explanation(
+        cell="", metric="accuracy", role="search", rows=8, steps=(), layers=layers, placement=None, remarks=()
+    )
+    cell = next(cell for cell in result.cells if cell.evidence)
+    text = write_run_report(result, evidence, tmp_path, {cell.key: one})[0].read_text()
+    table = text.partition("3 quantized tensors")[2]
+    assert table.index("8.5") < table.index("20.5") < table.index("<td>x</td>")
+    assert re.search(r"&lt;t&gt;.*1\.50 %.*QLinearConv", table)
+    assert "not known" in table
 
 
 def test_plots_are_well_formed_and_the_same_each_time(result, evidence, tmp_path):

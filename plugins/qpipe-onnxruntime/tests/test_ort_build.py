@@ -26,6 +26,9 @@ def test_qdq_runs_as_integer_kernels_and_the_rest_is_explained(kit, build):
     assert [(node.name, node.op) for node in placement.left_in_float] == [("up", "ConvTranspose")]
     assert "no integer kernel" in placement.left_in_float[0].reason
     assert dict(placement.kernels)["com.microsoft.QLinearConv"] == 2
+    ran = {one.node: one.kernel for one in placement.nodes}
+    assert {ran["conv1"], ran["conv2"]} == {"com.microsoft.QLinearConv"}
+    assert ran["up"] == "ConvTranspose"
     assert built.files[0].name == "model.onnx"
 
 

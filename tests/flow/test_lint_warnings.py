@@ -1,0 +1,33 @@
+"""What a run says aloud of its calibration."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from qpipe.flow.linting import SHOWN, lint_warnings
+from qpipe.records.remark import Remark
+
+
+def result(label, *remarks):
+    return SimpleNamespace(label=label, evidence=SimpleNamespace(remarks=remarks))
+
+
+def remark(kind, subject="calibration", message="odd"):
+    return Remark(kind=kind, subject=subject, message=message)
+
+
+def test_a_finding_is_told_once_with_every_cell_that_it_touches():
+    odd = remark("constant-input", "mask", "every value is 1")
+    found = lint_warnings([result("a", odd), result("b", odd), SimpleNamespace(label="c", evidence=None)])
+    assert found == ("calibration of a, b: 'mask': every value is 1",)
+
+
+@pytest.mark.parametrize("kind", ["rows", "clipped"])
+def test_what_only_describes_is_not_told(kind):
+    assert lint_warnings([result("a", remark(kind))]) == ()
+
+
+def test_many_alike_are_counted():
+    found = lint_warnings([result("a", *(remark("other-rows", f"t{number}") for number in range(9)))])
+    assert len(found) == SHOWN + 1
+    assert found[-1].startswith(f"calibration of a: {9 - SHOWN} more like this")
