@@ -14,7 +14,7 @@ from qpipe.flow.deciding import judge
 from qpipe.flow.evidence import assemble
 from qpipe.flow.measuring import measure
 from qpipe.flow.working import work
-from qpipe.planning.candidates import candidates, mixed_candidates, search_cells
+from qpipe.planning.candidates import candidates, equalized_candidates, mixed_candidates, search_cells
 from qpipe.planning.expand import make_cell
 from qpipe.plugins.gate import Alpha
 from qpipe.records.codec import decode, encode
@@ -199,14 +199,16 @@ def _hunt(hunt: Hunt) -> tuple[tuple[SearchTrial, ...], Cell | None]:
 
 
 def _mixed(hunt: Hunt, recipes: tuple[RecipeSpec, ...], trials: list[SearchTrial]) -> tuple[RecipeSpec, ...]:
-    """Mixed-precision candidates, where a static recipe is fast but loses too much: its worst nodes stay float."""
+    """Where a static recipe is fast but loses too much: equalized, and with its worst nodes left in float."""
     left = None if hunt.wanted.trials is None else hunt.wanted.trials - len(trials)
     lossy = [trial for trial in trials if hunt.rule.is_lossy(trial) and not hunt.rule.is_slow(trial)]
     specs = [spec for spec in recipes if any(trial.recipe == spec.name for trial in lossy)]
     for spec in specs:
         cell = _search_cells(hunt, (spec,))[-1]
         if any(stage.name == "quantize" for stage in cell.recipe.stages) and not hunt.over and left != 0:
-            return mixed_candidates(spec, cell.scheme, _rank_nodes(hunt, cell), left)
+            even = equalized_candidates(spec, cell.scheme)
+            rest = None if left is None else left - len(even)
+            return (*even, *mixed_candidates(spec, cell.scheme, _rank_nodes(hunt, cell), rest))
     return ()
 
 

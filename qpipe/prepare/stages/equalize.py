@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from qpipe.errors import ConfigError
+from qpipe.errors import ConfigError, QuantizationError
 from qpipe.plugins.stage import Draft, StageContext, StageType
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ class EqualizeParams:
     """How the range of each channel of an activation is found; all but `minmax` need `calibrate` with `channels`."""
     check: bool = True
     """Compare outputs before and after on the first calibration rows."""
+    required: bool = False
+    """An error where no two layers can be evened out, so that a search does not judge the same engine twice."""
 
 
 def _apply(draft: Draft, params: object, context: StageContext) -> Draft:
@@ -35,6 +37,11 @@ def _apply(draft: Draft, params: object, context: StageContext) -> Draft:
     model = open_graph(draft.graph.path)
     before = model.clone()
     done = equalize(model, _magnitudes(draft.statistics, params) if params.by == "activations" else None)
+    if not done and params.required:
+        raise QuantizationError(
+            "no two layers of this graph can be evened out: nothing but Relu and pooling may stand between them",
+            hint="leave `equalize` out of the recipe",
+        )
     if not done:
         return draft
     if params.check:
