@@ -1,6 +1,6 @@
 """Dynamic quantization by our own placement: each activation is quantized once, whoever reads it; weights per channel.
 
-DynamicQuantizeLinear → MatMulIntegerToFloat, bias included.
+DynamicQuantizeLinear → MatMulIntegerToFloat, bias included; LSTM → DynamicQuantizeLSTM (`recurrent`).
 Source: ONNX operator DynamicQuantizeLinear; onnxruntime docs/ContribOperators.md, com.microsoft.MatMulIntegerToFloat.
 """
 
@@ -24,6 +24,7 @@ from qpipe.quant.matmul import MICROSOFT
 from qpipe.quant.numbers import F32
 from qpipe.quant.operators import finite
 from qpipe.quant.options import QuantOptions
+from qpipe.quant.recurrent import RECURRENT, is_recurrent, plan_recurrent, render_recurrent
 from qpipe.quant.render import forget_shapes
 from qpipe.quant.tables import is_table, plan_tables, render_tables
 from qpipe.quant.weights import quantize_weight
@@ -32,7 +33,7 @@ from qpipe.records.scheme import Scheme
 
 
 def plan_dynamic(model: ir.Model, scheme: Scheme, options: QuantOptions | None = None) -> QuantPlan:
-    """Choose the MatMuls and Gemms whose activations are quantized as they come.
+    """Choose the MatMuls, Gemms and LSTMs whose activations are quantized as they come.
 
     Raises:
         QuantizationError: the scheme has no such kernels, nothing in the graph fits them, or weights are not finite.
@@ -44,7 +45,7 @@ def plan_dynamic(model: ir.Model, scheme: Scheme, options: QuantOptions | None =
         )
     nodes, weights = [], []
     for node in model.graph:
-        if node.op_type not in scheme.dynamic_ops:
+        if node.op_type not in scheme.dynamic_ops or node.op_type in RECURRENT:
             continue
         reason = options.keep(node) or _refusal(node)
         if not reason and not finite(node):
@@ -63,12 +64,15 @@ def plan_dynamic(model: ir.Model, scheme: Scheme, options: QuantOptions | None =
                     nodes=(node.name or "",),
                 )
             )
-    if not weights:
+    choices, recurrent = plan_recurrent(model.graph, scheme, options)
+    nodes += choices
+    if not weights and not recurrent:
+        reasons = [f"; {one.node!r} ({one.op}): {one.reason}" for one in nodes[:3]]
         raise QuantizationError(
-            "nothing in this graph can be quantized dynamically",
+            f"nothing in this graph can be quantized dynamically{''.join(reasons)}",
             hint=f"dynamic kernels: {', '.join(scheme.dynamic_ops)} with constant weights; use recipe 'int8'",
         )
-    specs = (*weights, *plan_tables(model.graph, scheme, options))
+    specs = (*weights, *recurrent, *plan_tables(model.graph, scheme, options))
     return QuantPlan(scheme=scheme, mode="dynamic", activations=(), weights=specs, nodes=tuple(nodes))
 
 
@@ -94,18 +98,19 @@ def _bias_refusal(node: ir.Node) -> str:
 
 
 def render_dynamic(model: ir.Model, plan: QuantPlan) -> ir.Model:
-    """The graph with the plan's MatMuls as dynamically quantized kernels."""
+    """The graph with the plan's MatMuls and LSTMs as dynamically quantized kernels."""
     copy = model.clone()
     graph = copy.graph
     nodes = {node.name: node for node in graph}
     quantizers: dict[str, ir.Node] = {}
     for spec in plan.weights:
-        if is_table(spec, nodes):
+        if is_table(spec, nodes) or is_recurrent(spec, nodes):
             continue
         for name in spec.nodes:
             if name not in nodes:
                 raise QuantizationError(f"the plan quantizes node {name!r}, which the graph does not have")
             _replace(graph, nodes[name], spec, quantizers)
+    render_recurrent(graph, plan.weights)
     render_tables(graph, plan)
     copy.opset_imports.setdefault(MICROSOFT, 1)
     forget_shapes(graph)

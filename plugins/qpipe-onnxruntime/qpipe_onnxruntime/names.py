@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import onnx
 
-QUANTIZABLE = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+QUANTIZABLE = ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN")
 _CARRIERS = ("Identity", "Transpose", "Reshape", "Cast", "DequantizeLinear", "Unsqueeze", "Squeeze")
 _CAST = "InsertedPrecisionFreeCast_"
 """How onnxruntime marks tensors that it computes in float32 instead of float16."""

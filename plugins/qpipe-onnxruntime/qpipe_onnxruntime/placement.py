@@ -16,14 +16,15 @@ from qpipe_onnxruntime.reasons import Graph, reason
 INTEGER = frozenset(
     {
         *("QLinearConv", "ConvInteger", "QLinearConvTranspose", "QGemm", "QLinearMatMul", "MatMulInteger"),
-        *("MatMulIntegerToFloat", "DynamicQuantizeMatMul", "MatMulNBits", "QAttention"),
+        *("MatMulIntegerToFloat", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "QAttention"),
+        *("MatMulNBits", "MatMulBnb4"),
     }
 )
 """Operators that multiply integer weights. Source: onnxruntime docs/OperatorKernels.md, CPU provider."""
 FLOATING = frozenset(
     {
         *("Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"),
-        *("FusedMatMulActivation", "Attention", "MultiHeadAttention"),
+        *("FusedMatMulActivation", "Attention", "MultiHeadAttention", "LSTM", "GRU", "RNN"),
     }
 )
 """Operators that multiply float weights."""
@@ -53,9 +54,9 @@ def read_placement(
 ) -> Placement:
     """What runs as what in the optimized graph.
 
-    Quantizable are the Conv, ConvTranspose, Gemm and MatMul nodes of the float graph that have a weight. Where nothing
-    is `quantized`, a kernel in float16 counts as the low precision that was asked for. A node that cannot be found
-    in the optimized graph counts as float.
+    Quantizable are the Conv, ConvTranspose, Gemm, MatMul, LSTM, GRU and RNN nodes of the float graph that have a
+    weight. Where nothing is `quantized`, a kernel in float16 counts as the low precision that was asked for. A node
+    that cannot be found in the optimized graph counts as float.
     """
     kernels = [node for node in optimized.node if node.op_type in INTEGER | FLOATING]
     found = [_Found(wanted=wanted, kernel=kernel) for wanted, kernel in assign(float_graph, kernels)]
@@ -92,7 +93,7 @@ def _explain(
     half = any(weights.get(item.wanted.weight) == onnx.TensorProto.FLOAT16 for item in rest)
     if not quantized and not half:
         return ()
-    planned = {choice.node: choice.reason for choice in plan.nodes if not choice.quantized} if plan else {}
+    planned = {**_weights_alone(plan), **_left(plan)} if plan else {}
     graph = Graph(deployable)
     return tuple(
         FloatNode(
@@ -103,6 +104,19 @@ def _explain(
         )
         for item in rest
     )
+
+
+def _left(plan: QuantPlan) -> dict[str, str]:
+    return {choice.node: choice.reason for choice in plan.nodes if not choice.quantized}
+
+
+def _weights_alone(plan: QuantPlan) -> dict[str, str]:
+    """Nodes whose weights the plan stores in integers without an integer kernel to read them."""
+    whys = {
+        "kmeans": "its weights are k-means codes, decoded at load: it computes in float32",
+        "int4": "its weights are int4, decoded at every run: it computes in float32",
+    }
+    return {node: whys[spec.dtype] for spec in plan.weights if spec.dtype in whys for node in spec.nodes}
 
 
 def _notes(found: list[_Found], dtypes: Mapping[str, int], built_on: str, target_arch: str) -> tuple[str, ...]:

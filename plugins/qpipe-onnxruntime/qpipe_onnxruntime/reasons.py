@@ -46,6 +46,10 @@ def reason(graph: Graph, wanted: Wanted) -> str:
     node = graph.nodes.get(wanted.name)
     if node is None:
         return "it is not in the quantized graph under its name, and no integer kernel carries a trace of it"
+    if node.op_type == "LSTM":
+        return "onnxruntime has an integer LSTM in dynamic quantization alone"
+    if node.op_type in ("GRU", "RNN"):
+        return f"onnxruntime has no integer kernel for {node.op_type}"
     return _inputs(graph, node) or _dtypes(graph, node) or _output(graph, node) or "onnxruntime did not fuse it"
 
 

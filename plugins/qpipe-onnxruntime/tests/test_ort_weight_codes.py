@@ -1,0 +1,89 @@
+"""Weight-only forms and recurrent networks: what onnxruntime runs them as, through the real recipes."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper, parser
+from qpipe_onnxruntime.backend import OnnxRuntimeBackend
+
+from qpipe.models import read_model
+from qpipe.prepare import builtin_recipe, prepare
+from qpipe.quant.schemes import ORT_X86_VNNI
+from qpipe.records.recipe import Recipe, StageSpec
+from qpipe.records.target import Target
+from qpipe.testing.contract import Silent
+
+NETS = {
+    "mixed": (
+        "(float[N,16,8,8] x) => (float[N,M] y)",
+        "c = Conv<kernel_shape=[3,3]>(x, w) r = Relu(c) g = GlobalAveragePool(r) f = Flatten(g) y = MatMul(f, k)",
+        {"w": (32, 16, 3, 3), "k": (32, 64)},
+    ),
+    "recurrent": (
+        "(float[L,N,8] x) => (float[L,N,M] y)",
+        "h, a, c = LSTM<hidden_size=16>(x, w, r) s = Squeeze(h, one) g, b = GRU<hidden_size=8>(s, v, u) "
+        "t = Squeeze(g, one) y = MatMul(t, k)",
+        {"w": (1, 64, 8), "r": (1, 64, 16), "v": (1, 24, 16), "u": (1, 24, 8), "k": (8, 64), "one": None},
+    ),
+}
+INT4 = StageSpec(name="quantize", params={"overrides": [{"match": "*", "weights": "int4"}]})
+STATIC_INT4 = Recipe(name="int4-static", stages=(StageSpec(name="calibrate"), INT4))
+
+
+@pytest.fixture
+def placement(tmp_path):
+    def build(net: str, recipe: Recipe):
+        head, body, weights = NETS[net]
+        graph = parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> g {head} {{ {body} }}')
+        for number, node in enumerate(graph.graph.node):
+            node.name = f"{node.op_type}_{number}"
+        random = np.random.default_rng(0)
+        for name, shape in weights.items():
+            array = random.normal(size=shape).astype(np.float32) * 0.2 if shape else np.array([1])
+            graph.graph.initializer.append(numpy_helper.from_array(array, name))
+        onnx.save(graph, tmp_path / "float.onnx")
+        model = read_model(tmp_path / "float.onnx", name=net, origin="test")
+        shape = (4, 16, 8, 8) if net == "mixed" else (5, 4, 8)
+        rows = {"x": random.normal(size=shape).astype(np.float32)}
+        (tmp_path / "stages").mkdir()
+        (tmp_path / "engine").mkdir()
+        ready = prepare(model, recipe, ORT_X86_VNNI, lambda: iter([rows]), tmp_path / "stages", None, Silent())
+        target = Target(name="local", backend="onnxruntime", scheme="ort-x86-vnni")
+        return OnnxRuntimeBackend().build(ready, target, tmp_path / "engine", Silent()).placement
+
+    return build
+
+
+def test_an_lstm_runs_on_integers_and_a_gru_stays_float(placement):
+    found = placement("recurrent", builtin_recipe("dynamic", ORT_X86_VNNI))
+    kernels = dict(found.kernels)
+    assert kernels["com.microsoft.DynamicQuantizeLSTM"] == 1
+    assert found.integer == 2
+    [left] = found.left_in_float
+    assert (left.op, left.reason) == ("GRU", "onnxruntime has no dynamically quantized kernel for GRU, only for LSTM")
+
+
+def test_static_quantization_says_why_recurrent_nodes_stay_float(placement):
+    found = placement("recurrent", builtin_recipe("int8", ORT_X86_VNNI))
+    assert {node.op: node.reason for node in found.left_in_float} == {
+        "LSTM": "onnxruntime has an integer LSTM in dynamic quantization alone",
+        "GRU": "onnxruntime has no integer kernel for GRU",
+    }
+
+
+def test_codebooks_are_decoded_at_load_and_count_as_float(placement):
+    found = placement("mixed", builtin_recipe("kmeans", ORT_X86_VNNI))
+    assert found.integer == 0
+    assert {node.op for node in found.left_in_float} == {"Conv", "MatMul"}
+    assert all("k-means codes, decoded at load" in node.reason for node in found.left_in_float)
+    assert not {"BitShift", "Gather", "Mod"} & set(dict(found.kernels))
+
+
+def test_int4_blocks_of_a_matmul_become_a_kernel_and_those_of_a_conv_do_not(placement):
+    found = placement("mixed", STATIC_INT4)
+    assert dict(found.kernels)["com.microsoft.MatMulNBits"] == 1
+    assert found.integer == 1
+    [left] = found.left_in_float
+    assert (left.op, left.reason) == ("Conv", "its weights are int4, decoded at every run: it computes in float32")
