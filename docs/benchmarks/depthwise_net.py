@@ -1,6 +1,6 @@
 """A small MobileNet-like network: its layout, its training in PyTorch, and its ONNX graph built from the weights.
 
-Run as a script it trains: `python docs/benchmarks/depthwise_net.py WEIGHTS.npz` (needs torch and numpy alone). The
+Run as a script it trains: `python docs/benchmarks/depthwise_net.py WEIGHTS.npz [EPOCHS]` (needs torch and numpy). The
 graph is what exporters of padded MobileNets write: Pad before each 3×3 Conv, BatchNormalization and Clip(0, 6) behind.
 """
 
@@ -71,7 +71,7 @@ def preprocessed(images: Array) -> NDArray[np.float32]:
     return ((images.astype(np.float32) / 255 - MEAN) / STD).astype(np.float32)
 
 
-def train(data: Path, target: Path, seed: int = 0) -> None:
+def train(data: Path, target: Path, epochs: int = EPOCHS, seed: int = 0) -> None:
     """Train on the calibration and search rows (never on gate rows) and write the weights as .npz."""
     import torch
     from torch import nn
@@ -102,10 +102,10 @@ def train(data: Path, target: Path, seed: int = 0) -> None:
             return self.head(x.mean(dim=(2, 3)))
 
     net = Net().to(memory_format=torch.channels_last)
-    steps = EPOCHS * -(-len(images) // BATCH)
+    steps = epochs * -(-len(images) // BATCH)
     optimizer = torch.optim.SGD(net.parameters(), lr=RATE, momentum=0.9, weight_decay=DECAY, nesterov=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=RATE, total_steps=steps)
-    for epoch in range(EPOCHS):
+    for epoch in range(epochs):
         right, order = 0, torch.randperm(len(images))
         for part in order.split(BATCH):
             rows = augmented(images[part]).contiguous(memory_format=torch.channels_last)
@@ -177,4 +177,4 @@ def build(weights: Weights, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    train(Path(os.environ["QPIPE_BENCH_DATA"]), Path(sys.argv[1]))
+    train(Path(os.environ["QPIPE_BENCH_DATA"]), Path(sys.argv[1]), int((*sys.argv, EPOCHS)[2]))

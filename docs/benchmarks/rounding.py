@@ -15,6 +15,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,10 +74,10 @@ class Bench:
         """One pass over the calibration rows."""
         return calibrate(model, self.batches(), observed_tensors(model.graph, ORT_X86_VNNI), channels=channels)
 
-    def int8(self, model: ir.Model) -> Array:
+    def int8(self, model: ir.Model, *, per_channel: bool = True) -> Array:
         """Logits after calibration, quantization and bias correction."""
         statistics = self.statistics(model)
-        plan = make_plan(model, statistics, ORT_X86_VNNI)
+        plan = make_plan(model, statistics, replace(ORT_X86_VNNI, per_channel=per_channel))
         correct_bias(model, plan, statistics)
         return self.run(render(model, plan))
 
@@ -186,6 +187,8 @@ def measure(name: str, source: Path, data: Path, folder: Path) -> None:
     }
     even = bench.model.clone()
     count = len(equalize(even))
+    found["one scale per weight tensor"] = bench.int8(bench.model.clone(), per_channel=False)
+    found["one scale per weight tensor, equalized by weights"] = bench.int8(even.clone(), per_channel=False)
     found[f"equalized by weights ({count} pairs)"] = bench.int8(even)
     kept = bench.statistics(bench.model, channels=True)
     for method in ("minmax", "percentile"):
