@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,8 +14,10 @@ from qpipe.flow.evidence import assemble
 from qpipe.flow.exitcodes import UNABLE, run_code, worst
 from qpipe.flow.identity import run_identity
 from qpipe.flow.kept import keep_run
+from qpipe.flow.linting import lint_warnings
 from qpipe.flow.measuring import measure
-from qpipe.flow.publishing import Reached, finish, publish, reach
+from qpipe.flow.publishing import finish, publish
+from qpipe.flow.reaching import Reached, reach
 from qpipe.flow.searching import search
 from qpipe.flow.syncing import forget_unlogged, keep_unlogged
 from qpipe.flow.working import work
@@ -43,18 +44,23 @@ def conduct(
     watch, stop = watch or Silence(), stop or threading.Event()
     warnings = check_before_work(workplace)
     run_id = run_identity(workplace, fresh=options.fresh)
-    reached = reach(workplace, options, run_id)
+    reaching = reach(workplace, options, run_id, stop)
     try:
+        if workplace.pipeline.search is not None:
+            reaching.wait()  # a search times its candidates at once
         searched = search(workplace, options, watch, stop)
         workplace, warnings = searched.workplace, (*warnings, *searched.warnings)
         worked = work(workplace, options, watch, stop)
+        reached = reaching.wait()  # it takes CPU: before anything is timed
         results = _judged(workplace, worked, watch, stop, run_id=run_id, fresh=options.fresh)
         warnings += _remarks(workplace, results)
         return _published(
             reached, workplace, options, results, run_id=run_id, warnings=warnings, trials=searched.trials
         )
     except BaseException as error:
-        _give_up(reached, interrupted=isinstance(error, Interrupted | KeyboardInterrupt))
+        reaching.give_up(interrupted=isinstance(error, Interrupted | KeyboardInterrupt))
+        if reaching.error is not None and error is not reaching.error:
+            raise reaching.error from error  # it is why work was stopped
         raise
 
 
@@ -88,7 +94,8 @@ def _remarks(workplace: Workplace, results: tuple[CellResult, ...]) -> tuple[str
         if result.evidence and isinstance(profile := result.evidence.profile, Profile) and not profile.outputs_match
     ]
     idle = all(result.status == "ok" and result.decision is None for result in results)
-    return (*said, *ungated, *lying, *(("only float models ran: there was nothing to judge",) if idle else ()))
+    odd = lint_warnings(results)
+    return (*said, *ungated, *lying, *odd, *(("only float models ran: there was nothing to judge",) if idle else ()))
 
 
 def _published(
@@ -121,7 +128,9 @@ def _published(
         except TrackingError as error:
             lost = True
             final = replace(
-                final, exit_code=worst((final.exit_code, UNABLE)), warnings=(*final.warnings, error.message)
+                final,
+                exit_code=worst((final.exit_code, UNABLE)),
+                warnings=(*final.warnings, f"{error.message} ({error.hint})"),
             )
     keep_run(workplace, final)
     if lost or tracker is None:
@@ -129,10 +138,3 @@ def _published(
     else:
         forget_unlogged(workplace.store, run_id)
     return final
-
-
-def _give_up(reached: Reached, *, interrupted: bool) -> None:
-    """Leave no run behind that looks alive; the reason for giving up is more important than MLflow's troubles."""
-    if reached.tracker is not None and reached.parent is not None:
-        with suppress(TrackingError):
-            reached.tracker.finish(reached.parent, "KILLED" if interrupted else "FAILED")

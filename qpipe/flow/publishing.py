@@ -38,8 +38,20 @@ class Published:
     """Whether that is because MLflow does not answer any more."""
 
 
+def check_reachable(workplace: Workplace, options: RunOptions) -> None:
+    """Knock where MLflow shall be, without importing it.
+
+    Raises:
+        UnreachableError: nobody answers, or the database cannot be written (exit code 2).
+        ConfigError: a URI that MLflow cannot use.
+    """
+    from qpipe.tracking import knock
+
+    knock(options.tracking_uri or workplace.pipeline.tracking.uri, folder=Path.cwd())
+
+
 def open_tracker(workplace: Workplace, options: RunOptions) -> Tracker | None:
-    """MLflow, reached before any work; None for an offline run.
+    """MLflow with the experiment of the pipeline; None for an offline run.
 
     Raises:
         UnreachableError: no answer in time (exit code 2).
@@ -50,30 +62,6 @@ def open_tracker(workplace: Workplace, options: RunOptions) -> Tracker | None:
 
     wanted = workplace.pipeline.tracking
     return connect(options.tracking_uri or wanted.uri, wanted.experiment, folder=Path.cwd())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reached:
-    """MLflow and the parent run in it; None for an offline run."""
-
-    tracker: Tracker | None
-    parent: str | None
-
-
-def reach(workplace: Workplace, options: RunOptions, run_id: str) -> Reached:
-    """MLflow and the parent run, before any work; a run that was begun before is adopted.
-
-    Raises:
-        UnreachableError: no answer in time (exit code 2).
-    """
-    tracker = open_tracker(workplace, options)
-    if tracker is None:
-        return Reached(tracker=None, parent=None)
-    from qpipe.tracking import joined_run
-
-    join = options.join or joined_run()
-    parent = tracker.start(run_id, workplace.pipeline.name, run_params(workplace), join=join)
-    return Reached(tracker=tracker, parent=parent)
 
 
 def run_params(workplace: Workplace) -> dict[str, str]:

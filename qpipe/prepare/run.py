@@ -155,14 +155,16 @@ def read_params(stage: StageType[object], spec: StageSpec) -> object:
     Raises:
         ConfigError: a key that the stage does not have, or a value of the wrong type.
     """
-    from pydantic import TypeAdapter, ValidationError
-
     names = [field.name for field in fields(stage.params)]  # type: ignore[arg-type]  # params is a dataclass by contract
     unknown = sorted(set(spec.params) - set(names))
     if unknown:
         raise ConfigError(
             f"stage {spec.name!r} has no parameter {unknown[0]!r}", hint=f"parameters: {', '.join(names) or 'none'}"
         )
+    if not spec.params:
+        return stage.params()
+    from pydantic import TypeAdapter, ValidationError
+
     try:
         return TypeAdapter(stage.params).validate_python(dict(spec.params))
     except ValidationError as error:

@@ -1,6 +1,6 @@
 """MLflow, and nothing else imports it: runs, flavor, registry, ledger, `models:/` sources. mlflow comes late."""
 
-from qpipe.tracking.connection import connect, resolve_uri, stray_mlruns
+from qpipe.tracking.connection import connect, knock, resolve_uri, stray_mlruns
 from qpipe.tracking.ledger import Move
 from qpipe.tracking.portable import export_portable
 from qpipe.tracking.promotion import history, promote, reconcile, rollback
@@ -21,6 +21,7 @@ __all__ = [
     "fetch_model",
     "history",
     "joined_run",
+    "knock",
     "promote",
     "read_spool",
     "reconcile",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -44,14 +46,9 @@ def connect(uri: str | None, experiment: str | None, *, folder: Path, timeout_s:
         UnreachableError: no answer in time, or a folder that cannot be written (exit code 2).
         ConfigError: a URI or an experiment that MLflow cannot use.
     """
-    resolved = resolve_uri(uri, folder=folder)
-    _refuse_file_store(resolved)
     deadline = time.monotonic() + timeout_s
+    resolved = knock(uri, folder=folder, timeout_s=timeout_s)
     database = sqlite_file(resolved)
-    if database is not None:
-        _check_writable(database)
-    else:
-        _knock(resolved, timeout_s)
     client, found = _open(resolved, experiment or "Default", database, max(1, int(deadline - time.monotonic())))
     return Tracker(
         uri=resolved,
@@ -60,6 +57,23 @@ def connect(uri: str | None, experiment: str | None, *, folder: Path, timeout_s:
         client=client,
         warnings=_warnings(folder, resolved),
     )
+
+
+def knock(uri: str | None, *, folder: Path, timeout_s: float = 10.0) -> str:
+    """The tracking URI in force, where somebody answers or a database can be written; MLflow is not imported for it.
+
+    Raises:
+        UnreachableError: no answer in time, or a folder that cannot be written (exit code 2).
+        ConfigError: MLflow's file store.
+    """
+    resolved = resolve_uri(uri, folder=folder)
+    _refuse_file_store(resolved)
+    database = sqlite_file(resolved)
+    if database is not None:
+        _check_writable(database)
+    else:
+        _touch_port(resolved, timeout_s)
+    return resolved
 
 
 def sqlite_file(uri: str) -> Path | None:
@@ -110,7 +124,7 @@ def _check_writable(database: Path) -> None:
         ) from error
 
 
-def _knock(uri: str, timeout_s: float) -> None:
+def _touch_port(uri: str, timeout_s: float) -> None:
     """A TCP connection first: MLflow and SQLAlchemy would try for minutes."""
     parts = urlsplit(uri)
     port = parts.port or _PORTS.get(parts.scheme.split("+")[0])
@@ -134,6 +148,8 @@ def _open(uri: str, name: str, database: Path | None, left_s: int) -> tuple[Mlfl
     }
     try:
         with patience(probing), quiet():
+            if database is not None and not database.exists():
+                _make_database(database)
             client = MlflowClient(tracking_uri=uri, registry_uri=os.environ.get("MLFLOW_REGISTRY_URI") or uri)
             found = _experiment(client, name, artifact_location(uri))
     except (MlflowException, OSError) as error:
@@ -145,6 +161,18 @@ def _open(uri: str, name: str, database: Path | None, left_s: int) -> tuple[Mlfl
             hint=f"restore it (`mlflow experiments restore -x {found.experiment_id}`) or name another one",
         )
     return client, found
+
+
+def _make_database(database: Path) -> None:
+    """A new database appears whole: MLflow's migrations take a second in which a run may be killed."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    with tempfile.TemporaryDirectory(prefix=".qpipe-", dir=database.parent) as scratch:
+        part = Path(scratch) / database.name
+        artifacts = (database.parent / "mlartifacts").as_uri()
+        SqlAlchemyStore(f"sqlite:///{part}", artifacts).engine.dispose()  # type: ignore[no-untyped-call]  # MLflow's
+        with suppress(FileExistsError):  # somebody else made it meanwhile
+            os.link(part, database)
 
 
 def _experiment(client: MlflowClient, name: str, artifacts: str | None) -> Experiment:

@@ -43,6 +43,18 @@ def hanging(place: Path, process: subprocess.Popen) -> list[psutil.Process]:
     return wait_until(found, process, "the cell that hangs")
 
 
+def logged(place: Path, process: subprocess.Popen) -> None:
+    """Wait for the run in MLflow, which is reached beside the children's work."""
+
+    def found():
+        if not (place / "mlflow.db").exists():
+            return None
+        mlflow = MlflowClient(f"sqlite:///{place}/mlflow.db")
+        return mlflow.search_runs([one.experiment_id for one in mlflow.search_experiments()])
+
+    wait_until(found, process, "the run in MLflow")
+
+
 @pytest.fixture
 def pipeline(place, make):
     """One target whose float engine and int8 engine work, and one that hangs while it builds."""
@@ -109,6 +121,7 @@ def test_pressed_twice_or_terminated(place, make, signals):
 def test_kill_9_of_the_parent(place, make, qpipe_in, pipeline):
     process = make.start(place, "run", "small.yaml", "--no-profile", "--workers", "1", "--json")
     running = hanging(place, process)
+    logged(place, process)
     process.kill()
     process.communicate(timeout=PATIENCE_S)
     _, alive = psutil.wait_procs(running, timeout=10)
