@@ -13,7 +13,7 @@ from qpipe.records.recipe import REFERENCE
 from qpipe.records.result import CellResult, Promoted
 from qpipe.records.verdict import Decision
 from qpipe.tracking.ledger import Book, Ledger, Move, find_ledger, now, open_ledger, whoami
-from qpipe.tracking.patience import READ, calling
+from qpipe.tracking.patience import PROMOTE, READ, calling
 from qpipe.tracking.registry import alias_version, register, require_version, verified_model
 from qpipe.tracking.tracker import Tracker
 
@@ -45,7 +45,7 @@ def promote(
     """
     check_names(model_name, alias)
     engine = _deserving(result, force_reason)
-    with calling(tracker.uri, f"promoting {result.label} to {model_name}@{alias}", READ):
+    with calling(tracker.uri, f"promoting {result.label} to {model_name}@{alias}", PROMOTE):
         logged = verified_model(tracker, engine, model_id)
         ledger = open_ledger(tracker, model_name)
         head, at = _settle(ledger, alias)

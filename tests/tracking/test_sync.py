@@ -1,26 +1,34 @@
+import json
 import threading
 import urllib.error
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
 import pytest
 
+from qpipe.cli.guarded import run_app
 from qpipe.errors import TrackingError
 from qpipe.records.result import RunResult
 from qpipe.records.target import Target
-from qpipe.tracking import Spool, SpooledCell, connect, promote, read_spool, sync, write_spool
+from qpipe.testing.fake import fake_site
+from qpipe.testing.models import small_rows, write_small_model
+from qpipe.tracking import Spool, SpooledCell, connect, history, promote, read_spool, sync, write_spool
 from qpipe.tracking.tracker import Dataset
 
 TARGET = Target(name="cpu-local", backend="stand-in")
 
 
 class Relay(ThreadingHTTPServer):
-    """Stands before a real server: passes everything on, or nothing, or applies a POST and then denies it."""
+    """Stands before a real server: passes everything on, or nothing, or applies a POST and then denies it.
+
+    `lose_at` is the end of a path and a text of the body: from that request on nobody answers.
+    """
 
     daemon_threads = True
 
     def __init__(self, server):
-        self.server_url, self.gone, self.deny = server, False, []
+        self.server_url, self.gone, self.deny, self.lose_at = server, False, [], None
         super().__init__(("127.0.0.1", 0), Handler)
 
     @property
@@ -32,10 +40,13 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def pass_on(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0)) or None
+        if self.server.lose_at is not None:
+            path, text = self.server.lose_at
+            self.server.gone |= self.path.endswith(path) and text in (body or b"")
         if self.server.gone:
             self.close_connection = True
             return
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0)) or None
         headers = {name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")}
         request = urllib.request.Request(self.server.server_url + self.path, body, headers, method=self.command)
         try:
@@ -161,3 +172,73 @@ def test_evidence_that_was_swept_away_is_told(tracker, spool, tmp_path):
     (tmp_path / "evidence").rename(tmp_path / "gone")
     with pytest.raises(TrackingError, match="evidence is no longer there"):
         sync(tracker, spool)
+
+
+@pytest.fixture
+def pipeline(tmp_path, monkeypatch):
+    """Writes a pipeline of the small network on a scripted backend, in the current folder; the cells run once."""
+    folder = tmp_path / "place"
+    (folder / "targets").mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(fake_site()))
+    write_small_model(folder)
+    for number, role in enumerate(("calibration", "gate")):
+        rows = small_rows(200, number)
+        np.savez(folder / f"{role}.npz", image=rows, label=np.zeros(200, np.int64))
+    (folder / "targets" / "good.yaml").write_text("{name: good, backend: fake}")
+
+    def write(name):
+        document = {
+            "name": name,
+            "model": {"path": "small.onnx", "name": name},
+            "task": "classification",
+            "data": {"label": "label", "calibration": {"npz": "calibration.npz"}, "gate": {"npz": "gate.npz"}},
+            "targets": ["good"],
+            "recipes": ["int8"],
+            "gates": {"quality": {"margin": 0.05}},
+            "promote": {"model": "{model}", "alias": "champion"},
+            "tracking": {"experiment": name},
+        }
+        (folder / "small.yaml").write_text(json.dumps(document))
+
+    return write
+
+
+def qpipe_says(capfd, *arguments):
+    capfd.readouterr()
+    code = run_app([*arguments, "--json"])
+    return code, json.loads(capfd.readouterr().out)
+
+
+LOST_AT = {
+    "an engine": ("/logged-models", b"qpipe.engine"),
+    "the ledger": ("/runs/log-parameter", b""),
+    "the results": ("result.json", b""),
+}
+
+
+def test_a_server_lost_in_mid_run_costs_the_log_and_not_the_results(relay, pipeline, capfd, tmp_path, monkeypatch):
+    """Through the whole command line: exit code 5 with every verdict; once it is back, `qpipe sync` makes it good."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", relay.url)
+    for number, (lost, where) in enumerate(LOST_AT.items()):
+        name = f"lost-{number}-{tmp_path.name}"
+        pipeline(name)
+        relay.lose_at = where
+        code, said = qpipe_says(capfd, "run", "small.yaml", "--no-profile")
+        assert (code, said["exit_code"], relay.gone) == (5, 5, True), lost
+        assert [cell["verdict"] for cell in said["cells"]] == [None, "PASS"], lost
+        assert any("qpipe sync" in warning for warning in said["warnings"]), lost
+        assert len(said["promoted"]) == (lost == "the results"), lost
+        code, answer = qpipe_says(capfd, "sync", "last")
+        assert (code, answer["error"]["code"]) == (2, 2), lost  # nobody answers yet
+
+        relay.gone, relay.lose_at = False, None
+        code, synced = qpipe_says(capfd, "sync", "last")
+        assert (code, synced["exit_code"], synced["warnings"]) == (0, 0, []), lost
+        assert [(one["model"], one["version"]) for one in synced["promoted"]] == [(name, "1")], lost
+        tracker = connect(relay.url, name, folder=tmp_path)
+        assert counted(tracker) == (3, 2, {"READY"}, {"FINISHED"}), lost
+        assert tracker.client.get_registered_model(name).aliases == {"champion": "1"}, lost
+        assert len(history(tracker, name)) == 1, lost
+        assert qpipe_says(capfd, "sync", "last")[0] == 2, lost  # nothing is left to log
