@@ -93,9 +93,16 @@ LITERT = Scheme(
     passthrough_ops=_KEEPING,
     joining_ops=("Concat",),
     elementwise_ops=("Add", "Mul", "GlobalAveragePool", "AveragePool", "Sigmoid", "LeakyRelu"),
+    float_output_ops=("Gemm", "MatMul"),
     float_types=("float32", "float16"),
 )
-"""LiteRT (XNNPACK and reference kernels): asymmetric int8 activations, symmetric per-channel int8 weights."""
+"""LiteRT (XNNPACK and reference kernels): asymmetric int8 activations, symmetric per-channel int8 weights.
+
+A dense layer that nothing reads as integers keeps a float output: its kernel quantizes its input row by row (`qd8`).
+"""
+
+LITERT_INTEGER = replace(LITERT, name="litert-integer", float_output_ops=())
+"""LiteRT's arithmetic with int8 outputs throughout: tflite-micro and Ethos-U have no kernels that quantize at run time."""
 
 FLOAT = Scheme(name="float", ops=(), passthrough_ops=(), joining_ops=(), elementwise_ops=())
 """A target without integer kernels: every quantizing stage refuses it."""

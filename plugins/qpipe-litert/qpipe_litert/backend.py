@@ -12,7 +12,7 @@ from qpipe.errors import EngineError
 from qpipe.hosts.device import open_device
 from qpipe.hosts.qemu_root import create_root
 from qpipe.plugins.backend import Progress, Session
-from qpipe.quant.schemes import LITERT
+from qpipe.quant.schemes import LITERT, LITERT_INTEGER
 from qpipe.records.engine import Availability, Built, Engine, Prepared, Ready, Requirement, Unavailable
 from qpipe.records.scheme import Scheme
 from qpipe.records.target import Target
@@ -20,7 +20,9 @@ from qpipe_litert.options import read_options
 from qpipe_litert.tools import ONNX2TF, create_tool, tool_state
 
 PACKAGES = ("ai-edge-litert", "ai-edge-quantizer")
-SCHEME = replace(LITERT, dynamic_ops=("Conv", "Gemm", "MatMul"), weight_only_bits=(4, 8))
+_DYNAMIC = ("Conv", "Gemm", "MatMul")
+SCHEME = replace(LITERT, dynamic_ops=_DYNAMIC, weight_only_bits=(4, 8))
+INTEGER = replace(LITERT_INTEGER, dynamic_ops=_DYNAMIC, weight_only_bits=(4, 8))
 """What ai-edge-quantizer writes beside static INT8. Source: its `default_policy`, `ops_per_config`."""
 
 
@@ -42,10 +44,14 @@ class LiteRtBackend:
         )
 
     def scheme(self, target: Target) -> Scheme:
-        """Asymmetric int8 activations (or symmetric int16), symmetric per-channel int8 weights."""
-        if read_options(target).activations == "int16":
-            return replace(SCHEME, name="litert-16x8", activation="int16", activation_symmetric=True)
-        return SCHEME
+        """Asymmetric int8 activations (or symmetric int16), symmetric per-channel int8 weights.
+
+        Dense layers at the end keep a float output, unless the border of the file is int8 or `unranged` forbids it.
+        """
+        options = read_options(target)
+        if options.activations == "int16":
+            return replace(INTEGER, name="litert-16x8", activation="int16", activation_symmetric=True)
+        return SCHEME if options.io == "float" and options.unranged == "dynamic" else INTEGER
 
     def build(self, prepared: Prepared, target: Target, workdir: Path, progress: Progress) -> Built:
         """`model.tflite` and `layout.json`."""

@@ -163,7 +163,9 @@ def ops_left_in_float(
         if nodes:
             left.append(LeftInFloat(output=name, op=op.name, reason=f"{nodes[0]}: {refused[nodes[0]]}"))
         elif lacking:
-            reason = f"no range in the plan for {flat.tensors[lacking[0]].name}"
+            floats = plan.scheme.float_output_ops and op.name == "FULLY_CONNECTED" and set(lacking) <= set(op.outputs)
+            tensor = flat.tensors[lacking[0]].name
+            reason = f"its output {tensor} stays float" if floats else f"no range in the plan for {tensor}"
             left.append(LeftInFloat(output=name, op=op.name, reason=reason, dynamic=op.name in DYNAMIC))
     return tuple(left)
 

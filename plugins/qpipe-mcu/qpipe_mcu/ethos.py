@@ -12,7 +12,7 @@ from qpipe_litert.backend import toolchain as litert_toolchain
 from qpipe_litert.tools import create_tool, tool_state
 
 from qpipe.plugins.backend import Progress, Session
-from qpipe.quant.schemes import LITERT
+from qpipe.quant.schemes import LITERT_INTEGER
 from qpipe.records.engine import Availability, Built, Engine, Fact, Prepared, Ready
 from qpipe.records.scheme import Scheme
 from qpipe.records.target import Target
@@ -45,7 +45,7 @@ class EthosBackend:
     def scheme(self, target: Target) -> Scheme:
         """LiteRT's: Vela compiles the same file."""
         read_ethos(target)
-        return LITERT
+        return LITERT_INTEGER
 
     def build(self, prepared: Prepared, target: Target, workdir: Path, progress: Progress) -> Built:
         """Every fact is Vela's estimate; outputs come from the file before Vela."""

@@ -11,7 +11,7 @@ from qpipe_litert.tools import create_tool, tool_state
 
 from qpipe.errors import BuildError
 from qpipe.plugins.backend import Progress, Session
-from qpipe.quant.schemes import LITERT
+from qpipe.quant.schemes import LITERT_INTEGER
 from qpipe.records.engine import Availability, Built, Engine, Fact, Prepared, Ready, Unavailable
 from qpipe.records.scheme import Scheme
 from qpipe.records.target import Target
@@ -37,9 +37,9 @@ class TflmBackend:
         )
 
     def scheme(self, target: Target) -> Scheme:
-        """LiteRT's: the same files run."""
+        """LiteRT with int8 outputs throughout: the same files run."""
         read_tflm(target)
-        return LITERT
+        return LITERT_INTEGER
 
     def build(self, prepared: Prepared, target: Target, workdir: Path, progress: Progress) -> Built:
         """`model.tflite`, `layout.json`, `model_data.c` and `.h`; refused where it does not fit the target."""
