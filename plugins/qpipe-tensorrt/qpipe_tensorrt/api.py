@@ -130,8 +130,6 @@ class Builder(Protocol):
 class EngineInspector(Protocol):
     """Tells what is inside an engine."""
 
-    execution_context: IExecutionContext
-
     def get_engine_information(self, format: Member) -> str: ...
 
 
@@ -149,13 +147,7 @@ class ICudaEngine(Protocol):
     """A deserialized engine."""
 
     @property
-    def num_io_tensors(self) -> int: ...
-    @property
     def num_optimization_profiles(self) -> int: ...
-    @property
-    def device_memory_size_v2(self) -> int: ...
-    def get_tensor_name(self, index: int) -> str: ...
-    def get_tensor_mode(self, name: str) -> Member: ...
     def get_tensor_dtype(self, name: str) -> Member: ...
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> Sequence[Sequence[int]]: ...
     def create_execution_context(self) -> IExecutionContext | None: ...
@@ -225,8 +217,12 @@ ENUMERATIONS: dict[str, tuple[str, ...]] = {
     "LayerInformationFormat": ("JSON",),
     "MemoryPoolType": ("WORKSPACE",),
     "ProfilingVerbosity": ("DETAILED",),
-    "TensorIOMode": ("INPUT", "OUTPUT"),
-    "LayerType": ("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "QUANTIZE", "DEQUANTIZE"),
+    "LayerType": (
+        *("CONVOLUTION", "DECONVOLUTION", "MATRIX_MULTIPLY", "DEQUANTIZE"),
+        *("SHUFFLE", "SLICE", "IDENTITY", "SQUEEZE", "UNSQUEEZE"),
+    ),
+    "DataType": ("FLOAT", "HALF", "BF16", "INT64", "INT32", "INT8", "UINT8", "INT4", "FP8", "FP4", "BOOL"),
+    "ILogger.Severity": ("INTERNAL_ERROR", "ERROR", "WARNING"),
 }
 """Members of the vendor's enumerations that the plugin names."""
 

@@ -14,7 +14,8 @@ from qpipe.records.engine import Built, Fact
 from qpipe_tensorrt import __version__
 from qpipe_tensorrt.availability import missing_package
 from qpipe_tensorrt.builder import Order
-from qpipe_tensorrt.child import granted, randomized, run_build
+from qpipe_tensorrt.child import granted, randomized, run_build, run_inspection
+from qpipe_tensorrt.inspection import LAYERS_FILE, can_inspect
 from qpipe_tensorrt.layers import Layer, UnreadableDumpError, parse_layers
 from qpipe_tensorrt.loops import parsable
 from qpipe_tensorrt.onnxgraph import OnnxGraph, read_graph
@@ -121,19 +122,30 @@ def _describe(tries: tuple[_Try, ...], graph: OnnxGraph, order: Order, workdir: 
     if order.options.simulate:
         files.append(_keep_graph(order.graph, workdir))
     version = shipped.reply.version
+    artifacts, uninspected = _inspect(workdir, order.options)
     return Built(
         files=tuple(files),
+        artifacts=artifacts,
         placement=place(shipped.reply.demands, shipped.layers, {node.name: node.op for node in graph.nodes}),
         facts=(*_layer_facts(shipped), *_build_facts(shipped), *_spread_facts(tries)),
         requires=requirements(order.options, version),
         toolchain=(("qpipe-tensorrt", __version__), (order.options.vendor.module, version)),
         notes=(
             *((shipped.complaint,) if shipped.complaint else ()),
+            *((uninspected,) if uninspected else ()),
             *shipped.reply.warnings,
             *_schedule_notes(order.options),
             *_spread_notes(tries),
         ),
     )
+
+
+def _inspect(workdir: Path, options: Options) -> tuple[tuple[Path, ...], str]:
+    """The inspector's account of the engine that ships, where a GPU can load it; and what went wrong."""
+    if not can_inspect(options):
+        return (), ""
+    complaint = run_inspection(workdir.resolve() / ENGINE_FILE, options)
+    return ((), complaint) if complaint else ((Path(LAYERS_FILE),), "")
 
 
 def _schedule_notes(options: Options) -> tuple[str, ...]:

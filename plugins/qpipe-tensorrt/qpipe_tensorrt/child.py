@@ -26,6 +26,7 @@ from qpipe_tensorrt.worker import REPLY, REQUEST, Refusal, Reply
 if TYPE_CHECKING:
     from qpipe.plugins.backend import Progress
     from qpipe_tensorrt.builder import Order
+    from qpipe_tensorrt.options import Options
 
 _FIXED_LAYOUT = 0x0040000  # ADDR_NO_RANDOMIZE of personality(2)
 _EXEC = "os.execv(sys.argv[1], sys.argv[1:])"
@@ -38,6 +39,8 @@ _KEPT = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "PYTHONDONTWRITEBYTECODE", 
 _KEPT_FAMILIES = ("LD_", "CUDA", "NVIDIA", "NV_", "TRT", "TENSORRT")
 _MODEL_FOLDER = "in"
 _WORK = "from qpipe_tensorrt.worker import main; main()"
+_INSPECT = "import sys; from qpipe_tensorrt.inspection import main; main(*sys.argv[1:])"
+_INSPECT_LIMIT_S = 120
 
 
 def run_build(order: Order, folder: Path, progress: Progress) -> Reply:
@@ -56,6 +59,21 @@ def run_build(order: Order, folder: Path, progress: Progress) -> Reply:
         link.unlink()
         (folder / REQUEST).unlink()
     return _outcome(folder, code)
+
+
+def run_inspection(engine: Path, options: Options) -> str:
+    """Have the inspector's account written beside an engine; why there is none, or an empty text."""
+    command = [sys.executable, "-P", "-c", _INSPECT, str(engine), options.product, *options.capabilities]
+    try:
+        done = subprocess.run(
+            command, env=_environment(), capture_output=True, text=True, check=False, timeout=_INSPECT_LIMIT_S
+        )
+    except subprocess.TimeoutExpired:
+        return f"the engine inspector was stopped after {_INSPECT_LIMIT_S} s"
+    if done.returncode == 0:
+        return ""
+    last = done.stderr.strip().splitlines()[-1:] or [_cause(done.returncode)]
+    return f"the engine inspector gave nothing: {last[0]}"
 
 
 def _run(folder: Path, progress: Progress, start: str) -> int:

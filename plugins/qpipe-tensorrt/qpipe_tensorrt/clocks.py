@@ -32,19 +32,27 @@ class Clocks:
     """Why clocks were below what was asked for at this moment; empty where they were not."""
 
 
-def read_clocks(device: int, library: str = LIBRARY) -> Clocks | NotMeasured:
-    """Clocks of one GPU now, or why they cannot be read."""
+def read_clocks(bus_id: str, library: str = LIBRARY) -> Clocks | NotMeasured:
+    """Clocks of the GPU on that PCI bus (CUDA and NVML number GPUs differently), or why they cannot be read."""
     try:
         nvml = ctypes.CDLL(library)
     except OSError:
         return NotMeasured(reason="no NVIDIA driver")
     if nvml.nvmlInit_v2() != 0:
         return NotMeasured(reason="NVML does not start")
+    try:
+        return _read(nvml, bus_id)
+    finally:
+        nvml.nvmlShutdown()
+
+
+def _read(nvml: ctypes.CDLL, bus_id: str) -> Clocks | NotMeasured:
     handle = ctypes.c_void_p()
-    if nvml.nvmlDeviceGetHandleByIndex_v2(ctypes.c_uint(device), ctypes.byref(handle)) != 0:
-        return NotMeasured(reason=f"NVML has no device {device}")
+    if nvml.nvmlDeviceGetHandleByPciBusId_v2(bus_id.encode(), ctypes.byref(handle)) != 0:
+        return NotMeasured(reason=f"NVML has no device {bus_id}")
     reasons = ctypes.c_ulonglong()
-    nvml.nvmlDeviceGetCurrentClocksEventReasons(handle, ctypes.byref(reasons))
+    if nvml.nvmlDeviceGetCurrentClocksEventReasons(handle, ctypes.byref(reasons)) != 0:
+        return NotMeasured(reason="NVML does not tell why clocks are low")
     return Clocks(
         sm_mhz=_number(nvml.nvmlDeviceGetClockInfo, handle, _SM),
         memory_mhz=_number(nvml.nvmlDeviceGetClockInfo, handle, _MEMORY),

@@ -17,6 +17,7 @@ _THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
 _SIGNATURES: dict[str, tuple[type, ...]] = {
     "cuInit": (c_uint,),
     "cuDeviceGet": (POINTER(c_int), c_int),
+    "cuDeviceGetPCIBusId": (c_char_p, c_int, c_int),
     "cuDevicePrimaryCtxRetain": (POINTER(c_void_p), c_int),
     "cuDevicePrimaryCtxRelease_v2": (c_int,),
     "cuCtxSetCurrent": (c_void_p,),
@@ -67,6 +68,13 @@ class Cuda:
     def stream(self) -> int:
         """Handle for the vendor's API."""
         return self._stream.value or 0
+
+    @property
+    def bus_id(self) -> str:
+        """Where the GPU sits: `domain:bus:device.function`, the same for CUDA and NVML."""
+        text = ctypes.create_string_buffer(32)
+        self._call("cuDeviceGetPCIBusId", text, len(text), self._device)
+        return text.value.decode()
 
     def close(self) -> None:
         """Give stream and context back."""

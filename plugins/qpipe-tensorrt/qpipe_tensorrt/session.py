@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from qpipe.errors import EngineError
 from qpipe_tensorrt.buffers import Buffers
 from qpipe_tensorrt.journal import Journal, attach
+from qpipe_tensorrt.telemetry import Telemetry, conditions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,13 +35,22 @@ class GpuSession:
     """Runs batches: upload, execute (a recorded graph from the second batch of a shape on), download."""
 
     def __init__(
-        self, vendor: Vendor, plan: bytes, signature: Signature, cuda: Cuda, *, use_graphs: bool, host_code: bool
+        self,
+        vendor: Vendor,
+        plan: bytes,
+        signature: Signature,
+        cuda: Cuda,
+        *,
+        use_graphs: bool,
+        host_code: bool,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self._journal = Journal()
         self._logger = attach(vendor, self._journal)
         self._cuda = cuda
         self._signature = signature
         self._use_graphs = use_graphs
+        self._telemetry = telemetry or Telemetry(cuda)
         self._runtime = vendor.Runtime(self._logger)
         self._runtime.engine_host_code_allowed = host_code  # engines for other versions bring their own runtime
         self._engine = self._loaded(plan)
@@ -62,19 +72,32 @@ class GpuSession:
         return self._signature
 
     @property
-    def engine(self) -> ICudaEngine:
-        """For the inspector."""
-        return self._engine
+    def device_ns(self) -> tuple[int, int]:
+        """Of the last run: nanoseconds between two events around the inference, and CPU time of this thread.
+
+        Transfers are in neither: they depend on the host, and are the same for the float engine.
+        """
+        return self._telemetry.device_ns
 
     @property
-    def context(self) -> IExecutionContext:
-        """For the inspector."""
-        return self._context
+    def device_memory_bytes(self) -> tuple[int, int]:
+        """Device memory before loading (counted as 0), and the most that engine, context and buffers took."""
+        return 0, self._telemetry.memory_bytes
+
+    def device_conditions(self) -> tuple[tuple[str, str], ...]:
+        """Clocks, temperature and why the GPU was slowed, now."""
+        return (*conditions(self._telemetry.clocks()), ("cuda_graphs", "on" if self._use_graphs else "off"))
 
     @property
-    def cuda(self) -> Cuda:
-        """For events and memory."""
-        return self._cuda
+    def remarks(self) -> tuple[str, ...]:
+        """The first run beside the last one, and memory."""
+        if self._telemetry.cold_ms is None:
+            return ()
+        warm_ms = self._telemetry.device_ns[0] / 1e6
+        return (
+            f"the first run took {self._telemetry.cold_ms:.1f} ms with transfers, the last one {warm_ms:.3f} ms on the "
+            f"device; engine, context and buffers take {self._telemetry.memory_bytes / 2**20:.0f} MiB there",
+        )
 
     def run(self, inputs: Tensors) -> Tensors:
         """Outputs by name for one batch.
@@ -84,16 +107,18 @@ class GpuSession:
         """
         if self._closed:
             raise EngineError("the session is closed")
-        arrays = self.upload(inputs)
+        self._telemetry.begin()
+        arrays = self._upload(inputs)
         key = tuple((name, array.shape) for name, array in arrays.items())
         outputs = self._outputs()
-        self.execute(key)
+        self._execute(key)
         for name, array in outputs.items():
             self._cuda.download(array.ctypes.data, self._buffers.address(name, array.nbytes), array.nbytes)
         self._cuda.wait()
+        self._telemetry.finish()
         return outputs
 
-    def upload(self, inputs: Tensors) -> dict[str, NDArray[np.generic]]:
+    def _upload(self, inputs: Tensors) -> dict[str, NDArray[np.generic]]:
         """Put a batch on the device and bind it; gives back what the stream still reads from."""
         import numpy as np
 
@@ -110,19 +135,23 @@ class GpuSession:
             self._cuda.upload(address, array.ctypes.data, array.nbytes)
         return arrays
 
-    def execute(self, key: ShapeKey) -> None:
-        """Put one inference into the stream, as a recorded graph where there is one for these shapes."""
+    def _execute(self, key: ShapeKey) -> None:
+        """Put one inference into the stream, as a recorded graph from the second one of these shapes on."""
         mark = (key, self._buffers.epoch)
-        if mark in self._graphs:
-            self._cuda.launch(self._graphs[mark])
-        elif self._use_graphs and mark in self._seen:
+        fresh = mark not in self._seen
+        if self._use_graphs and not fresh and mark not in self._graphs:
             with self._cuda.capture() as handles:
                 self._enqueue()
-            self._graphs[mark] = handles[0]
-            self._cuda.launch(handles[0])
+            self._graphs[mark], fresh = handles[0], True
+        self._telemetry.start()
+        if mark in self._graphs:
+            self._cuda.launch(self._graphs[mark])
         else:
             self._enqueue()
+        self._telemetry.stop()
+        if fresh:
             self._seen.add(mark)
+            self._telemetry.look_at_memory()
 
     def close(self) -> None:
         """Free graphs, buffers, context, engine and stream, in that order; twice is fine."""
@@ -134,6 +163,7 @@ class GpuSession:
             self._cuda.drop_graph(graph)
         self._graphs.clear()
         self._buffers.close()
+        self._telemetry.close()
         del self._context, self._engine, self._runtime
         self._cuda.close()
 

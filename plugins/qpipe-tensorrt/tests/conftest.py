@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -64,6 +65,25 @@ def rtx() -> tensorrt_rtx:
     import tensorrt_rtx
 
     return tensorrt_rtx
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Compiles `cuda_on_host.c`, for a machine with two GPUs unless said otherwise."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    folder = tmp_path_factory.mktemp("cuda")
+
+    def make(init: int = 0, count: int = 2) -> str:
+        made = folder / f"libcuda-{init}-{count}.so"
+        if not made.exists():
+            source = Path(__file__).with_name("cuda_on_host.c")
+            defines = [f"-DINIT={init}", f"-DCOUNT={count}"]
+            subprocess.run([compiler, "-shared", "-fPIC", "-w", *defines, "-o", str(made), str(source)], check=True)
+        return str(made)
+
+    return make
 
 
 @pytest.fixture

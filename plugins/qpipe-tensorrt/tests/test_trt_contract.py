@@ -1,10 +1,13 @@
 """Every member of the vendor's API that the plugin uses exists in the installed package."""
 
+import ast
 import importlib.util
+from operator import attrgetter
+from pathlib import Path
 from types import ModuleType
 
 import pytest
-from qpipe_tensorrt import api
+from qpipe_tensorrt import api, demands, session
 from qpipe_tensorrt.products import ENTERPRISE, installed_version
 
 MODULE_ATTRIBUTES = [name for name in api.Vendor.__annotations__ if not name.startswith("_")]
@@ -31,7 +34,7 @@ def missing(vendor: ModuleType, skipped: tuple[str, ...] = ()) -> list[str]:
         f"{kind}.{name}"
         for kind, wanted in api.ENUMERATIONS.items()
         for name in wanted
-        if not hasattr(getattr(vendor, kind), name)
+        if not hasattr(attrgetter(kind)(vendor), name)
     ]
     assert len(names) > 40
     return absent
@@ -46,6 +49,19 @@ def test_a_missing_member_would_be_seen(rtx):
     vars(reduced).update({name: value for name, value in vars(rtx).items() if not name.startswith("__")})
     reduced.Builder = type("Builder", (), {})
     assert "Builder.build_serialized_network" in missing(reduced)
+
+
+def test_the_listed_surface_is_what_the_plugin_uses():
+    """mypy refuses a member that no Protocol has; a Protocol has none that nobody uses."""
+    trees = [ast.parse(path.read_text()) for path in Path(api.__file__).parent.glob("*.py") if path.name != "api.py"]
+    used = {node.attr for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    listed = {name for protocol in api.SURFACE for name in members(protocol)} | set(MODULE_ATTRIBUTES)
+    assert listed - used == set()
+    texts = {node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    computed = set(api.ENUMERATIONS["HardwareCompatibilityLevel"])  # from the option's own words
+    assert {name for names in api.ENUMERATIONS.values() for name in names} - computed - texts == set()
+    assert set(session._NUMPY) | set(demands._NAMES) <= set(api.ENUMERATIONS["DataType"])
+    assert {*demands._PRODUCTS, *demands._THROUGH} <= set(api.ENUMERATIONS["LayerType"])
 
 
 @pytest.mark.parametrize("capability", ["7.5", "8.0", "8.6", "8.9", "12.0", "12.1"])
