@@ -102,7 +102,7 @@ A dense layer that nothing reads as integers keeps a float output: its kernel qu
 """
 
 LITERT_INTEGER = replace(LITERT, name="litert-integer", float_output_ops=())
-"""LiteRT's arithmetic with int8 outputs throughout: tflite-micro and Ethos-U have no kernels that quantize at run time."""
+"""LiteRT with int8 outputs throughout: tflite-micro and Ethos-U have no kernels that quantize at run time."""
 
 FLOAT = Scheme(name="float", ops=(), passthrough_ops=(), joining_ops=(), elementwise_ops=())
 """A target without integer kernels: every quantizing stage refuses it."""
