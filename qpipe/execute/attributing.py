@@ -7,6 +7,8 @@ again. What is left is most often one run of the prepared float graph.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,12 +28,16 @@ if TYPE_CHECKING:
 
     from qpipe.data import Role
     from qpipe.measure.rows import Outputs
-    from qpipe.plugins.backend import Tensors
+    from qpipe.plugins.backend import Session, Tensors
     from qpipe.records.engine import Prepared
     from qpipe.records.evidence import Evaluation
     from qpipe.records.model import Model, OnnxFile
 
 FLOAT, PREPARED, QUANTIZED, ENGINE = "float", "prepared", "quantized", "engine"
+FLOAT_OUTPUTS = "float outputs"
+"""A step between `prepared` and `quantized`, for runtimes that write integers at the end too."""
+INT8_OUTPUTS = "quantized, but for the int8 output of the last layer"
+_PROTOBUF_BYTES = 2**31 - 1
 ROWS = 16
 """Rows of SQNR and of the look at ranges: who owns a loss is plain from few, and every cell pays for them."""
 
@@ -79,6 +85,7 @@ def attribute(model: Model, prepared: Prepared, role: Role, *, float_model: Judg
     steps = (
         Step(name=FLOAT, metric=float_model.evaluation.value, sqnr_db=None),
         halfway,
+        *_float_outputs(ground),
         _quantized(ground),
         _known(ENGINE, engine, ground),
     )
@@ -121,6 +128,31 @@ def _quantized(ground: _Ground) -> Step:
         return _run(QUANTIZED, qdq, ground)
     except QpipeError as error:
         return _missing(QUANTIZED, f"not run: {error.message}")
+
+
+def open_float_outputs(prepared: Prepared) -> Session | None:
+    """The Q/DQ graph before its outputs are quantized, or None where they are not."""
+    import onnx
+
+    from qpipe.quant.outputs import with_float_outputs
+
+    qdq = prepared.qdq
+    if qdq is None or qdq.size_bytes > _PROTOBUF_BYTES or (model := with_float_outputs(qdq.path)) is None:
+        return None
+    with TemporaryDirectory() as scratch:
+        path = Path(scratch) / qdq.path.name
+        onnx.save(model, path)
+        return open_reference(path)
+
+
+def _float_outputs(ground: _Ground) -> tuple[Step, ...]:
+    """What the graph is worth before its outputs are quantized: a runtime with int8 outputs owns the rest."""
+    session = open_float_outputs(ground.prepared)
+    if session is None:
+        return ()
+    found = run_rows(session, [ground.batch])
+    session.close()
+    return (Step(name=FLOAT_OUTPUTS, metric=None, sqnr_db=_sqnr(found.tensors, ground), note=INT8_OUTPUTS),)
 
 
 def _is_engine(file: OnnxFile, ground: _Ground) -> bool:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qpipe.data import open_role
 from qpipe.engines import read_engine
 from qpipe.errors import QpipeError
-from qpipe.execute.attributing import ENGINE, FLOAT, PREPARED, QUANTIZED
+from qpipe.execute.attributing import (
+    ENGINE,
+    FLOAT,
+    FLOAT_OUTPUTS,
+    INT8_OUTPUTS,
+    PREPARED,
+    QUANTIZED,
+    open_float_outputs,
+)
 from qpipe.execute.bench import Bench
 from qpipe.execute.cell import build_engine, prepare_model
 from qpipe.execute.jobs import CellJob
@@ -108,6 +117,8 @@ def attribute(bench: Bench, prepared: Prepared, engine: Engine, role: Role) -> t
         missing[QUANTIZED] = "this recipe has no Q/DQ graph"
     else:
         sessions[QUANTIZED] = open_reference(prepared.qdq)
+    if (before := open_float_outputs(prepared)) is not None:
+        sessions[FLOAT_OUTPUTS] = before
     state = bench.backend.check(cell.target).run
     if isinstance(state, Ready):
         sessions[ENGINE] = bench.backend.open(engine, cell.target)
@@ -117,9 +128,13 @@ def attribute(bench: Bench, prepared: Prepared, engine: Engine, role: Role) -> t
     for session in sessions.values():
         session.close()
     metric = find_metric(cell.metric, bench.registry.metrics.values(), cell.folder)
+    notes = {FLOAT_OUTPUTS: INT8_OUTPUTS, **missing}
+    steps = (FLOAT, PREPARED, *((FLOAT_OUTPUTS,) if before else ()), QUANTIZED, ENGINE)
     return tuple(
-        _step(name, found, metric, role) if name in found else Step(name=name, metric=None, sqnr_db=None, note=why)
-        for name, why in ((name, missing.get(name, "")) for name in (FLOAT, PREPARED, QUANTIZED, ENGINE))
+        replace(_step(name, found, metric, role), note=notes.get(name, ""))
+        if name in found
+        else Step(name=name, metric=None, sqnr_db=None, note=notes.get(name, ""))
+        for name in steps
     )
 
 
