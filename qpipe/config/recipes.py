@@ -53,6 +53,7 @@ def _search(text: SearchText, at: KeyPath, names: Names, problems: list[Problem]
         trials=text.budget.trials,
         minutes=text.budget.minutes,
         candidates=_specs(entries, names, problems),
+        tune=text.tune,
     )
 
 

@@ -189,6 +189,7 @@ class SearchText(Text):
     objective: Literal["latency", "size"] = "latency"
     budget: BudgetText = BudgetText()
     candidates: tuple[RecipeEntry, ...] = ()
+    tune: bool | None = None
 
 
 class SearchOnlyText(Text):

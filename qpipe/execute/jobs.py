@@ -110,3 +110,7 @@ class Ranking:
     """Patterns that name one node each, the most sensitive first; none for a recipe without `quantize`."""
 
     nodes: tuple[str, ...] = ()
+    smooths: bool = False
+    """Whether the recipe's `smooth` found channels to move."""
+    equalizes: bool = False
+    """Whether two layers of the graph can be evened out."""

@@ -25,13 +25,14 @@ if TYPE_CHECKING:
     from qpipe.plugins.stage import Draft
     from qpipe.records.cell import Cell
 
-QUANTIZE = "quantize"
+QUANTIZE, SMOOTH = "quantize", "smooth"
 
 
 def run_ranking(request: str, progress: Progress) -> str:
     """Entry of the child: a `RankingJob` as JSON → a `Ranking` as JSON, the most sensitive node first."""
     from qpipe.measure.evaluation import sqnr_db
     from qpipe.quant.check import run_float
+    from qpipe.quant.equalize import equalize
     from qpipe.quant.graph import open_graph
     from qpipe.quant.sensitivity import escape, sensitivity
     from qpipe.quant.statistics import load_statistics
@@ -52,7 +53,12 @@ def run_ranking(request: str, progress: Progress) -> str:
 
         progress.step("sensitivity")
         found = sensitivity(model, statistics, job.cell.scheme, score)
-    return encode(Ranking(nodes=tuple(escape(one.node) for one in found)))
+        ranking = Ranking(
+            nodes=tuple(escape(one.node) for one in found),
+            smooths=draft.graph.path.parent.name.endswith(f"-{SMOOTH}"),  # who wrote the graph last
+            equalizes=bool(equalize(model.clone(), None)),
+        )
+    return encode(ranking)
 
 
 def first_rows(cell: Cell, rows: int) -> Tensors:

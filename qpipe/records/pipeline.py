@@ -37,6 +37,9 @@ class SearchSpec:
     trials: int | None = None
     minutes: float | None = None
     candidates: tuple[RecipeSpec, ...] = ()
+    tune: bool | None = None
+    """Whether a sampler may turn the static recipe with what is left of the budget; None: where no candidates are
+    written down."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,6 +61,8 @@ class SearchTrial:
     """The metric of the float model on the same rows."""
     ratio: float | None = None
     """Latency over that of the float engine, at the first batch size."""
+    ratio_high: float | None = None
+    """Its one-sided 95 % upper bound."""
     size_bytes: int | None = None
     fails: str = ""
     """An exact gate (size, placement, finite) that it would fail whatever the rows, or empty."""

@@ -85,7 +85,9 @@ def _trial(one: SearchTrial) -> TrialShape:
         "value": finite(one.value),
         "reference": finite(one.reference),
         "ratio": finite(one.ratio),
+        "ratio_high": finite(one.ratio_high),
         "size_bytes": one.size_bytes,
+        "tried": one.tried,
     }
 
 

@@ -185,7 +185,9 @@ class TrialShape(TypedDict):
     value: float | None
     reference: float | None
     ratio: float | None
+    ratio_high: float | None
     size_bytes: int | None
+    tried: str
 
 
 @with_config(_CLOSED)

@@ -179,7 +179,7 @@ def search_table(trials: Iterable[SearchTrial]) -> Table:
             f"{number(trial.reference)} → {number(trial.value)}",
             number(trial.ratio),
             size(trial.size_bytes),
-            _escaped(trial.reason),
+            _escaped(f"{trial.reason} ({trial.tried})" if trial.tried else trial.reason),
         )
     return table
 

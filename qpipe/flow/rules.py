@@ -1,0 +1,101 @@
+"""Who may be a search's finalist: good enough on the search rows, and for speed, shown to be faster than float."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from qpipe.records.result import SearchTrial
+
+if TYPE_CHECKING:
+    from qpipe.plugins.metric import Metric
+    from qpipe.records.engine import Placement
+    from qpipe.records.pipeline import Pipeline
+
+SHOWN = 2
+"""Nodes left in float that a reason names."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """When a candidate may be chosen: no worse than the margin on the search rows; for speed, faster than float."""
+
+    metric: Metric
+    margin: float
+    objective: str
+
+    def objection(self, trial: SearchTrial) -> str:
+        """Why this candidate cannot be the finalist, or an empty string."""
+        if trial.value is None or trial.reference is None:
+            return trial.reason or "its metric on the search rows is undefined"
+        if self.is_lossy(trial):
+            return f"loses {self.loss(trial):.4g} on the search rows, {self.margin:.4g} allowed"
+        if trial.fails:
+            return f"would fail {trial.fails}"
+        return self._slowness(trial) if self.objective == "latency" else ""
+
+    def _slowness(self, trial: SearchTrial) -> str:
+        if trial.ratio is None:
+            return "its latency was not measured"
+        if self.is_slow(trial):
+            return f"not faster than float: {trial.ratio:.3g} of its latency ({trial.reason})"
+        if trial.ratio_high is not None and trial.ratio_high >= 1:
+            most = f"{trial.ratio:.3g} of its latency, but up to {trial.ratio_high:.3g} with 95 % confidence"
+            return f"not shown to be faster than float: {most} ({trial.reason})"
+        return ""
+
+    def loss(self, trial: SearchTrial) -> float:
+        """How much worse than the float model, in the metric's unit; NaN where it was not measured."""
+        if trial.value is None or trial.reference is None:
+            return float("nan")
+        return (trial.reference - trial.value) * (1.0 if self.metric.higher_is_better else -1.0)
+
+    def is_lossy(self, trial: SearchTrial) -> bool:
+        """Whether it was measured and loses more than the margin."""
+        return self.loss(trial) > self.margin
+
+    def is_slow(self, trial: SearchTrial) -> bool:
+        """Whether it was timed, speed is what is wanted, and float is as fast."""
+        return self.objective == "latency" and trial.ratio is not None and trial.ratio >= 1
+
+    def rank(self, trial: SearchTrial) -> float:
+        """Smaller is better."""
+        found = trial.ratio if self.objective == "latency" else trial.size_bytes
+        return float("inf") if found is None else float(found)
+
+
+def search_rule(pipeline: Pipeline, metric: Metric, objective: str) -> Rule:
+    """The rule of a pipeline: its tightest quality margin."""
+    margins = [gate.params.get("margin") for gate in pipeline.gates if gate.type == "quality"]
+    numbers = [float(margin) for margin in margins if isinstance(margin, int | float)]
+    return Rule(metric=metric, margin=min(numbers, default=float("inf")), objective=objective)
+
+
+def choose(rule: Rule, trials: list[SearchTrial]) -> tuple[tuple[SearchTrial, ...], SearchTrial | None]:
+    """All trials with why each was chosen or left, and the best of those that may be chosen."""
+    judged = [_with_objection(rule, trial) for trial in trials]
+    fit = [trial for trial in judged if trial.chosen]
+    if not fit:
+        return tuple(judged), None
+    best = min(fit, key=rule.rank)
+    told = (
+        trial if trial is best or not trial.chosen else replace(trial, chosen=False, reason=f"{best.recipe} is better")
+        for trial in judged
+    )
+    return tuple(told), best
+
+
+def _with_objection(rule: Rule, trial: SearchTrial) -> SearchTrial:
+    objection = rule.objection(trial)
+    return replace(trial, chosen=not objection, reason=objection or "the best that is good enough")
+
+
+def placement_reason(placement: Placement | None) -> str:
+    """What ran in integer, and why the rest did not."""
+    if placement is None:
+        return "its placement is unknown"
+    left = placement.left_in_float
+    names = "; ".join(f"{node.name} ({node.op}): {node.reason}" for node in left[:SHOWN])
+    more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
+    counts = f"{placement.integer} of {placement.integer + placement.float} quantizable nodes run in integer"
+    return f"{counts}; in float: {names}{more}" if names else counts
