@@ -81,6 +81,7 @@ def next_run(place: Path, make, qpipe_in):
 def test_ctrl_c_in_mid_run(place, make, qpipe_in, pipeline):
     process = make.start(place, "run", "small.yaml", "--no-profile", "--json", "--workers", "1")
     running = hanging(place, process)
+    logged(place, process)
     began = time.monotonic()
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=PATIENCE_S)
