@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from qpipe.errors import QpipeError, TrackingError
+from qpipe.errors import PromotionError, QpipeError, TrackingError
 from qpipe.flow.kept import find_run
 from qpipe.flow.reporting import write_report
 from qpipe.records.verdict import Decision
@@ -85,8 +85,9 @@ def publish(
     try:
         models = _log_cells(tracker, parent, workplace, results)
         if promote and workplace.pipeline.promote is not None:
-            for one in promotable(results, workplace.pipeline.promote):
-                promoted += promote_passed(tracker, (one,), workplace.pipeline.promote, models)
+            promoted, refused = _promote_each(tracker, results, workplace.pipeline.promote, models)
+            if refused:
+                raise refused[0]
     except QpipeError as error:
         problem = f"{error.message} ({error.hint})" if error.hint else error.message
         return Published(
@@ -97,6 +98,20 @@ def publish(
             lost=isinstance(error, TrackingError),
         )
     return Published(mlflow_run_id=parent, promoted=tuple(promoted), warnings=tracker.warnings)
+
+
+def _promote_each(
+    tracker: Tracker, results: Sequence[CellResult], spec: PromoteSpec, models: Mapping[str, str | None]
+) -> tuple[list[Promoted], list[PromotionError]]:
+    """What was promoted, and why others that passed were not: one without a right to it stops nobody else."""
+    promoted: list[Promoted] = []
+    refused: list[PromotionError] = []
+    for one in promotable(results, spec):
+        try:
+            promoted += promote_passed(tracker, (one,), spec, models)
+        except PromotionError as error:
+            refused.append(error)
+    return promoted, refused
 
 
 def promote_passed(
