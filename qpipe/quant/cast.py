@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from qpipe.errors import QuantizationError
-from qpipe.quant.graph import attr_int, fresh_name, name_of
+from qpipe.quant.graph import NEEDED_OPSET, attr_int, fresh_name, name_of, upgraded
 from qpipe.quant.render import forget_shapes
 
 Half = Literal["float16", "bfloat16"]
@@ -35,6 +35,8 @@ BLOCKED = (
     "RNN",
 )
 """Operators without half-precision kernels, or whose subgraphs expect float32."""
+HALF_OPSET = 22
+"""First opset whose Conv, ConvTranspose and pooling are defined in bfloat16."""
 _FLOAT_ARGUMENTS = {"Resize": (1, 2), "Upsample": (1,)}
 """Inputs that stay float32 by the operator's specification."""
 
@@ -42,25 +44,49 @@ _FLOAT_ARGUMENTS = {"Resize": (1, 2), "Upsample": (1,)}
 def cast_half(model: ir.Model, dtype: Half, *, keep_float: tuple[str, ...] = BLOCKED) -> ir.Model:
     """A copy of the graph that computes in half precision, except for operators (types or node names) in `keep_float`.
 
+    What ONNX does not define in the type stays float32; where a later opset does (Conv and pooling in bfloat16), the
+    graph is upgraded to it.
+
     Raises:
         QuantizationError: a weight is larger than the type can hold; the tensor is named.
     """
     copy = model.clone()
-    _Caster(copy.graph, dtype, frozenset(keep_float)).run()
+    opset = copy.opset_imports.get("", NEEDED_OPSET)
+    nodes = [node for node in copy.graph if node.op_type not in keep_float]
+    if opset < HALF_OPSET and any(not takes(node, dtype, opset) and takes(node, dtype, HALF_OPSET) for node in nodes):
+        copy, opset = upgraded(copy, HALF_OPSET), HALF_OPSET
+    _Caster(copy.graph, dtype, frozenset(keep_float), opset).run()
     forget_shapes(copy.graph)
     return copy
 
 
+def takes(node: ir.Node, dtype: Half, opset: int) -> bool:
+    """Whether ONNX defines the operator for the type as for float32; true of operators that ONNX does not know."""
+    from onnx import defs
+
+    if node.domain not in {"", "ai.onnx"} or not defs.has(node.op_type):
+        return True
+    schema = defs.get_schema(node.op_type, opset)
+    types = {constraint.type_param_str: constraint.allowed_type_strs for constraint in schema.type_constraints}
+    allowed = [types.get(formal.type_str, ()) for formal in (*schema.inputs, *schema.outputs)]
+    return all(f"tensor({dtype})" in names for names in allowed if "tensor(float)" in names)
+
+
 class _Caster:
-    def __init__(self, graph: ir.Graph, dtype: Half, keep: frozenset[str]) -> None:
-        self.graph, self.dtype, self.keep = graph, dtype, keep
+    def __init__(self, graph: ir.Graph, dtype: Half, keep: frozenset[str], opset: int) -> None:
+        self.graph, self.dtype, self.keep, self.opset = graph, dtype, keep, opset
+        self.able: dict[str, bool] = {}
         self.half = ir.DataType.FLOAT16 if dtype == "float16" else ir.DataType.BFLOAT16
         self.is_half: set[ir.Value] = set()
         self.casts: dict[tuple[ir.Value, bool], ir.Value] = {}
 
     def low(self, node: ir.Node) -> bool:
         """Whether the node computes in half precision."""
-        return node.graph is self.graph and node.op_type not in self.keep and node.name not in self.keep
+        if node.graph is not self.graph or node.op_type in self.keep or node.name in self.keep:
+            return False
+        if node.op_type not in self.able:
+            self.able[node.op_type] = takes(node, self.dtype, self.opset)
+        return self.able[node.op_type]
 
     def run(self) -> None:
         nodes = list(self.graph)
