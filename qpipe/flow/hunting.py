@@ -134,6 +134,7 @@ def _trial(hunt: Hunt, recipe: RecipeSpec, one: Worked, evidence: Evidence | Non
         reference=reference.value if isinstance(reference, Evaluation) else None,
         ratio=ratio.median if ratio else None,
         ratio_high=ratio.high if ratio else None,
+        sqnr_db=found.sqnr_db if isinstance(found, Evaluation) else None,
         size_bytes=evidence.engine_size_bytes,
         fails=_exact_failure(hunt, one, evidence),
         stages=recipe.stages,

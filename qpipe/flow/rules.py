@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from qpipe.records.engine import Placement
     from qpipe.records.pipeline import Pipeline
 
+ALIKE = 0.03
+"""Candidates this close in speed, and within the interval of the fastest, are told apart by their SQNR instead."""
 SHOWN = 2
 """Nodes left in float that a reason names."""
 
@@ -77,12 +79,22 @@ def choose(rule: Rule, trials: list[SearchTrial]) -> tuple[tuple[SearchTrial, ..
     fit = [trial for trial in judged if trial.chosen]
     if not fit:
         return tuple(judged), None
-    best = min(fit, key=rule.rank)
+    best = _best(rule, fit)
     told = (
         trial if trial is best or not trial.chosen else replace(trial, chosen=False, reason=f"{best.recipe} is better")
         for trial in judged
     )
     return tuple(told), best
+
+
+def _best(rule: Rule, fit: list[SearchTrial]) -> SearchTrial:
+    """The first by rank; for speed, the least noisy of those that are as fast as far as it was measured."""
+    leader = min(fit, key=rule.rank)
+    if rule.objective != "latency" or leader.ratio is None or leader.ratio_high is None:
+        return leader
+    as_fast = min(leader.ratio_high, leader.ratio * (1 + ALIKE))
+    peers = [trial for trial in fit if trial.ratio is not None and trial.ratio <= as_fast]
+    return max(peers, key=lambda trial: float("-inf") if trial.sqnr_db is None else trial.sqnr_db)
 
 
 def _with_objection(rule: Rule, trial: SearchTrial) -> SearchTrial:

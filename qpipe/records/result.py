@@ -63,6 +63,8 @@ class SearchTrial:
     """Latency over that of the float engine, at the first batch size."""
     ratio_high: float | None = None
     """Its one-sided 95 % upper bound."""
+    sqnr_db: float | None = None
+    """Of the engine's outputs on the search rows; None where equal to the float model's, or not finite."""
     size_bytes: int | None = None
     fails: str = ""
     """An exact gate (size, placement, finite) that it would fail whatever the rows, or empty."""

@@ -86,6 +86,7 @@ def _trial(one: SearchTrial) -> TrialShape:
         "reference": finite(one.reference),
         "ratio": finite(one.ratio),
         "ratio_high": finite(one.ratio_high),
+        "sqnr_db": finite(one.sqnr_db),
         "size_bytes": one.size_bytes,
         "tried": one.tried,
     }

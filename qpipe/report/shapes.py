@@ -186,6 +186,7 @@ class TrialShape(TypedDict):
     reference: float | None
     ratio: float | None
     ratio_high: float | None
+    sqnr_db: float | None
     size_bytes: int | None
     tried: str
 

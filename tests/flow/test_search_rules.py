@@ -55,6 +55,19 @@ def test_the_fastest_is_chosen_and_the_others_are_told():
     assert choose(rule(), [trial(ratio=1.1)])[1] is None
 
 
+@pytest.mark.parametrize(
+    ("other", "winner"),
+    [
+        ({"ratio": 0.51, "sqnr_db": 35.0}, "b"),  # as fast as far as it was measured, and less noise
+        ({"ratio": 0.51, "sqnr_db": 25.0}, "a"),
+        ({"ratio": 0.53, "sqnr_db": 35.0}, "a"),  # slower than what counts as alike
+    ],
+)
+def test_of_candidates_as_fast_as_each_other_the_least_noisy_wins(other, winner):
+    _, best = choose(rule(), [trial("a", sqnr_db=30.0), trial("b", **other)])
+    assert best.recipe == winner
+
+
 def test_the_tightest_quality_margin_counts():
     gates = tuple(GateSpec(name=str(margin), type="quality", params={"margin": margin}) for margin in (0.02, 0.01))
     assert search_rule(SimpleNamespace(gates=gates), METRIC, "size").margin == 0.01
