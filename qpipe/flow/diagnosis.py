@@ -100,4 +100,4 @@ def _mlflow(uri: str | None) -> Iterator[Finding]:
     except QpipeError as error:
         yield Finding(state="broken", what="MLflow", found=error.message, hint=error.hint)
         return
-    yield Finding(state="ok", what="MLflow", found=tracker.uri)
+    yield Finding(state="ok", what="MLflow", found=tracker.address)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from qpipe.errors import ConfigError, UnreachableError
-from qpipe.tracking.patience import first_line, patience, quiet
+from qpipe.tracking.patience import address, first_line, patience, quiet
 from qpipe.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 OFFLINE_HINT = (
     "start the server, correct `tracking: uri:` or MLFLOW_TRACKING_URI, or run with --offline and `qpipe sync` later"
 )
-_PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+DATABASES = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+"""What MLflow opens from here without a server of its own, and the usual ports."""
+_PORTS = {"http": 80, "https": 443, **DATABASES}
 
 
 def resolve_uri(uri: str | None, *, folder: Path) -> str:
@@ -97,7 +99,8 @@ def _warnings(folder: Path, uri: str) -> tuple[str, ...]:
     if stray is None:
         return ()
     return (
-        f"{stray} is left from MLflow's file store: plain `mlflow ui` there shows it instead of {uri}; move it away",
+        f"{stray} is left from MLflow's file store: plain `mlflow ui` there shows it instead of {address(uri)};"
+        " move it away",
     )
 
 
@@ -133,7 +136,24 @@ def _touch_port(uri: str, timeout_s: float) -> None:
     try:
         socket.create_connection((parts.hostname, port), timeout=timeout_s).close()
     except OSError as error:
-        raise UnreachableError(f"no MLflow server at {uri}: {error}", hint=OFFLINE_HINT) from error
+        raise UnreachableError(f"no MLflow server at {address(uri)}: {error}", hint=OFFLINE_HINT) from error
+
+
+def _try_database(uri: str) -> None:
+    """One attempt at a database that we open ourselves: MLflow would try for minutes."""
+    import sqlalchemy  # MLflow's own
+
+    try:
+        engine = sqlalchemy.create_engine(uri)
+        engine.connect().close()
+        engine.dispose()
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"MLflow at {address(uri)} needs the package {error.name}, which is not installed",
+            hint="install it, or name the driver that you have in the URI, as in postgresql+psycopg2://",
+        ) from error
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        raise UnreachableError(f"no MLflow at {address(uri)}: {first_line(error)}", hint=OFFLINE_HINT) from error
 
 
 def _open(uri: str, name: str, database: Path | None, left_s: int) -> tuple[MlflowClient, Experiment]:
@@ -150,14 +170,16 @@ def _open(uri: str, name: str, database: Path | None, left_s: int) -> tuple[Mlfl
         with patience(probing), quiet():
             if database is not None and not database.exists():
                 _make_database(database)
+            if urlsplit(uri).scheme.split("+")[0] in DATABASES:
+                _try_database(uri)
             client = MlflowClient(tracking_uri=uri, registry_uri=os.environ.get("MLFLOW_REGISTRY_URI") or uri)
             found = _experiment(client, name, artifact_location(uri))
     except (MlflowException, OSError) as error:
-        hint = f"back it up, then: mlflow db upgrade {uri}" if "out-of-date" in str(error) else OFFLINE_HINT
-        raise UnreachableError(f"no MLflow at {uri}: {first_line(error)}", hint=hint) from error
+        hint = f"back it up, then: mlflow db upgrade {address(uri)}" if "out-of-date" in str(error) else OFFLINE_HINT
+        raise UnreachableError(f"no MLflow at {address(uri)}: {first_line(error)}", hint=hint) from error
     if found.lifecycle_stage != "active":
         raise ConfigError(
-            f"the experiment {name!r} at {uri} is deleted",
+            f"the experiment {name!r} at {address(uri)} is deleted",
             hint=f"restore it (`mlflow experiments restore -x {found.experiment_id}`) or name another one",
         )
     return client, found

@@ -160,7 +160,9 @@ def find_ledger(tracker: Tracker, model: str) -> Ledger:
     if found is None:
         names = ", ".join(sorted(one.name for one in tracker.client.search_registered_models(max_results=20)))
         near = nearest(model, names.split(", "))
-        raise ConfigError(f"no registered model {model!r} at {tracker.uri}{near}", hint=f"there are: {names or 'none'}")
+        raise ConfigError(
+            f"no registered model {model!r} at {tracker.address}{near}", hint=f"there are: {names or 'none'}"
+        )
     if TAG not in found.tags:
         raise PromotionError(f"{model} has no ledger: qpipe never promoted it", hint="promote an engine first")
     return _checked(tracker, model, found.tags[TAG])

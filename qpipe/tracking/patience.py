@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 from qpipe.errors import TrackingError
 
@@ -53,6 +54,14 @@ def patience(settings: dict[str, str] | None = None) -> Iterator[None]:
         _leave(shared)
 
 
+def address(uri: str) -> str:
+    """A tracking URI as it is printed: without the password."""
+    parts = urlsplit(uri)
+    if parts.password is None:
+        return uri
+    return uri.replace(f":{parts.password}@", ":***@", 1)
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's text, or its type where it has none."""
     lines = str(error).strip().splitlines()
@@ -78,7 +87,7 @@ def calling(uri: str, doing: str, hint: str = SYNC) -> Iterator[None]:
             yield
         except (MlflowException, OSError) as error:
             raise TrackingError(
-                f"MLflow at {uri}: {doing}: {first_line(error)}",
+                f"MLflow at {address(uri)}: {doing}: {first_line(error)}",
                 hint=hint,
             ) from error
 

@@ -41,7 +41,7 @@ def verified_model(tracker: Tracker, engine: Engine, model_id: str | None) -> Lo
         model = find_model(tracker, tracker.experiment_id, engine.digest) or _anywhere(tracker, engine)
     if model is None:
         raise PromotionError(
-            f"the engine {engine.digest[:12]} is not logged at {tracker.uri}",
+            f"the engine {engine.digest[:12]} is not logged at {tracker.address}",
             hint="log its run first: `qpipe sync RUN_ID`",
         )
     if str(model.status) != "READY":

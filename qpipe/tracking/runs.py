@@ -58,7 +58,7 @@ def _experiment_of(tracker: Tracker, run_id: str) -> str:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         raise ConfigError(
-            f"the run {run_id} to be joined is not at {tracker.uri}",
+            f"the run {run_id} to be joined is not at {tracker.address}",
             hint="MLFLOW_RUN_ID and the tracking uri must be of one server; unset it to make a run of its own",
         ) from error
 

@@ -92,7 +92,7 @@ def _logged(tracker: Tracker, model_id: str) -> _Place:
         model = tracker.client.get_logged_model(model_id)
     except MlflowException as error:
         raise _missing(
-            error, f"no logged model {model_id} at {tracker.uri}", "look in the experiment's Models tab"
+            error, f"no logged model {model_id} at {tracker.address}", "look in the experiment's Models tab"
         ) from error
     if str(model.status) != "READY":
         raise ModelError(f"the logged model {model_id} is {model.status}", hint="log it again, to the end")
@@ -126,7 +126,7 @@ def _require_model(tracker: Tracker, name: str) -> dict[str, str]:
     if model is None:
         there = sorted(one.name for one in tracker.client.search_registered_models(max_results=100))
         raise ModelError(
-            f"no registered model {name!r} at {tracker.uri}{nearest(name, there)}",
+            f"no registered model {name!r} at {tracker.address}{nearest(name, there)}",
             hint=f"there are: {_listed(there[:20])}",
         )
     return dict(model.aliases)
@@ -146,7 +146,7 @@ def _of_run(tracker: Tracker, run_id: str, path: str) -> _Place:
     try:
         run = tracker.client.get_run(run_id)
     except MlflowException as error:
-        raise _missing(error, f"no run {run_id} at {tracker.uri}", FORMS) from error
+        raise _missing(error, f"no run {run_id} at {tracker.address}", FORMS) from error
     for output in run.outputs.model_outputs if run.outputs else ():
         if tracker.client.get_logged_model(output.model_id).name == path:
             return _logged(tracker, output.model_id)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from qpipe.records.result import CellResult, RunResult
 from qpipe.records.target import Target
-from qpipe.tracking.patience import calling
+from qpipe.tracking.patience import address, calling
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -49,11 +49,16 @@ class Tracker:
     """
 
     uri: str
-    """As resolved: to be printed, so that nobody searches for their runs."""
+    """As resolved; it may hold a password."""
     experiment: str
     experiment_id: str
     client: MlflowClient
     warnings: tuple[str, ...] = ()
+
+    @property
+    def address(self) -> str:
+        """The URI as it is printed, so that nobody searches for their runs."""
+        return address(self.uri)
 
     def start(self, run_id: str, pipeline: str, params: Mapping[str, str], *, join: str | None = None) -> str:
         """The parent run of a pipeline run: found by its tag `qpipe.run_id`, or made below the run `join`."""

@@ -9,7 +9,7 @@ import pytest
 
 from qpipe.errors import ConfigError, TrackingError, UnreachableError
 from qpipe.tracking.connection import connect, resolve_uri, stray_mlruns
-from qpipe.tracking.patience import calling, patience
+from qpipe.tracking.patience import address, calling, patience
 from qpipe.tracking.tracker import joined_run
 
 RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
@@ -149,3 +149,37 @@ def test_joined_run_is_the_users(monkeypatch, database):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", database)
     with mlflow.start_run(experiment_id="0") as run:
         assert joined_run() == run.info.run_id
+
+
+def test_a_database_whose_driver_is_missing_is_told(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        uri = f"postgresql+pg8000://ann:secret@127.0.0.1:{listening.getsockname()[1]}/mlflow"
+        with pytest.raises(ConfigError, match="needs the package pg8000") as caught:
+            connect(uri, "x", folder=tmp_path)
+    assert "secret" not in caught.value.message
+    assert "postgresql+psycopg2://" in caught.value.hint
+
+
+def test_a_database_that_refuses_is_asked_once(monkeypatch, tmp_path):
+    """MLflow itself asks ten times, for minutes."""
+    monkeypatch.setattr("qpipe.tracking.connection.DATABASES", {"sqlite": 0})
+    monkeypatch.setattr("qpipe.tracking.connection.sqlite_file", lambda _: None)
+    monkeypatch.setattr("qpipe.tracking.connection._touch_port", lambda *_: None)
+    with pytest.raises(UnreachableError, match="unable to open database file"):
+        connect(f"sqlite:///{tmp_path}/none/mlflow.db", "x", folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("uri", "printed"),
+    [
+        ("postgresql://ann:s3cret@host:5432/mlflow", "postgresql://ann:***@host:5432/mlflow"),
+        ("http://ann:s3cret@host", "http://ann:***@host"),
+        ("http://host:5000", "http://host:5000"),
+        ("sqlite:////tmp/a:b@c/mlflow.db", "sqlite:////tmp/a:b@c/mlflow.db"),
+    ],
+)
+def test_a_password_is_not_printed(uri, printed):
+    assert address(uri) == printed
+    with pytest.raises(TrackingError) as caught, calling(uri, "asking"):
+        raise OSError("gone")
+    assert caught.value.message.startswith(f"MLflow at {printed}: asking")
