@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from qpipe.records.engine import Prepared
 from qpipe_litert.flatbuffer import read_flatbuffer
 from qpipe_litert.flatbuffer_edit import free_batch, fuse_relu, matmul_as_dense
 from qpipe_litert.interpreter import invoke, open_interpreter
+from qpipe_litert.kept import converted_once
 from qpipe_litert.layout import Layout, input_layouts, output_layout, to_file
 from qpipe_litert.onnx_graph import fix_shapes, fold, load_float, run_reference, widened
 from qpipe_litert.onnx_rewrite import strided_slices_as_pools
@@ -25,6 +27,7 @@ from qpipe_litert.probe import probe_inputs, probe_shape
 from qpipe_litert.tools import ToolEnvironment
 
 Array = NDArray[np.generic]
+CONVERTED = "converted.tflite"
 _TIMEOUT_S = 300.0
 
 
@@ -61,7 +64,9 @@ def convert(prepared: Prepared, workdir: Path, options: Options, tool: ToolEnvir
     first: BuildError | None = None
     for name, graph in (("folded", strided_slices_as_pools(fold(one_row, workdir))), ("as given", one_row)):
         try:
-            path = call_converter(graph, workdir, tool, keep)
+            data = graph.SerializeToString(deterministic=True)
+            path = workdir / CONVERTED
+            path.write_bytes(converted_once(data, keep, partial(_convert_now, graph, workdir, tool, keep)))
             refuse_custom(path)
             path.write_bytes(matmul_as_dense(fuse_relu(path.read_bytes())))
             layout, notes = find_layout(prepared, model, path, free=free)
@@ -74,6 +79,10 @@ def convert(prepared: Prepared, workdir: Path, options: Options, tool: ToolEnvir
             notes = (*notes, f"converted {name}: the folded graph came out wrong ({first.message})")
         return Converted(path=path, graph=model, half=half, layout=layout, notes=notes)
     raise first or BuildError("no graph was converted")
+
+
+def _convert_now(model: onnx.ModelProto, workdir: Path, tool: ToolEnvironment, keep: tuple[str, ...]) -> bytes:
+    return call_converter(model, workdir, tool, keep).read_bytes()
 
 
 class UnknownOperatorError(BuildError):
