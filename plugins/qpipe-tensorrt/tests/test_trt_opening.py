@@ -22,8 +22,9 @@ def changed(engine, **needs):
 
 @without_gpu
 def test_without_a_driver_nothing_is_measured(small_engine, target):
-    with pytest.raises(EngineError, match="not measured: no NVIDIA driver"):
+    with pytest.raises(EngineError, match="not measured: no NVIDIA driver") as error:
         TensorRT().open(small_engine, target())
+    assert error.value.code == 5
 
 
 @pytest.mark.parametrize(
@@ -67,8 +68,9 @@ def test_an_engine_runs_on_its_gpu_alone(needs, here, serves):
 def test_a_broken_engine_never_reaches_the_vendors_loader(small_engine, target):
     engine = small_engine
     engine.main_file.write_bytes(b"not an engine at all")
-    with pytest.raises(EngineError, match=r"engine\.trt is not a TensorRT engine"):
+    with pytest.raises(EngineError, match=r"engine\.trt is not a TensorRT engine") as error:
         TensorRT().open(engine, target())
+    assert (error.value.code, error.value.hint) == (5, "build it again")
     engine.main_file.unlink()
     with pytest.raises(EngineError, match="cannot be read"):
         TensorRT().open(engine, target())
