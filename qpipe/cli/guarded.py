@@ -34,6 +34,8 @@ def run_app(arguments: list[str]) -> int:
     except QpipeError as error:
         return say_error(error.message, error.hint, error.code, as_json=as_json)
     except (KeyboardInterrupt, Abort):
+        for number in (signal.SIGINT, signal.SIGTERM):  # pressed again while we say so and leave
+            signal.signal(number, signal.SIG_IGN)
         return say_error("interrupted", GO_ON, Interrupted.code, as_json=as_json)
     except TyperException as error:
         return say_error(error.format_message(), "see qpipe --help", 2, as_json=as_json)
