@@ -17,7 +17,7 @@ from qpipe.records.engine import Availability, Built, Engine, Prepared, Ready, R
 from qpipe.records.scheme import Scheme
 from qpipe.records.target import Target
 from qpipe_litert.options import read_options
-from qpipe_litert.tools import ONNX2TF, create_tool, tool_state
+from qpipe_litert.tools import ONNX2TF, create_tool
 
 PACKAGES = ("ai-edge-litert", "ai-edge-quantizer")
 _DYNAMIC = ("Conv", "Gemm", "MatMul")
@@ -32,12 +32,12 @@ class LiteRtBackend:
     name = "litert"
 
     def check(self, target: Target) -> Availability:
-        """Whether the converter's environment and the runtime are here."""
+        """Whether the packages and the device are here. The converter's environment is made at the first build."""
         read_options(target)
         missing = missing_packages()
         run = missing or _runs(target)
         return Availability(
-            build=missing or tool_state(),
+            build=missing or Ready(),  # the first build makes the converter's environment
             run=run,
             fingerprint=_fingerprint(target, run),
             toolchain=toolchain(),

@@ -24,7 +24,7 @@ from qpipe_litert.probe import probe_inputs
 from qpipe_litert.quantize import LeftInFloat, cast_half, ops_left_in_float, quantize_static, quantize_weights
 from qpipe_litert.ranges import carry_ranges
 from qpipe_litert.session import LAYOUT, BorderSession, LocalEngine
-from qpipe_litert.tools import require_tool
+from qpipe_litert.tools import create_tool
 
 MODEL = "model.tflite"
 
@@ -46,9 +46,9 @@ def build_tflite(prepared: Prepared, workdir: Path, options: Options, progress: 
 
     Raises:
         BuildError: a tool refused, or the result cannot be run.
-        UnavailableError: the converter's environment is missing.
+        UnavailableError: the converter's environment is missing and cannot be made.
     """
-    tool = require_tool()
+    tool = create_tool(progress)
     scratch = workdir / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -72,20 +73,10 @@ def tool_state() -> Ready | Unavailable:
     return Ready()
 
 
-def require_tool() -> ToolEnvironment:
-    """The converter's environment.
-
-    Raises:
-        UnavailableError: it is missing or of another version.
-    """
-    state = tool_state()
-    if isinstance(state, Unavailable):
-        raise UnavailableError(state.reason, hint=state.hint)
-    return tool_environment()
-
-
 def create_tool(progress: Progress) -> ToolEnvironment:
     """Make the environment (about 40 s, 0.7 GB), or leave it as it is when it is whole.
+
+    `qpipe setup` calls it, and so does the first build: of several at once, one makes it and the others wait.
 
     Raises:
         UnavailableError: packages could not be fetched; the hint says what to run.
@@ -93,12 +84,35 @@ def create_tool(progress: Progress) -> ToolEnvironment:
     if isinstance(tool_state(), Ready):
         return tool_environment()
     tool = tool_environment()
+    try:
+        tool.folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(tool.folder.with_name(f"{tool.folder.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as problem:
+        raise UnavailableError(
+            f"the onnx2tf environment cannot be made in {tool.folder.parent}: {problem.strerror}",
+            hint="QPIPE_HOME names another folder",
+        ) from problem
+    try:
+        _lock(lock, progress)
+        return tool if isinstance(tool_state(), Ready) else _create(tool, progress)
+    finally:
+        os.close(lock)
+
+
+def _lock(lock: int, progress: Progress) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        progress.step("wait for another process that makes the onnx2tf environment")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+def _create(tool: ToolEnvironment, progress: Progress) -> ToolEnvironment:
     shutil.rmtree(tool.folder, ignore_errors=True)
-    tool.folder.parent.mkdir(parents=True, exist_ok=True)
     python = _best_python()
     progress.step(f"create the onnx2tf environment ({python})")
     _run([python, "-m", "venv", str(tool.folder)], tool)
-    progress.step(f"install onnx2tf {ONNX2TF}")
+    progress.step(f"install onnx2tf {ONNX2TF} (once, 0.7 GB)")
     listed = tool.folder / "requirements.txt"
     listed.write_text(requirements(), "utf-8")
     _run(_pip_command(tool, listed), tool)

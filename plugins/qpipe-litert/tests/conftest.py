@@ -9,7 +9,7 @@ import pytest
 from qpipe_litert.backend import LiteRtBackend
 from qpipe_litert.convert import Converted, convert
 from qpipe_litert.options import Options
-from qpipe_litert.tools import require_tool, tool_state
+from qpipe_litert.tools import tool_environment, tool_state
 
 from qpipe.records.engine import Engine, Prepared, Unavailable
 from qpipe.records.target import Target
@@ -50,4 +50,4 @@ def conv_ready(digits: edge.Digits, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(scope="session")
 def conv_float(tool: None, conv_ready: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Converted:
     folder: Path = tmp_path_factory.mktemp("converted")
-    return convert(conv_ready, folder, Options(), require_tool())
+    return convert(conv_ready, folder, Options(), tool_environment())

@@ -26,18 +26,11 @@ def empty_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_missing_environment_is_said_with_the_command(empty_home: Path) -> None:
-    state = LiteRtBackend().check(TARGET)
-    assert isinstance(state.build, Unavailable)
-    assert state.build.hint == "qpipe setup litert"
-    assert str(empty_home) in state.build.reason
-    assert isinstance(state.run, Ready)
-
-
-def test_build_without_the_environment_is_unavailable(empty_home: Path, tmp_path: Path) -> None:
-    ready = edge.prepared(edge.rank_three_net(), tmp_path / "m")
-    with pytest.raises(UnavailableError, match="environment is missing") as caught:
-        edge.built_engine(LiteRtBackend(), ready, TARGET, tmp_path / "e")
-    assert caught.value.hint == "qpipe setup litert"
+    state = tools.tool_state()
+    assert isinstance(state, Unavailable)
+    assert state.hint == "qpipe setup litert"
+    assert str(empty_home) in state.reason
+    assert isinstance(LiteRtBackend().check(TARGET).build, Ready)  # the first build makes it
 
 
 @pytest.mark.parametrize("text", ['{"requirements": "of yesterday"}', "not json", "[]"])
@@ -51,7 +44,15 @@ def test_environment_of_another_version_is_not_taken(empty_home: Path, text: str
     assert "of another version" in state.reason
 
 
-def test_offline_setup_says_what_to_run_and_leaves_nothing(
+class Told(edge.Silent):
+    def __init__(self) -> None:
+        self.steps: list[str] = []
+
+    def step(self, name: str, *, total: int | None = None) -> None:  # noqa: ARG002 - as the protocol has it
+        self.steps.append(name)
+
+
+def test_first_build_makes_the_environment_and_offline_says_what_to_run(
     empty_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     empty = tmp_path / "no-wheels"
@@ -59,10 +60,22 @@ def test_offline_setup_says_what_to_run_and_leaves_nothing(
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(empty))
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    ready = edge.prepared(edge.rank_three_net(), tmp_path / "m")
+    progress = Told()
+    (tmp_path / "e").mkdir()
     with pytest.raises(UnavailableError, match="could not be made") as caught:
-        LiteRtBackend().setup(TARGET, edge.Silent())
+        LiteRtBackend().build(ready, TARGET, tmp_path / "e", progress)
+    assert progress.steps[-1] == f"install onnx2tf {tools.ONNX2TF} (once, 0.7 GB)"
     assert "pip download" in caught.value.hint
     assert not tools.tool_environment().folder.exists()
+
+
+def test_a_home_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("QPIPE_HOME", str(tmp_path / "file"))
+    with pytest.raises(UnavailableError, match=r"cannot be made in .*: Not a directory") as caught:
+        LiteRtBackend().setup(TARGET, edge.Silent())
+    assert "QPIPE_HOME" in caught.value.hint
 
 
 def test_a_python_that_does_not_start_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

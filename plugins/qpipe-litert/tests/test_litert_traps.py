@@ -22,7 +22,7 @@ from qpipe_litert.options import Options
 from qpipe_litert.quantize import minmax_ranges, ops_left_in_float, quantize_static
 from qpipe_litert.ranges import CarriedRanges, carry_ranges
 from qpipe_litert.session import read_layout
-from qpipe_litert.tools import require_tool
+from qpipe_litert.tools import tool_environment
 
 from qpipe.errors import BuildError, TargetError
 from qpipe.records.engine import Engine, Prepared
@@ -109,7 +109,7 @@ def test_file_that_cannot_run_is_refused(conv_ready: Prepared, conv_float: Conve
 @pytest.mark.usefixtures("tool")
 def test_strided_slices_become_pools(tmp_path: Path) -> None:
     ready = edge.prepared(_shortcut_net(), tmp_path / "m")
-    made = convert(ready, tmp_path, Options(), require_tool())
+    made = convert(ready, tmp_path, Options(), tool_environment())
     assert made.notes == ()
     assert "STRIDED_SLICE" not in {op.name for op in read_flatbuffer(made.path).ops}
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from qpipe_litert.backend import cpu_fingerprint, missing_packages
 from qpipe_litert.backend import toolchain as litert_toolchain
-from qpipe_litert.tools import create_tool, tool_state
+from qpipe_litert.tools import create_tool
 
 from qpipe.plugins.backend import Progress, Session
 from qpipe.quant.schemes import LITERT_INTEGER
@@ -36,7 +36,7 @@ class EthosBackend:
         read_ethos(target)
         missing = missing_packages() or missing_package(PACKAGE)
         return Availability(
-            build=missing or missing_package(VELA) or tool_state(),
+            build=missing or missing_package(VELA) or Ready(),
             run=missing or Ready(),
             fingerprint=f"tflite-micro on {cpu_fingerprint()}",
             toolchain=(*litert_toolchain(), installed(PACKAGE), installed(VELA)),

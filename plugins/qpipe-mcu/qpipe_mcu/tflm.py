@@ -7,7 +7,7 @@ from pathlib import Path
 
 from qpipe_litert.backend import cpu_fingerprint, missing_packages
 from qpipe_litert.backend import toolchain as litert_toolchain
-from qpipe_litert.tools import create_tool, tool_state
+from qpipe_litert.tools import create_tool
 
 from qpipe.errors import BuildError
 from qpipe.plugins.backend import Progress, Session
@@ -30,7 +30,7 @@ class TflmBackend:
         read_tflm(target)
         missing = missing_packages() or missing_package(PACKAGE)
         return Availability(
-            build=missing or tool_state(),
+            build=missing or Ready(),
             run=missing or Ready(),
             fingerprint=f"tflite-micro on {cpu_fingerprint()}",
             toolchain=(*litert_toolchain(), installed(PACKAGE)),
