@@ -34,10 +34,10 @@ class Spent:
     output: str
 
 
-def spend(folder: str, *arguments: str) -> Spent:
-    """Run one qpipe command in a folder."""
+def spend(folder: str, *arguments: str, program: str = QPIPE) -> Spent:
+    """Run one qpipe command (or another program) in a folder."""
     before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    done = subprocess.run([QPIPE, *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run([program, *arguments], cwd=folder, capture_output=True, text=True, check=False)
     wall_s, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return Spent(wall_s=wall_s, cpu_s=cpu_s, code=done.returncode, output=done.stdout)
