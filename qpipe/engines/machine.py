@@ -35,10 +35,12 @@ def check_requirements(engine: Engine) -> None:
         )
 
 
-def cpu_flags() -> frozenset[str]:
-    """CPU flags of this machine by the kernel's names (x86 `flags`, Arm `Features`), those that all cores share."""
-    lines = (line.partition(":") for line in CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines())
-    cores = [frozenset(value.split()) for name, _, value in lines if name.strip() in {"flags", "Features"}]
+def cpu_flags(cpuinfo: Path = CPUINFO) -> frozenset[str]:
+    """CPU flags by the kernel's names (x86 `flags`, Arm `Features`), those that all cores share."""
+    if not cpuinfo.is_file():
+        return frozenset()
+    lines = (line.partition(":") for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines())
+    cores = [frozenset(value.split()) for name, _, value in lines if name.strip().lower() in {"flags", "features"}]
     return frozenset.intersection(*cores) if cores else frozenset()
 
 

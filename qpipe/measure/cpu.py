@@ -7,7 +7,7 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
-CPUINFO = Path("/proc/cpuinfo")
+from qpipe.engines.machine import CPUINFO, cpu_flags
 
 RELEVANT_FLAGS = (
     *("avx", "f16c", "fma", "avx2", "avx_vnni", "avx_vnni_int8", "avx512f", "avx512bw", "avx512vl", "avx512_vnni"),
@@ -42,20 +42,16 @@ class Cpu:
 
 
 def read_cpu(cpuinfo: Path = CPUINFO, arch: str | None = None) -> Cpu:
-    """This machine's processor, or the one of another `cpuinfo` file (of architecture `arch`).
-
-    On a heterogeneous SoC only the flags that all cores share are kept.
-    """
+    """This machine's processor, or the one of another `cpuinfo` file (of architecture `arch`)."""
     fields: dict[str, list[str]] = {}
     if cpuinfo.is_file():
         for line in cpuinfo.read_text(errors="replace").splitlines():
             key, _, value = line.partition(":")
             fields.setdefault(key.strip().lower(), []).append(value.strip())
-    flags = [frozenset(text.split()) for text in fields.get("flags", []) + fields.get("features", [])]
     return Cpu(
         model=_model(fields),
         arch=arch or platform.machine(),
-        flags=frozenset.intersection(*flags) if flags else frozenset(),
+        flags=cpu_flags(cpuinfo),
         count=len(os.sched_getaffinity(0)),
     )
 

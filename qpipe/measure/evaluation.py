@@ -95,12 +95,22 @@ def sqnr_db(reference: Floats, found: Floats) -> float | None:
 
 
 def row_cosine(reference: Floats, found: Floats) -> Floats:
-    """Cosine of each pair of rows, [rows], −1 … 1; two zero rows agree (1), a zero row and another do not (0)."""
-    ours, theirs = found.reshape(len(found), -1), reference.reshape(len(reference), -1)
+    """Cosine of each pair of rows, [rows], −1 … 1; NaN where a row is not finite.
+
+    Two zero rows agree (1), a zero row and another do not (0).
+    """
+    ours, theirs = (_by_largest(rows.reshape(len(rows), -1)) for rows in (found, reference))
     dots = np.einsum("ij,ij->i", ours, theirs)
-    norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
+    norms = np.sqrt(np.einsum("ij,ij->i", ours, ours) * np.einsum("ij,ij->i", theirs, theirs))
     both_zero = ~ours.any(axis=1) & ~theirs.any(axis=1)
-    return np.where(both_zero, 1.0, np.divide(dots, norms, out=np.zeros_like(dots), where=norms != 0))
+    cosines = np.divide(dots, norms, out=np.zeros_like(dots), where=norms != 0)
+    return np.where(both_zero, 1.0, np.clip(cosines, -1.0, 1.0))
+
+
+def _by_largest(rows: Floats) -> Floats:
+    """Rows scaled by their largest element, [rows, d]: squares of large float32 values would overflow."""
+    largest = np.abs(rows).max(axis=1, initial=0.0, keepdims=True)
+    return np.asarray(rows / np.where(largest == 0, 1.0, largest))
 
 
 def finite_rows(tensors: Mapping[str, NDArray[np.generic]]) -> NDArray[np.bool_]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from qpipe.measure import evaluation
 from qpipe.metrics import weighted
 from qpipe.metrics.classification import per_row
 from qpipe.metrics.columns import finite_rows, flat_output, targets
@@ -35,23 +36,10 @@ def _cosine(rows: Rows) -> Units:
 
 
 def row_cosine(first: Floats, second: Floats) -> Floats:
-    """Cosine of each row of [n, d] with its partner, [n].
-
-    Two zero vectors have 1, a zero and another 0; a row that is not finite has −1.
-    """
+    """Cosine of each row of [n, d] with its partner, [n], as `measure` has it; a row that is not finite has −1."""
     good = finite_rows(first) & finite_rows(second)
     a, b = np.where(good[:, None], first, 0.0), np.where(good[:, None], second, 0.0)
-    # Scaled by the largest element first: squares of large float32 values would overflow.
-    a, b = _by_largest(a), _by_largest(b)
-    lengths = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
-    same_zero = (~a.any(axis=1)) & (~b.any(axis=1))
-    found = np.where(lengths > 0, (a * b).sum(axis=1) / np.where(lengths > 0, lengths, 1.0), same_zero * 1.0)
-    return np.where(good, np.clip(found, -1.0, 1.0), -1.0)
-
-
-def _by_largest(values: Floats) -> Floats:
-    largest = np.abs(values).max(axis=1, initial=0.0, keepdims=True)
-    return np.asarray(values / np.where(largest > 0, largest, 1.0))
+    return np.where(good, evaluation.row_cosine(a, b), -1.0)
 
 
 def _mean(values: Floats) -> float:
