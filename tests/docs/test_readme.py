@@ -1,13 +1,19 @@
 """The tour of the README is what a newcomer types: every command of it runs, in order, and does what it says."""
 
+import contextlib
+import io
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
+
+from qpipe.cli.guarded import run_app
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
@@ -18,22 +24,45 @@ def commands():
     return [line.removeprefix("$ ") for block in blocks for line in block.splitlines() if line.startswith("$ ")]
 
 
+def at_a_shell(words, folder, environment):
+    """The installed program, as a newcomer starts it."""
+    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=300)
+
+
+def in_this_process(words, folder):
+    """The same command line without importing MLflow once more."""
+    said, complained = io.StringIO(), io.StringIO()
+    with (
+        contextlib.chdir(folder),
+        contextlib.redirect_stdout(said),
+        contextlib.redirect_stderr(complained),
+        warnings.catch_warnings(action="ignore"),
+    ):
+        code = run_app(words[1:])
+    return subprocess.CompletedProcess(words, code, said.getvalue(), complained.getvalue())
+
+
 @pytest.fixture(scope="module")
 def tour(tmp_path_factory):
-    """Every command with what it printed and its exit code."""
+    """Every command with what it printed and its exit code; the first one as a program of its own."""
     folder = tmp_path_factory.mktemp("tour")
     tools = Path(sys.executable).parent
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "QPIPE_"))}
-    environment["PATH"] = f"{tools}{os.pathsep}{environment['PATH']}"
     done = {}
-    for command in commands():
-        words = shlex.split(command)
-        if words[0] == "cd":
-            folder = folder / words[1]
-            continue
-        done[command] = subprocess.run(
-            words, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=300
-        )
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(("MLFLOW_", "QPIPE_"))]:
+            patch.delenv(name)
+        patch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+        patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+        terminated = signal.getsignal(signal.SIGTERM)
+        for command in commands():
+            words = shlex.split(command)
+            if words[0] == "cd":
+                folder = folder / words[1]
+            elif words[0] == "qpipe" and done:
+                done[command] = in_this_process(words, folder)
+            else:
+                done[command] = at_a_shell(words, folder, dict(os.environ))
+        signal.signal(signal.SIGTERM, terminated)
     return folder, done
 
 
