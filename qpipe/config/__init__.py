@@ -4,6 +4,15 @@ from qpipe.config.draft import draft_pipeline
 from qpipe.config.gates import read_gates
 from qpipe.config.pipeline import read_pipeline
 from qpipe.config.schema import pipeline_schema
-from qpipe.config.targets import first_party_targets, read_targets
+from qpipe.config.targets import first_party_targets, read_target, read_targets, target_files
 
-__all__ = ["draft_pipeline", "first_party_targets", "pipeline_schema", "read_gates", "read_pipeline", "read_targets"]
+__all__ = [
+    "draft_pipeline",
+    "first_party_targets",
+    "pipeline_schema",
+    "read_gates",
+    "read_pipeline",
+    "read_target",
+    "read_targets",
+    "target_files",
+]

@@ -25,10 +25,9 @@ def read_targets(folder: Path, owner: str) -> tuple[Target, ...]:
     """
     if not folder.is_dir():
         raise ConfigError(f"{folder}: no such folder of targets", hint="a target is a file targets/NAME.yaml")
-    files = sorted((*folder.glob("*.yaml"), *folder.glob("*.yml")))
     found: dict[str, tuple[Target, Path]] = {}
-    for file in files:
-        target = _read_target(file, owner)
+    for file in target_files(folder):
+        target = read_target(file, owner)
         if target.name in found:
             raise ConfigError(
                 f"{file}: target {target.name!r} is defined in {found[target.name][1]} already",
@@ -36,6 +35,11 @@ def read_targets(folder: Path, owner: str) -> tuple[Target, ...]:
             )
         found[target.name] = (target, file)
     return tuple(target for target, _ in found.values())
+
+
+def target_files(folder: Path) -> tuple[Path, ...]:
+    """The files of a folder that are targets, in order of their names; none where there is no such folder."""
+    return tuple(sorted((*folder.glob("*.yaml"), *folder.glob("*.yml"))))
 
 
 def first_party_targets() -> tuple[Target, ...]:
@@ -70,7 +74,12 @@ def choose_targets(entries: Iterable[TargetText], names: Names, problems: list[P
     return tuple(chosen.values())
 
 
-def _read_target(file: Path, owner: str) -> Target:
+def read_target(file: Path, owner: str) -> Target:
+    """The target of one file; `owner` is who defines it, for messages.
+
+    Raises:
+        ConfigError: what is no target in it, with its line.
+    """
     document = read_document(file, kind="target")
     text = validated(TargetFileText, document)
     _require_stem(document, text.name)

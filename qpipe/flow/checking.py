@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from qpipe.errors import DataError, TargetError
 from qpipe.flow.trying import try_labels, try_models
-from qpipe.flow.workplace import OwnTargets
+from qpipe.flow.workplace import OWN
 from qpipe.records.engine import Unavailable
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def check_before_work(workplace: Workplace) -> tuple[str, ...]:
 
 def _left_out(workplace: Workplace) -> list[str]:
     """Target files beside the pipeline that are broken: no name of the pipeline needs them, or it would not be here."""
-    return [f"{one.reason} ({one.hint})" for one in workplace.registry.problems if one.name == OwnTargets.__name__]
+    return [f"{one.reason} ({one.hint})" for one in workplace.registry.problems if one.name.startswith(OWN)]
 
 
 def _check_targets(workplace: Workplace) -> None:

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from qpipe.plugins.registry import Registry
 
 
+OWN = "targets/"
+"""How the names of plugins begin that are a target file beside the pipeline."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workplace:
     """One pipeline, ready to be planned or run."""
@@ -49,27 +53,28 @@ class FirstPartyTargets:
         return first_party_targets()
 
 
-class OwnTargets:
-    """The user's own `targets/*.yaml` beside a pipeline."""
+class OwnTarget:
+    """One of the user's own `targets/*.yaml` beside a pipeline: a broken file takes no other one with it."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self.__name__ = f"{OWN}{file.name}"
 
     @hookimpl
     def qpipe_targets(self) -> Iterable[Target]:
-        """Targets from that folder."""
-        from qpipe.config import read_targets
+        """The target of that file."""
+        from qpipe.config import read_target
 
-        return read_targets(self._folder, owner=str(self._folder))
+        return (read_target(self._file, owner=str(self._file)),)
 
 
 def open_registry(beside: Path | None = None) -> Registry:
     """All plugins, with the targets of the core and of the folder beside a pipeline."""
+    from qpipe.config import target_files
     from qpipe.plugins.loader import load_plugins
 
-    own = beside / "targets" if beside else None
-    extra = (OwnTargets(own),) if own is not None and own.is_dir() else ()
-    return load_plugins((FirstPartyTargets(), *extra))
+    own = target_files(beside / "targets") if beside else ()
+    return load_plugins((FirstPartyTargets(), *map(OwnTarget, own)))
 
 
 def open_store(root: str | None = None) -> Store:

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from qpipe.config import first_party_targets, read_targets
-from qpipe.errors import ConfigError
+from qpipe.errors import ConfigError, TargetError
+from qpipe.flow.workplace import open_registry
 from qpipe.records.target import Host, Limits, Target
 
 GOOD = """\
@@ -80,3 +81,23 @@ def test_two_files_with_one_name(tmp_path):
 def test_no_folder():
     with pytest.raises(ConfigError, match="no such folder of targets"):
         read_targets(Path("/nowhere/targets"), "me")
+
+
+def test_a_broken_file_of_the_users_takes_no_other_with_it(tmp_path):
+    """The good ones serve; the broken one is listed with its reason, also to whoever asks for it by name."""
+    folder = tmp_path / "targets"
+    folder.mkdir()
+    (folder / "board.yaml").write_text(GOOD)
+    (folder / "bord.yaml").write_text(GOOD.replace("name: board", "name: bord").replace("threads: 4", "threads: 0"))
+    (folder / "twin.yml").write_text(GOOD.replace("name: board", "name: twin"))
+
+    registry = open_registry(tmp_path)
+
+    assert {"board", "twin", "cpu-local"} <= set(registry.targets)
+    assert registry.target("board").owner == str(folder / "board.yaml")
+    (trouble,) = (one for one in registry.problems if one.name.startswith("targets/"))
+    assert trouble.name == "targets/bord.yaml"
+    assert trouble.reason.startswith(f"{folder}/bord.yaml:8: threads: should be greater than or equal to 1")
+    with pytest.raises(TargetError, match="unknown target 'bord'") as error:
+        registry.target("bord")
+    assert "bord.yaml:8: threads" in error.value.hint
