@@ -26,6 +26,7 @@ stderr. `qpipe schema` prints the JSON Schema of `qpipe run --json`.
 | 4 | INCONCLUSIVE, and none failed |
 | 5 | something could not be built or run here (a package or machine is missing, a crash, a time-out), or not logged |
 | 130 | interrupted; the same command goes on from what is finished |
+| 141 | whoever read stdout has gone (`qpipe … \\| head`): what was to be said is not delivered |
 
 The worst one wins, in the order 1, 2, 5, 3, 4. Errors are two lines on stderr (`error:`, `hint:`), or with `--json`
 `{"error": {"message", "hint", "code"}}` on stdout.

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from qpipe.cli.guarded import READER_GONE
 from qpipe.flow import exitcodes
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -21,4 +22,4 @@ def test_every_exit_code_is_in_the_table():
     codes = {value for name, value in vars(exitcodes).items() if name.isupper() and isinstance(value, int)}
     text = (DOCS / "cli.md").read_text()
     assert codes == {0, 1, 2, 3, 4, 5, 130}
-    assert all(f"\n| {code} | " in text for code in codes)
+    assert all(f"\n| {code} | " in text for code in (*codes, READER_GONE))
