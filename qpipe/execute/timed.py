@@ -11,7 +11,7 @@ from qpipe.engines import read_engine
 from qpipe.execute.jobs import MemoryJob, TimingJob
 from qpipe.execute.pairs import load_pair
 from qpipe.execute.passes import real_batches
-from qpipe.measure.device import device_conditions, save_conditions
+from qpipe.measure.device import cross_checks, device_conditions, save_conditions
 from qpipe.measure.feeds import make_feeds
 from qpipe.measure.memory import peak_memory
 from qpipe.measure.samples import save_samples
@@ -49,11 +49,12 @@ def run_timing(request: str, progress: Progress) -> str:
         expected={one.label: _expected(store, one.evaluation) for one in job.contestants},
         load_ms=load_ms,
     )
-    seen = (before, device_conditions(sessions.values())) if before else ()
+    seen = (before, device_conditions(sessions.values()))
+    checks = cross_checks(sessions) if job.number == 0 else ()
     for session in sessions.values():
         session.close()
     save_samples(Path(job.samples), samples)
-    save_conditions(Path(job.samples), seen)
+    save_conditions(Path(job.samples), (*seen, checks))
     return job.samples
 
 

@@ -1,12 +1,12 @@
-"""What a device said of itself around a profile: clock, governor, heat. Latency there depends on it."""
+"""What stands beside the times of a profile: clock, governor and heat of a device, and what another program says."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from qpipe.plugins.backend import OnDevice, Session
+from qpipe.plugins.backend import CrossChecked, OnDevice, Session
 from qpipe.records.codec import decode, encode
 
 Conditions = tuple[tuple[str, str], ...]
@@ -20,8 +20,18 @@ class Course:
 
 
 def device_conditions(sessions: Iterable[Session]) -> Conditions:
-    """Of the first session that runs on a device, now; empty where all run here."""
-    return next((one.device_conditions() for one in sessions if isinstance(one, OnDevice)), ())
+    """Of the first session that runs on a device, now; empty where all run here. Names begin with `device_`."""
+    found = next((one.device_conditions() for one in sessions if isinstance(one, OnDevice)), ())
+    return tuple((f"device_{name}", value) for name, value in found)
+
+
+def cross_checks(sessions: Mapping[str, Session]) -> Conditions:
+    """What other programs say of these engines, by label."""
+    return tuple(
+        (f"cross-check of {label}", one.cross_check())
+        for label, one in sessions.items()
+        if isinstance(one, CrossChecked)
+    )
 
 
 def save_conditions(samples: Path, seen: tuple[Conditions, ...]) -> None:
@@ -39,11 +49,9 @@ def _beside(samples: Path) -> Path:
 
 
 def course(seen: Iterable[Conditions]) -> Conditions:
-    """One value each where it never changed, else all in order: `42000 → 47000`. Names begin with `device_`."""
+    """One value each where it never changed, else all in order: `42000 → 47000`."""
     values: dict[str, list[str]] = {}
     for found in seen:
         for name, value in found:
             values.setdefault(name, []).append(value)
-    return tuple(
-        (f"device_{name}", given[0] if len(set(given)) == 1 else " → ".join(given)) for name, given in values.items()
-    )
+    return tuple((name, given[0] if len(set(given)) == 1 else " → ".join(given)) for name, given in values.items())

@@ -88,6 +88,15 @@ class OnDevice(Protocol):
 
 
 @runtime_checkable
+class CrossChecked(Protocol):
+    """Optional: a session that can ask another program how fast its engine is. Beside a profile, never the profile."""
+
+    def cross_check(self) -> str:
+        """What that program says, in words; called after the timed rounds."""
+        ...
+
+
+@runtime_checkable
 class Remarking(Protocol):
     """Optional: a session that has something to say of its runs (an emulated one: how far it is from this machine)."""
 
@@ -140,9 +149,7 @@ class Learning(Protocol):
         """Names what builds for this target may learn from each other: device, driver, versions. Empty: nothing."""
         ...
 
-    def build_with(
-        self, prepared: Prepared, target: Target, workdir: Path, progress: Progress, learnt: Path
-    ) -> Built:
+    def build_with(self, prepared: Prepared, target: Target, workdir: Path, progress: Progress, learnt: Path) -> Built:
         """`build`, with a folder of what earlier builds of that key left; what stands in it afterwards is kept.
 
         Raises:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qpipe.measure.device import course, device_conditions, load_conditions, save_conditions
+from qpipe.measure.device import course, cross_checks, device_conditions, load_conditions, save_conditions
 from qpipe.measure.memory import PeakMemory, peak_memory
 from qpipe.plugins.backend import OnDevice, Tensors
 from qpipe.records.engine import Kind
@@ -39,12 +39,21 @@ def test_conditions_are_those_of_the_device_and_come_back_from_a_file(tmp_path: 
 
 
 def test_only_what_changed_is_told_in_order() -> None:
-    hot = (("governor", "schedutil"), ("thermal_millidegrees", "48000 45000"))
-    assert course((FarAway().device_conditions(), hot)) == (
+    hot = (("device_governor", "schedutil"), ("device_thermal_millidegrees", "48000 45000"))
+    assert course((device_conditions([FarAway()]), hot)) == (
         ("device_governor", "schedutil"),
         ("device_thermal_millidegrees", "42000 41000 → 48000 45000"),
     )
     assert course(()) == ()
+
+
+class Checked(Here):
+    def cross_check(self) -> str:
+        return "0.5 ms"
+
+
+def test_what_another_program_says_is_named_after_the_engine() -> None:
+    assert cross_checks({"m/int8/t": Checked(), "m/none/t": Here()}) == (("cross-check of m/int8/t", "0.5 ms"),)
 
 
 def test_memory_of_an_engine_on_a_device_is_measured_there() -> None:

@@ -64,7 +64,7 @@ class LiteRtBackend:
         placement, facts = place(made.path, options.kernels, made.left, made.names)
         return Built(
             files=(Path(MODEL), Path(LAYOUT)),
-            placement=placement,
+            placement=replace(placement, notes=(*placement.notes, *made.notes)),
             facts=facts,
             requires=(Requirement(what="package", value="ai-edge-litert"),),
             toolchain=toolchain(),
@@ -73,7 +73,8 @@ class LiteRtBackend:
 
     def open(self, engine: Engine, target: Target) -> Session:
         """An interpreter with the target's threads: here, or on the target's host."""
-        from qpipe_litert.session import BorderSession, LocalEngine, read_layout
+        from qpipe_litert.local import LocalSession
+        from qpipe_litert.session import LocalEngine, read_layout
 
         options = read_options(target)
         here = missing_packages() or _runs(target)
@@ -85,7 +86,7 @@ class LiteRtBackend:
 
             return open_remote(engine, target, layout, options)
         local = LocalEngine(engine.main_file, threads=target.threads, kernels=options.kernels)
-        return BorderSession(local, layout, engine.signature, kind="measured")
+        return LocalSession(local, layout, engine.signature, file=engine.main_file, target=target)
 
     def setup(self, target: Target, progress: Progress) -> None:
         """Make the converter's environment, and the arm64 root folder where the target's host is an emulator."""

@@ -15,6 +15,7 @@ from qpipe.records.codec import encode
 from qpipe.records.engine import Prepared
 from qpipe.records.quantization import QuantPlan
 from qpipe_litert.convert import Converted, convert
+from qpipe_litert.extremes import compare_extremes
 from qpipe_litert.flatbuffer import read_flatbuffer
 from qpipe_litert.layout import Layout
 from qpipe_litert.matching import match_tensors
@@ -55,15 +56,16 @@ def build_tflite(prepared: Prepared, workdir: Path, options: Options, progress: 
         progress.step("convert to .tflite and compare with onnxruntime")
         converted = convert(prepared, scratch, options, tool)
         progress.step("quantize the .tflite")
-        left, names = _quantize(prepared, converted, workdir / MODEL, options)
+        left, names, notes = _quantize(prepared, converted, workdir / MODEL, options)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     (workdir / LAYOUT).write_text(encode(converted.layout), "utf-8")
     _run_once(prepared, converted, workdir / MODEL, options)
-    return TfliteFile(path=workdir / MODEL, layout=converted.layout, left=left, notes=converted.notes, names=names)
+    notes = (*converted.notes, *notes)
+    return TfliteFile(path=workdir / MODEL, layout=converted.layout, left=left, notes=notes, names=names)
 
 
-_Quantized = tuple[tuple[LeftInFloat, ...], Mapping[str, tuple[str, ...]]]
+_Quantized = tuple[tuple[LeftInFloat, ...], Mapping[str, tuple[str, ...]], tuple[str, ...]]
 
 
 def _quantize(prepared: Prepared, converted: Converted, made: Path, options: Options) -> _Quantized:
@@ -73,7 +75,7 @@ def _quantize(prepared: Prepared, converted: Converted, made: Path, options: Opt
             cast_half(converted.path, made)
         else:
             shutil.copyfile(converted.path, made)
-        return (), {}
+        return (), {}, ()
     return _quantize_plan(prepared, plan, converted, made, options)
 
 
@@ -86,11 +88,13 @@ def _quantize_plan(
     left = ops_left_in_float(plan, flat, matched, carried, _makers(converted))
     if options.unranged == "float":
         left = tuple(replace(op, dynamic=False) for op in left)
+    notes: tuple[str, ...] = ()
     if plan.mode == "static":
+        notes = (compare_extremes(prepared, converted, matched),)
         quantize_static(converted.path, made, plan, carried, left=left, options=options)
     else:
         quantize_weights(converted.path, made, plan, left)
-    return left, {flat.tensors[index].name: names for index, names in matched.items()}
+    return left, {flat.tensors[index].name: names for index, names in matched.items()}, notes
 
 
 def _makers(converted: Converted) -> Mapping[str, str]:

@@ -66,6 +66,7 @@ def fuse_relu(data: bytes) -> bytes:
             maker.builtinOptions.fusedActivationFunction = fused[codes[relu.opcodeIndex]]
             last.outputs = relu.outputs
             graph.operators.remove(relu)
+    _drop_unused(model)
     return _packed(model, len(data))
 
 
@@ -98,7 +99,27 @@ def matmul_as_dense(data: bytes) -> bytes:
         op.builtinOptionsType = BuiltinOptions.FullyConnectedOptions
         op.opcodeIndex = _code_index(model, BuiltinOperator.FULLY_CONNECTED)
         _take_bias(model, op)
+    _drop_unused(model)
     return _packed(model, len(data))
+
+
+def _drop_unused(model: ModelT) -> None:
+    """Leave out tensors that nothing reads or writes: tools that look at every tensor find no memory behind them."""
+    graph = model.subgraphs[0]
+    used = {int(index) for index in (*graph.inputs, *graph.outputs)}
+    used |= {int(index) for op in graph.operators for index in (*listed(op.inputs), *listed(op.outputs)) if index >= 0}
+    kept = [index for index in range(len(graph.tensors)) if index in used]
+    place = {old: new for new, old in enumerate(kept)} | {-1: -1}
+    graph.tensors = [graph.tensors[index] for index in kept]
+    graph.inputs, graph.outputs = ([place[int(index)] for index in side] for side in (graph.inputs, graph.outputs))
+    for op in graph.operators:
+        op.inputs = [place[int(index)] for index in listed(op.inputs)]
+        op.outputs = [place[int(index)] for index in listed(op.outputs)]
+    for signature in model.signatureDefs or ():
+        if signature.subgraphIndex:
+            continue
+        for ends in (*(signature.inputs or ()), *(signature.outputs or ())):
+            ends.tensorIndex = place[int(ends.tensorIndex)]
 
 
 def _take_bias(model: ModelT, dense: OperatorT) -> None:

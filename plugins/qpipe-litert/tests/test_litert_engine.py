@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +34,9 @@ def test_int8_digits_lose_at_most_half_a_point(
     assert digits_engine.placement is not None
     assert digits_engine.placement.float == 0
     assert digits_engine.placement.elsewhere == 0
+    said = next(note for note in digits_engine.placement.notes if "own minimum and maximum" in note)
+    agreed, total = map(int, re.findall(r"on (\d+) of (\d+) tensors", said)[0])
+    assert agreed == total >= 5
     ran = {one.node: one.kernel for one in digits_engine.placement.nodes}  # told by the ONNX names of outputs
     weighted = [node.output[0] for node in onnx.load(digits_ready.graph.path).graph.node if node.op_type == "Gemm"]
     assert weighted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from qpipe_litert.session import read_layout
 from qpipe_litert.tools import tool_environment
 
 from qpipe.errors import BuildError, TargetError
+from qpipe.plugins.backend import CrossChecked
 from qpipe.records.engine import Engine, Prepared
 from qpipe.records.quantization import NodeChoice
 from qpipe.records.target import Target
@@ -241,6 +243,15 @@ def test_litert_benchmark_agrees_with_our_file(digits_engine: Engine) -> None:
     assert found.runs == 20
     assert found.median_ms >= 0
     assert found.fully_delegated
+
+
+def test_what_litert_benchmark_says_stands_beside_the_profile(digits_engine: Engine) -> None:
+    session = LiteRtBackend().open(digits_engine, TARGET)
+    assert isinstance(session, CrossChecked)
+    assert re.fullmatch(r"litert-benchmark: \S+ ms \(median of 50 runs\), fully delegated", session.cross_check())
+    slow = LiteRtBackend().open(digits_engine, replace(TARGET, options={"kernels": "reference"}))
+    assert isinstance(slow, CrossChecked)
+    assert slow.cross_check().startswith("litert-benchmark was not run")
 
 
 @pytest.mark.usefixtures("tool")
