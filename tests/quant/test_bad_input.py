@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import numpy_helper, parser
 
@@ -153,3 +154,34 @@ def test_our_own_output_is_refused_as_input(tmp_path):
     save_graph(found.qdq, tmp_path / "q.onnx")
     with pytest.raises(QuantizationError, match="quantized already"):
         quantize_static(tmp_path / "q.onnx", lambda: iter([rows()]), ORT_X86_VNNI)
+
+
+def test_a_range_of_zero_width_gets_scale_1(tmp_path):
+    path = write(tmp_path / "m.onnx", "a = Mul(x, zero) y = MatMul(a, w)", {"w": weights(), "zero": np.float32(0)})
+    found = quantize_static(path, lambda: iter([rows()]), ORT_X86_VNNI)
+    constant = found.plan.activation("a")
+    assert (constant.low, constant.high, constant.scale, constant.zero_point) == (0.0, 0.0, 1.0, 0)
+
+
+def test_an_opset_without_the_type_that_cannot_be_raised(tmp_path):
+    """int16 activations need opset 21, and this model cannot be brought there."""
+    model = open_graph(write(tmp_path / "m.onnx", "y = MatMul(x, w)", {"w": weights()}))
+    scheme = replace(ORT_X86_VNNI, activation="int16")
+    statistics = calibrate(model, iter([rows()]), observed_tensors(model.graph, scheme))
+    plan = make_plan(model, statistics, scheme)
+    node = next(iter(model.graph))
+    node.op_type = "NoSuchOperator"
+    with pytest.raises(ModelError, match=r"opset 17 and onnx cannot upgrade it to 21") as caught:
+        render(model, plan)
+    assert "opset 21 or later" in caught.value.hint
+
+
+def test_an_opset_newer_than_the_runtime_is_told(tmp_path):
+    path = write(tmp_path / "m.onnx", "y = MatMul(x, w)", {"w": weights()}, opset=onnx.defs.onnx_opset_version())
+    try:
+        ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception:  # noqa: BLE001 - onnxruntime has no class for it
+        with pytest.raises(QuantizationError, match="does not load in onnxruntime"):
+            quantize_static(path, lambda: iter([rows()]), ORT_X86_VNNI)
+    else:
+        pytest.skip("this onnxruntime loads every opset that this onnx knows")
