@@ -6,33 +6,18 @@ from pathlib import Path
 
 import edge_models as edge
 import pytest
+from edge_fixtures import digits, digits_ready, tool
 from qpipe_litert.backend import LiteRtBackend
 from qpipe_litert.convert import Converted, convert
 from qpipe_litert.options import Options
-from qpipe_litert.tools import tool_environment, tool_state
+from qpipe_litert.tools import tool_environment
 
-from qpipe.records.engine import Engine, Prepared, Unavailable
+from qpipe.records.engine import Engine, Prepared
 from qpipe.records.target import Target
 
+__all__ = ["digits", "digits_ready", "tool"]
+
 TARGET = Target(name="x86-litert", backend="litert")
-
-
-@pytest.fixture(scope="session")
-def tool() -> None:
-    """Skip where the converter's environment is not there: it takes 40 s and 0.7 GB to make."""
-    state = tool_state()
-    if isinstance(state, Unavailable):
-        pytest.skip(f"{state.reason}: {state.hint}")
-
-
-@pytest.fixture(scope="session")
-def digits() -> edge.Digits:
-    return edge.digits()
-
-
-@pytest.fixture(scope="session")
-def digits_ready(digits: edge.Digits, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    return edge.prepared(edge.digits_net(), tmp_path_factory.mktemp("digits"), digits.calibration)
 
 
 @pytest.fixture(scope="session")

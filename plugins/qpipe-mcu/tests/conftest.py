@@ -4,33 +4,17 @@ from __future__ import annotations
 
 import edge_models as edge
 import pytest
-from qpipe_litert.tools import tool_state
+from edge_fixtures import digits, digits_ready, tool
 from qpipe_mcu.ethos import EthosBackend
 from qpipe_mcu.tflm import TflmBackend
 
-from qpipe.records.engine import Engine, Prepared, Unavailable
+from qpipe.records.engine import Engine, Prepared
 from qpipe.records.target import Target
+
+__all__ = ["digits", "digits_ready", "tool"]
 
 CORTEX = Target(name="cortex-m-tflm", backend="tflm", options={"arena_kib": 256, "flash_kib": 1024})
 U55 = Target(name="ethos-u55-128", backend="ethos-u", options={"accelerator": "ethos-u55-128"})
-
-
-@pytest.fixture(scope="session")
-def tool() -> None:
-    """Skip where the converter's environment is not there."""
-    state = tool_state()
-    if isinstance(state, Unavailable):
-        pytest.skip(f"{state.reason}: {state.hint}")
-
-
-@pytest.fixture(scope="session")
-def digits() -> edge.Digits:
-    return edge.digits()
-
-
-@pytest.fixture(scope="session")
-def digits_ready(digits: edge.Digits, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    return edge.prepared(edge.digits_net(), tmp_path_factory.mktemp("digits"), digits.calibration)
 
 
 @pytest.fixture(scope="session")
