@@ -2,56 +2,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from measured_examples import evaluation, profile
 
 from qpipe.measure.samples import FILE, Samples, save_samples
 from qpipe.records.engine import Engine, EngineFile, Fact, FloatNode, Placement
-from qpipe.records.evidence import BatchProfile, Evaluation, Evidence, NotMeasured, Percentile, Profile, Ratio
+from qpipe.records.evidence import Evidence, NotMeasured
 from qpipe.records.explanation import Attribution, Step
 from qpipe.records.remark import Remark
 from qpipe.records.result import CellResult, Promoted, RunResult
 from qpipe.records.tensors import Signature
 from qpipe.records.verdict import Decision, SliceVerdict, Verdict
-
-
-def evaluation(value):
-    return Evaluation(
-        kind="measured",
-        role="gate",
-        data_digest="cd" * 32,
-        metric="accuracy",
-        rows=500,
-        units=500,
-        value=value,
-        nonfinite_rows=0,
-        sqnr_db=31.5,
-        cosine=float("nan"),
-        outputs_digest="ef" * 32,
-        seconds=0.5,
-    )
-
-
-def batch(size):
-    spread = tuple((f"p{q}", Percentile(value=size * q / 100, low=size * 0.4, high=None)) for q in (50, 90, 95, 99))
-    ratio = Ratio(median=0.5, low=0.48, high=0.52)
-    return BatchProfile(
-        batch=size, latency_ms=spread, baseline_ms=spread, ratio=ratio, cpu_ratio=None, log_ratios=(-0.7,), samples=40
-    )
-
-
-def profile():
-    return Profile(
-        kind="measured",
-        batches=(batch(1), batch(8)),
-        peak_rss_bytes=(5, 9),
-        load_ms=3.0,
-        threads=1,
-        processes=2,
-        rounds=20,
-        conditions=(("cpu", "a <fast> CPU"),),
-        voided=0,
-        drifted=False,
-        outputs_match=True,
-    )
 
 
 def verdicts():
@@ -117,9 +77,9 @@ def cell(recipe, **changes):
         digest="ee" * 32,
         model_digest="bb" * 32,
         engine_digest="aa" * 32,
-        evaluation=evaluation(0.973),
-        reference=evaluation(0.975),
-        profile=profile(),
+        evaluation=evaluation(0.973, cosine=float("nan")),
+        reference=evaluation(0.975, cosine=float("nan")),
+        profile=profile(1, 8),
         engine_size_bytes=12345,
         baseline_size_bytes=45678,
         placement=Placement(

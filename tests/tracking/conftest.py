@@ -12,11 +12,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from measured_examples import evaluation, profile
 
 import qpipe
 from qpipe.engines import write_engine
 from qpipe.records.engine import Built, Placement
-from qpipe.records.evidence import BatchProfile, Evaluation, Evidence, Percentile, Profile, Ratio
+from qpipe.records.evidence import Evidence
 from qpipe.records.result import CellResult
 from qpipe.records.tensors import Signature, TensorSpec
 from qpipe.records.verdict import Decision, Verdict
@@ -68,49 +69,6 @@ def make_engine(
     )
 
 
-def evaluation(value: float, kind: str = "measured") -> Evaluation:
-    return Evaluation(
-        kind=kind,
-        role="gate",
-        data_digest="cd" * 32,
-        metric="accuracy",
-        rows=500,
-        units=500,
-        value=value,
-        nonfinite_rows=0,
-        sqnr_db=31.5,
-        cosine=0.9991,
-        outputs_digest="ef" * 32,
-        seconds=0.5,
-    )
-
-
-def profile() -> Profile:
-    spread = tuple((f"p{q}", Percentile(value=q / 100, low=None, high=None)) for q in (50, 90, 95, 99))
-    batch = BatchProfile(
-        batch=1,
-        latency_ms=spread,
-        baseline_ms=tuple((name, Percentile(value=one.value * 2, low=None, high=None)) for name, one in spread),
-        ratio=Ratio(median=0.5, low=0.48, high=0.52),
-        cpu_ratio=None,
-        log_ratios=(-0.69, -0.7, -0.68),
-        samples=200,
-    )
-    return Profile(
-        kind="measured",
-        batches=(batch,),
-        peak_rss_bytes=(100_000_000, 101_000_000),
-        load_ms=12.0,
-        threads=1,
-        processes=3,
-        rounds=40,
-        conditions=(("cpu", "some CPU"),),
-        voided=0,
-        drifted=False,
-        outputs_match=True,
-    )
-
-
 def make_evidence_folder(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "evidence.json").write_text("{}")
@@ -131,9 +89,9 @@ def make_result(
         digest=evidence_digest,
         model_digest=engine.model_digest,
         engine_digest=engine.digest,
-        evaluation=evaluation(accuracy, kind),
+        evaluation=evaluation(accuracy, kind=kind),
         reference=evaluation(0.975),
-        profile=profile(),
+        profile=profile(1),
         engine_size_bytes=engine.size_bytes,
         baseline_size_bytes=4 * engine.size_bytes,
         placement=engine.placement,

@@ -1,0 +1,53 @@
+"""What a measurement leaves behind, as an example: for the tests of whatever prints, logs or judges it."""
+
+from qpipe.records.evidence import BatchProfile, Evaluation, Percentile, Profile, Ratio
+
+
+def evaluation(value, *, kind="measured", cosine=0.9991):
+    return Evaluation(
+        kind=kind,
+        role="gate",
+        data_digest="cd" * 32,
+        metric="accuracy",
+        rows=500,
+        units=500,
+        value=value,
+        nonfinite_rows=0,
+        sqnr_db=31.5,
+        cosine=cosine,
+        outputs_digest="ef" * 32,
+        seconds=0.5,
+    )
+
+
+def percentiles(scale):
+    return tuple((f"p{q}", Percentile(value=scale * q / 100, low=scale * 0.4, high=None)) for q in (50, 90, 95, 99))
+
+
+def batch(size):
+    """Twice as fast as the float engine: p50 is half a millisecond per row."""
+    return BatchProfile(
+        batch=size,
+        latency_ms=percentiles(size),
+        baseline_ms=percentiles(2 * size),
+        ratio=Ratio(median=0.5, low=0.48, high=0.52),
+        cpu_ratio=None,
+        log_ratios=(-0.69, -0.7, -0.68),
+        samples=200,
+    )
+
+
+def profile(*sizes):
+    return Profile(
+        kind="measured",
+        batches=tuple(batch(size) for size in sizes),
+        peak_rss_bytes=(100_000_000, 101_000_000),
+        load_ms=12.0,
+        threads=1,
+        processes=3,
+        rounds=40,
+        conditions=(("cpu", "a <fast> CPU"),),
+        voided=0,
+        drifted=False,
+        outputs_match=True,
+    )
