@@ -1,8 +1,9 @@
-"""Weight-only codes on search rows: size of the file, and how far the outputs are from the float model's.
+"""Weight-only codes on search rows: size of the file, and how far the outputs are from the float model's; an LSTM.
 
 QPIPE_BENCH_DATA=/folder/of/models python docs/benchmarks/weight_only.py [--only minilm] [--codes 'int4 32 hqq' …]
 
-Sizes are ratios to the float file; tables of embeddings are int8 rows in every line. No latency: see quantization.py.
+Sizes are ratios to the float file; tables of embeddings are int8 rows in every line. Latency is measured of the LSTM
+alone: one thread, both engines in turn, median of per-round ratios of thread CPU time.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 from machine import describe_machine, require_data
-from quantization import DATA, Array, Feed, calibration, images, sentences
+from quantization import DATA, Array, Feed, calibration, images, opened, ratios, sentences
 
 from qpipe.quant.calibrate import calibrate
 from qpipe.quant.codebook import plan_codebooks, render_codebooks
+from qpipe.quant.dynamic import plan_dynamic, render_dynamic
 from qpipe.quant.graph import open_graph, save_graph
 from qpipe.quant.observed import observed_tensors
 from qpipe.quant.schemes import ORT_X86_VNNI
@@ -101,10 +104,33 @@ def measure(name: str, codes: tuple[str, ...], folder: Path) -> None:
         print(f"| {line} |", flush=True)
 
 
+def recurrent(folder: Path, rounds: int = 60) -> None:
+    """Print how an LSTM of random weights fares under `dynamic`: 128 inputs, 256 hidden, 40 steps, 2 rows."""
+    random = np.random.default_rng(0)
+    rows = {"x": random.standard_normal((40, 2, 128)).astype(np.float32)}
+    print("\n### LSTM, `dynamic`\n\n| directions | SQNR | latency ratio | size ratio |\n|---|---|---|---|")
+    for directions, kind in ((1, "forward"), (2, "bidirectional")):
+        text = f'y, h, c = LSTM<hidden_size=256,direction="{kind}">(x, w, r, b)'
+        head = '<ir_version: 8, opset_import: ["" : 17]> g (float[L,N,128] x) => (float[L,D,N,M] y)'
+        model = onnx.parser.parse_model(f"{head} {{ {text} }}")
+        for name, shape in (("w", (directions, 1024, 128)), ("r", (directions, 1024, 256)), ("b", (directions, 2048))):
+            array = random.uniform(-1 / 16, 1 / 16, shape).astype(np.float32)
+            model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+        onnx.save(model, folder / "lstm.onnx")
+        graph = open_graph(folder / "lstm.onnx")
+        save_graph(render_dynamic(graph, plan_dynamic(graph, ORT_X86_VNNI)), folder / "dynamic.onnx")
+        paths = folder / "lstm.onnx", folder / "dynamic.onnx"
+        reference, found = (outputs(path, [rows])[0] for path in paths)
+        sqnr = 10 * np.log10(np.square(reference).sum() / np.square(reference - found).sum())
+        ratio = ratios([opened(path)[0] for path in paths], rows, rounds)[1]
+        size = paths[1].stat().st_size / paths[0].stat().st_size
+        print(f"| {directions} | {sqnr:.1f} dB | {ratio:.2f} | {size:.2f} |", flush=True)
+
+
 def main() -> int:
     """Parse the command line and measure."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=[*FILES])
+    parser.add_argument("--only", choices=[*FILES, "lstm"])
     parser.add_argument("--codes", nargs="+")
     options = parser.parse_args()
     require_data()
@@ -113,6 +139,8 @@ def main() -> int:
         for name in FILES:
             if options.only in {None, name}:
                 measure(name, tuple(options.codes or CODES[name]), Path(folder))
+        if options.only in {None, "lstm"}:
+            recurrent(Path(folder))
     return 0
 
 
