@@ -19,6 +19,7 @@ from qpipe.flow.measuring import measure
 from qpipe.flow.publishing import finish, publish
 from qpipe.flow.reaching import Reached, reach
 from qpipe.flow.searching import search
+from qpipe.flow.settled import settle, settled
 from qpipe.flow.syncing import forget_unlogged, keep_unlogged
 from qpipe.flow.working import work
 from qpipe.records.evidence import Profile
@@ -44,6 +45,9 @@ def conduct(
     watch, stop = watch or Silence(), stop or threading.Event()
     warnings = check_before_work(workplace)
     run_id = run_identity(workplace, fresh=options.fresh)
+    if not options.fresh and (before := settled(workplace, options, run_id, watch)) is not None:
+        keep_run(workplace, before)  # as the latest
+        return before
     reaching = reach(workplace, options, run_id, stop)
     try:
         if workplace.pipeline.search is not None:
@@ -137,4 +141,6 @@ def _published(
         keep_unlogged(workplace, options, final)
     else:
         forget_unlogged(workplace.store, run_id)
+        if published.problem is None:
+            settle(workplace, options, final)
     return final

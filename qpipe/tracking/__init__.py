@@ -1,6 +1,6 @@
 """MLflow, and nothing else imports it: runs, flavor, registry, ledger, `models:/` sources. mlflow comes late."""
 
-from qpipe.tracking.connection import connect, knock, resolve_uri, stray_mlruns
+from qpipe.tracking.connection import connect, database_mark, knock, resolve_uri, stray_mlruns
 from qpipe.tracking.ledger import Move
 from qpipe.tracking.portable import export_portable
 from qpipe.tracking.promotion import history, promote, reconcile, rollback
@@ -16,6 +16,7 @@ __all__ = [
     "SpooledCell",
     "Tracker",
     "connect",
+    "database_mark",
     "export_portable",
     "fetch_engine",
     "fetch_model",

@@ -78,6 +78,19 @@ def knock(uri: str | None, *, folder: Path, timeout_s: float = 10.0) -> str:
     return resolved
 
 
+def database_mark(uri: str | None, *, folder: Path) -> str | None:
+    """What changes with every write to a local sqlite database (place, size and time of its files); None elsewhere."""
+    database = sqlite_file(resolve_uri(uri, folder=folder))
+    if database is None:
+        return None
+    files = [database.with_name(database.name + suffix) for suffix in ("", "-wal", "-journal")]
+    try:
+        found = [file.stat() for file in files if file == database or file.exists()]
+    except OSError:
+        return None
+    return " ".join(f"{one.st_dev}:{one.st_ino}:{one.st_size}:{one.st_mtime_ns}" for one in found)
+
+
 def sqlite_file(uri: str) -> Path | None:
     """The database file of a `sqlite:///` URI, else None."""
     return Path(unquote(uri.removeprefix("sqlite:///"))).resolve() if uri.startswith("sqlite:///") else None

@@ -11,6 +11,7 @@ import yaml
 from mlflow import MlflowClient
 from pydantic import TypeAdapter
 
+from qpipe.flow import publishing, reaching
 from qpipe.report.shapes import RunShape
 
 PROMISED = {
@@ -144,6 +145,24 @@ def test_the_second_run_starts_no_child_and_makes_nothing_new(first_run, qpipe_i
     assert again.json["promoted"] == found["promoted"]
     assert [one["gates"] for one in again.json["cells"]] == [one["gates"] for one in found["cells"]]
     assert counts(folder) == before == (4, 2, 1)  # parent, two cells, ledger
+
+
+def test_mlflow_is_not_opened_while_nobody_wrote_to_it_and_is_asked_again_when_somebody_did(first_run, qpipe_in):
+    folder, found = first_run
+    assert qpipe_in(folder, "run", "digits.yaml", "--json").code == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("qpipe.flow.reaching.open_tracker", lambda *_: pytest.fail("MLflow was opened"))
+        again = qpipe_in(folder, "run", "digits.yaml", "--json")
+        assert (again.code, again.json["mlflow_run_id"]) == (0, found["mlflow_run_id"])
+        assert again.json["promoted"] == found["promoted"]
+    mlflow = client(folder)
+    mlflow.set_tag(found["mlflow_run_id"], "looked", "by somebody")
+    opened = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reaching, "open_tracker", lambda *given: opened.append(given) or publishing.open_tracker(*given))
+        assert qpipe_in(folder, "run", "digits.yaml", "--json").code == 0
+    assert len(opened) == 1
+    mlflow.delete_tag(found["mlflow_run_id"], "looked")
 
 
 def plan(qpipe_in, folder, *args) -> dict[str, dict]:
