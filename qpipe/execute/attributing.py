@@ -132,12 +132,15 @@ def _quantized(ground: _Ground) -> Step:
 
 def open_float_outputs(prepared: Prepared) -> Session | None:
     """The Q/DQ graph before its outputs are quantized, or None where they are not."""
+    qdq = prepared.qdq
+    if qdq is None or qdq.size_bytes > _PROTOBUF_BYTES:
+        return None
     import onnx
 
     from qpipe.quant.outputs import with_float_outputs
 
-    qdq = prepared.qdq
-    if qdq is None or qdq.size_bytes > _PROTOBUF_BYTES or (model := with_float_outputs(qdq.path)) is None:
+    model = with_float_outputs(qdq.path)
+    if model is None:
         return None
     with TemporaryDirectory() as scratch:
         path = Path(scratch) / qdq.path.name
@@ -147,10 +150,13 @@ def open_float_outputs(prepared: Prepared) -> Session | None:
 
 def _float_outputs(ground: _Ground) -> tuple[Step, ...]:
     """What the graph is worth before its outputs are quantized: a runtime with int8 outputs owns the rest."""
-    session = open_float_outputs(ground.prepared)
-    if session is None:
-        return ()
-    found = run_rows(session, [ground.batch])
+    try:
+        session = open_float_outputs(ground.prepared)
+        if session is None:
+            return ()
+        found = run_rows(session, [ground.batch])
+    except QpipeError as error:
+        return (_missing(FLOAT_OUTPUTS, f"not run: {error.message}"),)
     session.close()
     return (Step(name=FLOAT_OUTPUTS, metric=None, sqnr_db=_sqnr(found.tensors, ground), note=INT8_OUTPUTS),)
 
