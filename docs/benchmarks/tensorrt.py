@@ -1,11 +1,13 @@
-"""TensorRT for RTX: our Q/DQ graphs and onnxruntime's through the same builder; the cost of building through qpipe.
+"""TensorRT for RTX: our Q/DQ graphs, onnxruntime's and modelopt's through one builder; the cost of building with qpipe.
 
 Run: `python docs/benchmarks/tensorrt.py [compare|cost|bytes]` from the repository's root; prints Markdown tables.
 Real models and data come from the folder in QPIPE_BENCH_DATA; without it only the random-weight networks are shown.
+nvidia-modelopt runs in an environment of its own: `--modelopt-python /path/to/its/bin/python`.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
 import os
@@ -171,18 +173,52 @@ def theirs(subject: Subject, base: Prepared, folder: Path, **extra: bool) -> Pre
     return replace(base, qdq=describe(made), plan=None)
 
 
-def target_of(capability: str, builds: int = 1) -> Target:
+BY_MODELOPT = """
+import json, sys
+import numpy as np
+from modelopt.onnx.quantization import quantize
+source, rows, made, method = json.loads(sys.argv[1])
+with np.load(rows) as file:
+    data = {name: file[name] for name in file.files}
+quantize(source, quantize_mode="int8", calibration_data=data, calibration_method=method, calibration_eps=["cpu"],
+         high_precision_dtype="fp32", output_path=made)
+"""
+
+
+def modelopts(subject: Subject, base: Prepared, folder: Path, python: str, method: str) -> Prepared | str:
+    """nvidia-modelopt's QDQ by its own interpreter, in float32 around the pairs; or why there is none."""
+    from dataclasses import replace
+
+    from qpipe.prepare.onnxfile import describe
+
+    folder.mkdir()
+    batches = list(subject.batches())
+    rows, made = folder / "rows.npz", folder / "model.onnx"
+    np.savez(rows, **{name: np.concatenate([one[name] for one in batches]) for name in batches[0]})
+    request = json.dumps([str(subject.path), str(rows), str(made), method])
+    done = subprocess.run([python, "-c", BY_MODELOPT, request], cwd=folder, check=False, capture_output=True, text=True)
+    if done.returncode != 0:
+        return (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+    return replace(base, qdq=describe(made), plan=None)
+
+
+def target_of(capability: str, builds: int = 1, *, reproducible: bool = False) -> Target:
     """A TensorRT for RTX target."""
-    options = {"product": "tensorrt-rtx", "compute_capability": capability, "builds": builds}
+    options = {
+        "product": "tensorrt-rtx",
+        "compute_capability": capability,
+        "builds": builds,
+        "reproducible": reproducible,
+    }
     return Target(name="rtx", backend="tensorrt", options=options)
 
 
-def build(prepared: Prepared, capability: str, builds: int = 1) -> Built:
+def build(prepared: Prepared, capability: str, builds: int = 1, *, reproducible: bool = False) -> Built:
     """One engine in a folder that is thrown away."""
     with tempfile.TemporaryDirectory() as folder:
         workdir = Path(folder) / "engine"
         workdir.mkdir()
-        return TensorRT().build(prepared, target_of(capability, builds), workdir, Silent())
+        return TensorRT().build(prepared, target_of(capability, builds, reproducible=reproducible), workdir, Silent())
 
 
 def quality(path: Path, subject: Subject) -> str:
@@ -210,8 +246,8 @@ def _run(path: Path, rows: Tensors) -> NDArray[np.float64]:
     return np.concatenate(parts).astype(np.float64)
 
 
-def compare() -> None:
-    """Our graph and onnxruntime's through the same builder."""
+def compare(modelopt: str | None) -> None:
+    """Our graph, onnxruntime's and modelopt's through the same builder."""
     print(
         "| model | graph | capability | int8 / float products | layers | roundings | kernels rounding twice |", end=""
     )
@@ -228,6 +264,21 @@ def compare() -> None:
             _row(subject, "onnxruntime, symmetric int8", biased, "8.9")
             best = theirs(subject, base, where / f"nobias{number}", QuantizeBias=False)
             _row(subject, "onnxruntime, symmetric, `QuantizeBias=False`", best, "8.9")
+            for method in ("max", "entropy"):
+                _modelopt_row(subject, base, where / f"{method}{number}", modelopt, method)
+
+
+def _modelopt_row(subject: Subject, base: Prepared, folder: Path, python: str | None, method: str) -> None:
+    name = f"modelopt, {method}"
+    if python is None:
+        told = "not measured: no `--modelopt-python`"
+    else:
+        prepared = modelopts(subject, base, folder, python, method)
+        if isinstance(prepared, Prepared):
+            _row(subject, name, prepared, "8.9")
+            return
+        told = f"modelopt refused: {prepared}"
+    print(f"| {subject.name} | {name} | 8.9 | {told} | | | | | |", flush=True)
 
 
 def _row(subject: Subject, name: str, prepared: Prepared, capability: str) -> None:
@@ -254,7 +305,7 @@ def _row(subject: Subject, name: str, prepared: Prepared, capability: str) -> No
 BY_HAND = """
 import json, sys, time
 import tensorrt_rtx as trt
-path, low, best, high = json.loads(sys.argv[1])
+path, made, spans = json.loads(sys.argv[1])
 began = time.process_time()
 logger = trt.Logger(trt.Logger.ERROR)
 builder = trt.Builder(logger)
@@ -265,13 +316,25 @@ config = builder.create_builder_config()
 config.num_compute_capabilities = 1
 config.set_compute_capability(trt.ComputeCapability.SM89, 0)
 profile = builder.create_optimization_profile()
-profile.set_shape("input", low, best, high)
+for name, low, best, high in spans:
+    profile.set_shape(name, low, best, high)
 config.add_optimization_profile(profile)
 plan = builder.build_serialized_network(network, config)
 seconds = time.process_time() - began
 peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM:"))
+with open(made, "wb") as file:
+    file.write(memoryview(plan))
 print(json.dumps([seconds, peak * 1024, plan.nbytes]))
 """
+
+
+def by_hand(prepared: Prepared, made: Path, *before: str) -> list[float]:
+    """CPU seconds, peak resident bytes and engine bytes of a bare script; `before` goes before its interpreter."""
+    spans = [(span.name, span.low, span.best, span.high) for span in prepared.shapes]
+    request = json.dumps([str(prepared.deployable.path), str(made), spans])
+    command = [*before, sys.executable, "-c", BY_HAND, request]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return [float(number) for number in json.loads(done.stdout.splitlines()[-1])]
 
 
 def cost(pairs: int = 9) -> None:
@@ -286,12 +349,9 @@ def cost(pairs: int = 9) -> None:
 
 
 def _cost(name: str, prepared: Prepared, pairs: int) -> None:
-    [span] = prepared.shapes
-    request = json.dumps([str(prepared.deployable.path), span.low, span.best, span.high])
     seconds, memory, sizes, ranges = [], [], [], []
     for _ in range(pairs):
-        done = subprocess.run([sys.executable, "-c", BY_HAND, request], check=True, capture_output=True, text=True)
-        hand = json.loads(done.stdout.splitlines()[-1])
+        hand = by_hand(prepared, Path(os.devnull))
         facts = {fact.name: fact.value for fact in build(prepared, "8.9").facts}
         seconds.append(facts["build_cpu_s"] / hand[0])
         memory.append(facts["build_peak_rss_bytes"] / hand[1])
@@ -307,21 +367,40 @@ def _cost(name: str, prepared: Prepared, pairs: int) -> None:
 
 
 def same_bytes() -> None:
-    """Three builds of one model."""
-    print("| model | builds | distinct engines | distinct choices of tactics |\n|---|---|---|---|")
+    """Three builds of one model: by hand and with qpipe, as they are and `reproducible`; the memory layout is fixed."""
+    print(
+        "| model | how | distinct files of 3 | bytes that differ | distinct choices of tactics |\n|---|---|---|---|---|"
+    )
     with tempfile.TemporaryDirectory() as folder:
         for number, subject in enumerate(subjects(Path(folder))):
             prepared = ours(subject, target_of("8.9"), Path(folder) / f"ours{number}")
-            facts = {fact.name: fact.value for fact in build(prepared, "8.9", builds=3).facts}
-            print(
-                f"| {subject.name} | {facts['builds']:.0f} | {facts['distinct_builds']:.0f} |"
-                f" {facts['distinct_tactic_choices']:.0f} |",
-                flush=True,
-            )
+            made = [Path(folder) / f"hand{turn}" for turn in range(3)]
+            for path in made:
+                by_hand(prepared, path, "setarch", "-R")
+            files = [np.fromfile(path, np.uint8) for path in made]
+            differing = [len(one) if one.size != files[0].size else int((one != files[0]).sum()) for one in files[1:]]
+            print(f"| {subject.name} | by hand | {len({one.tobytes() for one in files})} | {max(differing)} | |")
+            for reproducible in (False, True):
+                built = build(prepared, "8.9", builds=3, reproducible=reproducible)
+                facts = {fact.name: fact.value for fact in built.facts}
+                distinct, tactics = facts["distinct_builds"], facts["distinct_tactic_choices"]
+                how = "qpipe, `reproducible`" if reproducible else "qpipe"
+                print(f"| {subject.name} | {how} | {distinct:.0f} | | {tactics:.0f} |", flush=True)
+                for note in built.notes:
+                    print(f"<!-- {note} -->")
+
+
+def main() -> None:
+    """The tables that are asked for, one after the other."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("tables", nargs="*", help="compare, cost, bytes; all where none is named")
+    parser.add_argument("--modelopt-python", help="interpreter of an environment with nvidia-modelopt[onnx]")
+    given = parser.parse_args()
+    commands = {"compare": partial(compare, given.modelopt_python), "cost": cost, "bytes": same_bytes}
+    for wanted in given.tables or commands:
+        commands[wanted]()
+        print()
 
 
 if __name__ == "__main__":
-    commands = {"compare": compare, "cost": cost, "bytes": same_bytes}
-    for wanted in sys.argv[1:] or commands:
-        commands[wanted]()
-        print()
+    main()
