@@ -38,8 +38,9 @@ FLOAT_OUTPUTS = "float outputs"
 """A step between `prepared` and `quantized`, for runtimes that write integers at the end too."""
 INT8_OUTPUTS = "quantized, but for the int8 output of the last layer"
 _PROTOBUF_BYTES = 2**31 - 1
-ROWS = 16
-"""Rows of SQNR and of the look at ranges: who owns a loss is plain from few, and every cell pays for them."""
+ROWS, FEWEST, VALUES = 16, 4, 2**19
+"""Rows of SQNR and of the look at ranges: who owns a loss is plain from few, and every cell pays for them. Of large
+inputs (more than so many values in all) fewer, but some."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +78,7 @@ def attribute(model: Model, prepared: Prepared, role: Role, *, float_model: Judg
     SQNR is over those rows. A metric stands only at steps whose outputs over all rows are known, since that of a few
     rows would say little. A step that does not run here says why.
     """
-    first = next(real_batches(role))
-    batch = {name: tensor[:ROWS] for name, tensor in first.items()}
+    batch = first_rows(next(real_batches(role)))
     rows = len(next(iter(batch.values())))
     ground = _Ground(model=model, prepared=prepared, float=float_model, engine=engine, batch=batch, rows=rows)
     halfway, remarks = _prepared(ground)
@@ -90,6 +90,13 @@ def attribute(model: Model, prepared: Prepared, role: Role, *, float_model: Judg
         _known(ENGINE, engine, ground),
     )
     return Attributed(attribution=Attribution(role=engine.evaluation.role, rows=rows, steps=steps), remarks=remarks)
+
+
+def first_rows(batch: Tensors) -> Tensors:
+    """As many rows of a batch as a look is worth."""
+    per_row = sum(tensor[:1].size for tensor in batch.values())
+    count = min(ROWS, max(FEWEST, VALUES // max(per_row, 1)))
+    return {name: tensor[:count] for name, tensor in batch.items()}
 
 
 def _prepared(ground: _Ground) -> tuple[Step, tuple[Remark, ...]]:

@@ -1,0 +1,117 @@
+"""Where the loss comes from: what is known is not run again, and what does not run says so."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper, parser
+
+from qpipe.execute.attributing import ENGINE, FEWEST, FLOAT, PREPARED, QUANTIZED, ROWS, Judged, attribute, first_rows
+from qpipe.measure.reference import open_reference, reference_computation
+from qpipe.measure.rows import run_rows
+from qpipe.models import read_model
+from qpipe.prepare import builtin_recipe, prepare
+from qpipe.quant.schemes import ORT_X86_VNNI
+
+
+class Silent:
+    def step(self, name, *, total=None):
+        pass
+
+    def advance(self, amount=1):
+        pass
+
+
+@pytest.fixture
+def judged(tmp_path):
+    """A small network, its static and its float recipe, and outputs of everything over 40 rows."""
+    rng = np.random.default_rng(0)
+    proto = parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[N,16] x) => (float[N,8] y) '
+        "{ [first] a = Gemm(x, w0, b0) b = Relu(a) [second] y = Gemm(b, w1, b1) }"
+    )
+    for name, shape in (("w0", (16, 16)), ("b0", (16,)), ("w1", (16, 8)), ("b1", (8,))):
+        array = rng.standard_normal(shape).astype(np.float32)
+        proto.graph.initializer.append(numpy_helper.from_array(array, name))
+    onnx.save(proto, tmp_path / "net.onnx")
+    model = read_model(tmp_path / "net.onnx", name="net", origin="here")
+    rows = rng.standard_normal((40, 16)).astype(np.float32)
+
+    def ready(recipe):
+        folder = tmp_path / recipe
+        folder.mkdir()
+        made = builtin_recipe(recipe, ORT_X86_VNNI)
+        return prepare(model, made, ORT_X86_VNNI, lambda: iter([{"x": rows}]), folder, None, Silent())
+
+    return SimpleNamespace(model=model, rows=rows, ready=ready, path=tmp_path)
+
+
+def outputs(file, rows, value):
+    evaluation = SimpleNamespace(value=value, role="gate")
+    return Judged(outputs=run_rows(open_reference(file), [{"x": rows}]), evaluation=evaluation)
+
+
+def role(rows):
+    def batches():
+        yield SimpleNamespace(rows=len(rows), items={"x": rows}.items)
+
+    return SimpleNamespace(batches=batches)
+
+
+def attributed(judged, recipe, *, computes, rows=None):
+    ready = judged.ready(recipe)
+    shown = judged.rows if rows is None else rows
+    float_model = outputs(judged.model.file, shown, 0.9)
+    engine = outputs(ready.deployable, shown, 0.8)
+    name = reference_computation(ready.deployable) if computes else ""
+    engine = Judged(outputs=engine.outputs, evaluation=engine.evaluation, computes=name)
+    found = attribute(judged.model, ready, role(shown), float_model=float_model, engine=engine)
+    return found, {step.name: step for step in found.attribution.steps}
+
+
+@pytest.mark.parametrize("computes", [True, False])
+def test_a_static_engine_has_four_steps_and_loses_where_it_quantizes(judged, computes):
+    found, steps = attributed(judged, "int8", computes=computes)
+    assert list(steps) == [FLOAT, PREPARED, QUANTIZED, ENGINE]
+    assert found.attribution.rows == ROWS
+    assert (steps[FLOAT].metric, steps[FLOAT].sqnr_db) == (0.9, None)
+    assert steps[PREPARED].sqnr_db > steps[QUANTIZED].sqnr_db > 20
+    assert steps[QUANTIZED].sqnr_db == pytest.approx(steps[ENGINE].sqnr_db, abs=1e-9)
+    assert steps[QUANTIZED].metric == (0.8 if computes else None)
+    assert found.remarks == ()
+
+
+def test_the_float_engine_is_the_model_as_given(judged):
+    _, steps = attributed(judged, "none", computes=True)
+    assert steps[PREPARED].note == "the model as given"
+    assert steps[QUANTIZED].note == "this recipe has no Q/DQ graph"
+
+
+def test_a_cast_is_what_the_engine_runs(judged):
+    _, steps = attributed(judged, "fp16", computes=True)
+    assert steps[PREPARED].note == "what the engine runs"
+    assert steps[PREPARED].sqnr_db == steps[ENGINE].sqnr_db > 50
+
+
+def test_rows_beyond_the_ranges_are_told(judged):
+    found, _ = attributed(judged, "int8", computes=True, rows=judged.rows * 20)
+    assert {"other-rows"} == {remark.kind for remark in found.remarks}
+    assert "x" in {remark.subject for remark in found.remarks}
+
+
+def test_a_step_that_does_not_run_says_so(judged):
+    ready = judged.ready("int8")
+    float_model = outputs(judged.model.file, judged.rows, 0.9)
+    graph = onnx.load(ready.qdq.path)
+    graph.graph.node[-1].op_type = "NoKernelForThis"
+    onnx.save(graph, ready.qdq.path)
+    found = attribute(judged.model, ready, role(judged.rows), float_model=float_model, engine=float_model)
+    step = next(step for step in found.attribution.steps if step.name == QUANTIZED)
+    assert step.note.startswith("not run: ")
+    assert (step.metric, step.sqnr_db) == (None, None)
+
+
+@pytest.mark.parametrize(("size", "rows"), [(10, ROWS), (224 * 224 * 3, FEWEST), (60_000, 8)])
+def test_large_rows_are_looked_at_in_small_numbers(size, rows):
+    assert len(first_rows({"x": np.zeros((64, size), np.float32)})["x"]) == rows
