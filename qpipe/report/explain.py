@@ -33,6 +33,7 @@ def render_explanation(one: Explanation) -> Group:
         parts += [
             f"  float: {escape(f'{node.name} ({node.op}): {node.reason}')}" for node in one.placement.left_in_float
         ]
+        parts += [f"  {escape(note)}" for note in one.placement.notes]
     parts += [f"[yellow]note:[/] {escape(f'{found.subject}: {found.message}')}" for found in one.remarks]
     return Group(*parts)
 

@@ -197,6 +197,8 @@ def _conditions(cell: CellResult) -> str:
         pairs += [("evidence", cell.evidence.digest), *_measured(cell.evidence.profile)]
         if isinstance(cell.evidence.evaluation, Evaluation):
             pairs += [("gate data", cell.evidence.evaluation.data_digest)]
+        if cell.evidence.placement is not None:
+            pairs += [("placement", note) for note in cell.evidence.placement.notes]
     rows = "".join(row(escape(name), f"<code>{escape(value)}</code>") for name, value in pairs)
     return f"<details><summary>Digests and conditions</summary><table><tbody>{rows}</tbody></table></details>"
 
