@@ -94,7 +94,14 @@ def _best(rule: Rule, fit: list[SearchTrial]) -> SearchTrial:
         return leader
     as_fast = min(leader.ratio_high, leader.ratio * (1 + ALIKE))
     peers = [trial for trial in fit if trial.ratio is not None and trial.ratio <= as_fast]
-    return max(peers, key=lambda trial: float("-inf") if trial.sqnr_db is None else trial.sqnr_db)
+    return max(peers, key=_closeness)
+
+
+def _closeness(trial: SearchTrial) -> float:
+    """SQNR in dB; outputs without one are the float model's own, or not finite: then the metric has suffered too."""
+    if trial.sqnr_db is not None:
+        return trial.sqnr_db
+    return float("inf") if trial.value == trial.reference else float("-inf")
 
 
 def _with_objection(rule: Rule, trial: SearchTrial) -> SearchTrial:
