@@ -211,7 +211,6 @@ def qpipe_says(capfd, *arguments):
 
 
 LOST_AT = {
-    "an engine": ("/logged-models", b"qpipe.engine"),
     "the ledger": ("/runs/log-parameter", b""),
     "the results": ("result.json", b""),
 }
