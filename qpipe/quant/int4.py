@@ -6,15 +6,9 @@ Source: ONNX operator specification, DequantizeLinear 21: with `block_size` the 
 from __future__ import annotations
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 
-from qpipe.errors import QuantizationError
-from qpipe.quant.blocks import SMALLEST_BLOCK
-from qpipe.quant.graph import constant
 from qpipe.quant.numbers import F32, SMALLEST_SCALE
-from qpipe.quant.operators import channel_axis, finite
-from qpipe.records.scheme import Scheme
 
 SMALLEST, LARGEST = -8, 7
 SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8)
@@ -51,21 +45,3 @@ def _integers(blocks: F32, scale: NDArray[np.floating]) -> NDArray[np.floating]:
 def spread_blocks(scale: F32, width: int, block_size: int, along: int) -> F32:
     """One scale per weight of the axis `along`, which is `width` long."""
     return np.asarray(np.take(np.repeat(scale, block_size, axis=along), np.arange(width), axis=along), np.float32)
-
-
-def int4_refusal(node: ir.Node, scheme: Scheme) -> str:
-    """Why the weights of a node cannot be int4 in blocks, or an empty string.
-
-    Raises:
-        QuantizationError: its weights are not finite.
-    """
-    array = constant(node.inputs[1]) if len(node.inputs) > 1 else None
-    if node.op_type not in scheme.block_ops or array is None:
-        return f"this scheme takes int4 blocks for constant weights of {', '.join(scheme.block_ops)}"
-    if array.dtype != np.float32 or (node.op_type != "Conv" and array.ndim != 2):
-        return "its weights are not a float32 matrix"
-    if array.shape[reduced_axis(channel_axis(node))] < SMALLEST_BLOCK:
-        return f"fewer than {SMALLEST_BLOCK} weights would share a scale"
-    if not finite(node):
-        raise QuantizationError(f"node {node.name!r} ({node.op_type}) has NaN or infinite weights")
-    return ""

@@ -9,9 +9,8 @@ import numpy as np
 import onnx_ir as ir
 
 from qpipe.errors import QuantizationError
-from qpipe.quant.blocks import check_block_size
+from qpipe.quant.blocked import plan_blocked
 from qpipe.quant.graph import constant, name_of
-from qpipe.quant.int4 import int4_refusal
 from qpipe.quant.layout import Bounds, Layout, Pair, lay_out
 from qpipe.quant.numbers import activation_parameters
 from qpipe.quant.operators import channel_axis, finite
@@ -45,19 +44,19 @@ def make_plan(
     if not scheme.ops:
         raise QuantizationError(f"scheme {scheme.name!r} has no integer operators", hint="use recipe 'none'")
     graph = model.graph
-    blocked, notes = _int4_nodes(graph, scheme, options)
-    layout, reasons = _usable_layout(graph, statistics, scheme, options, frozenset(blocked))
+    blocked = plan_blocked(graph, scheme, options)
+    layout, reasons = _usable_layout(graph, statistics, scheme, options, blocked.nodes)
     ranges = _ranges(graph, layout, statistics, scheme, options)
     shares = _shares(layout, ranges)
     activations = tuple(_activation(pair, ranges, shares, scheme) for pair in layout.pairs)
     nodes = tuple(_with_reason(choice, reasons) for choice in layout.nodes)
     weights = (
         *_weights(graph, nodes, scheme, options),
-        *_int4_weights(graph, blocked),
+        *blocked.weights,
         *plan_tables(graph, scheme, options),
     )
-    nodes = tuple(replace(one, quantized=True, reason="") if one.node in blocked else one for one in nodes)
-    notes = (f"calibrated on {statistics.rows} rows", *notes)
+    nodes = tuple(replace(one, quantized=True, reason="") if one.node in blocked.nodes else one for one in nodes)
+    notes = (f"calibrated on {statistics.rows} rows", *blocked.notes)
     return QuantPlan(scheme=scheme, mode="static", activations=activations, weights=weights, nodes=nodes, notes=notes)
 
 
@@ -83,48 +82,6 @@ def _usable_layout(
         if not bad:
             return layout, reasons
         reasons.update(bad)
-
-
-def _int4_nodes(graph: ir.Graph, scheme: Scheme, options: QuantOptions) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Node → block length for nodes whose weights alone are quantized, and notes on those that cannot be."""
-    found: dict[str, int] = {}
-    notes: list[str] = []
-    for node in graph:
-        size = options.int4_block(node) if node.op_type in scheme.ops and not options.keep(node) else None
-        if size is None:
-            continue
-        if "DequantizeLinear" not in scheme.block_kernels:
-            raise QuantizationError(
-                f"scheme {scheme.name!r} takes no int4 weights in blocks, which the recipe asks for {node.name!r}",
-                hint="leave `weights: int4` out of the override",
-            )
-        check_block_size(size)
-        if reason := int4_refusal(node, scheme):
-            notes.append(f"node {node.name!r} is not int4: {reason}")
-        else:
-            found[node.name or ""] = size
-    return found, tuple(notes)
-
-
-def _int4_weights(graph: ir.Graph, blocked: Mapping[str, int]) -> tuple[WeightSpec, ...]:
-    readers: dict[tuple[str, int | None, int], list[str]] = {}
-    for node in graph:
-        name, weight = node.name or "", node.inputs[1] if len(node.inputs) > 1 else None
-        if name in blocked and weight is not None:
-            readers.setdefault((name_of(weight), channel_axis(node), blocked[name]), []).append(name)
-    return tuple(
-        WeightSpec(
-            tensor=tensor,
-            dtype="int4",
-            bits=4,
-            symmetric=True,
-            axis=axis,
-            block_size=size,
-            method="mse",
-            nodes=tuple(names),
-        )
-        for (tensor, axis, size), names in readers.items()
-    )
 
 
 def _refuse_broken(graph: ir.Graph, layout: Layout) -> None:
