@@ -116,6 +116,7 @@ def test_search_in_place_of_recipes(read, written):
     got = read(changed("[int8]", written))
     assert got.search is not None
     assert (got.search.minutes, got.search.trials, got.search.objective) == (5, None, "latency")
+    assert got.search.tune is None
     assert got.search.candidates == (RecipeSpec(name="int8"), RecipeSpec(name="dynamic"))
     assert [recipe.name for recipe in got.recipes] == (["fp16"] if "fp16" in written else [])
 
