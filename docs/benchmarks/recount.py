@@ -67,6 +67,7 @@ def predict(path: Path, batches: list[dict[str, np.ndarray]]) -> np.ndarray:
     """The first output over all rows, on one thread."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
     session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     halves = {one.name: "float16" in one.type for one in session.get_inputs()}
     return np.concatenate(

@@ -25,6 +25,7 @@ import yaml
 from machine import describe_machine, require_data
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
+from mlflow.entities import Run
 from recount import (
     ALPHA,
     ALPHA_FAIL,
@@ -216,8 +217,7 @@ def check_cell(case: Case, asked: dict[str, dict[str, object]], table: Table, la
 
 def check_mlflow(client: MlflowClient, uri: str, run: dict[str, object], cell: dict[str, object], table: Table) -> None:
     """The metrics of the cell's nested run are those of the JSON."""
-    experiment = client.get_run(str(run["mlflow_run_id"])).info.experiment_id
-    (nested,) = client.search_runs([experiment], f"tags.`qpipe.cell_key` = '{cell['key']}'")
+    nested = _nested(client, run, cell)
     label = f"{cell['model']}/{cell['recipe']} in MLflow"
     logged = nested.data.metrics
     wanted = {name: value for name, value in cell["metrics"]["engine"].items() if name in ("accuracy", "spearman")}  # type: ignore[index]
@@ -289,7 +289,9 @@ def check_run(pipeline: dict[str, object], run: dict[str, object], folder: str, 
     reference = predict(model, batches)
     passed = {}
     for cell in run["cells"]:  # type: ignore[attr-defined]
-        if cell["recipe"] == "none":
+        label = f"{cell['model']}/{cell['recipe']}"
+        table.same(f"{label}: status", f"{cell['status']} {cell['reason']}".strip(), "ok")
+        if cell["recipe"] == "none" or cell["engine"] is None:
             continue
         case = Case(
             pipeline=pipeline,
@@ -300,7 +302,6 @@ def check_run(pipeline: dict[str, object], run: dict[str, object], folder: str, 
             float_bytes=_bytes(next(one for one in run["cells"] if one["recipe"] == "none")),  # type: ignore[attr-defined]
             samples=_samples(client, run, cell, folder),
         )
-        label = f"{cell['model']}/{cell['recipe']}"
         if check_cell(case, pipeline["gates"], table, label) == "PASS":  # type: ignore[arg-type]
             promoted = pipeline["promote"]["model"]  # type: ignore[index]
             passed[promoted.format(model=cell["model"], recipe=cell["recipe"], target=cell["target"])] = cell
@@ -308,10 +309,16 @@ def check_run(pipeline: dict[str, object], run: dict[str, object], folder: str, 
     check_promoted(client, run, passed, table)
 
 
+def _nested(client: MlflowClient, run: dict[str, object], cell: dict[str, object]) -> Run:
+    """The cell's own run in MLflow."""
+    experiment = client.get_run(str(run["mlflow_run_id"])).info.experiment_id
+    (found,) = client.search_runs([experiment], f"tags.`qpipe.cell_key` = '{cell['key']}'")
+    return found
+
+
 def _samples(client: MlflowClient, run: dict[str, object], cell: dict[str, object], folder: str) -> Path | None:
     """Raw times of the cell, from the evidence that was logged to MLflow."""
-    experiment = client.get_run(str(run["mlflow_run_id"])).info.experiment_id
-    (nested,) = client.search_runs([experiment], f"tags.`qpipe.cell_key` = '{cell['key']}'")
+    nested = _nested(client, run, cell)
     path = Path(folder) / f"evidence-{cell['recipe']}"
     path.mkdir()
     found = client.download_artifacts(nested.info.run_id, f"evidence/{nested.data.tags['qpipe.evidence']}", str(path))
@@ -322,7 +329,8 @@ def _samples(client: MlflowClient, run: dict[str, object], cell: dict[str, objec
 def main(extra: list[str]) -> int:
     """Both pipelines; `extra` goes to `qpipe run`."""
     os.environ["QPIPE_BENCH_DATA"] = str(require_data())
-    print(describe_machine())
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    print(describe_machine(), flush=True)
     table = Table()
     for name in ("resnet20", "minilm"):
         check_pipeline(name, extra, table)
