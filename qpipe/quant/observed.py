@@ -22,7 +22,9 @@ def observed_tensors(graph: ir.Graph, *schemes: Scheme) -> dict[str, int]:
         layout = lay_out(graph, scheme)
         kept = {output for _, output in layout.passes}
         wanted.update(dict.fromkeys(pair.tensor for pair in layout.pairs if pair.tensor not in kept))
-        wanted.update(dict.fromkeys(_beside(graph, {choice.node for choice in layout.nodes if choice.quantized})))
+        # What stands before an absorbed Relu or Clip is never quantized by itself, and is often the largest tensor.
+        computing = {choice.node for choice in layout.nodes if choice.quantized and not choice.absorbed_into}
+        wanted.update(dict.fromkeys(_beside(graph, computing)))
     return {name: activation_axis(values[name]) for name in sorted(wanted) if name in values}
 
 
