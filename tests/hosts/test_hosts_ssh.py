@@ -21,12 +21,12 @@ from qpipe.records.target import Host
 ROWS = np.arange(6, dtype=np.float32).reshape(2, 3)
 
 
-def _left_behind() -> set[Path]:
-    return set(Path("/tmp").glob("qpipe-????????????"))
+def _folder(device: SshDevice) -> Path:
+    """The device's work folder: the "board" is this machine. Others may work in folders of their own meanwhile."""
+    return Path(device._folder)
 
 
 def test_engine_runs_there_and_brings_its_own_times(board: str, doubling: Path) -> None:
-    before = _left_behind()
     device = SshDevice(board, python=sys.executable)
     assert isinstance(device.check(), Ready)
     engine = RemoteEngine(device, Job(file=doubling, runtime=ONNXRUNTIME), timeout_s=60)
@@ -38,26 +38,24 @@ def test_engine_runs_there_and_brings_its_own_times(board: str, doubling: Path) 
             assert answer.peak_rss_bytes > 1e6
         assert engine.hello.version.startswith("onnxruntime ")
         assert dict(engine.hello.conditions)["machine"]
-        assert _left_behind() > before
+        assert _folder(device).is_dir()
     finally:
         engine.close()
-    assert _left_behind() == before
+    assert not _folder(device).exists()
 
 
 def test_runner_removes_its_folder_when_the_connection_dies(board: str, doubling: Path) -> None:
     import time
 
-    before = _left_behind()
-    engine = RemoteEngine(
-        SshDevice(board, python=sys.executable), Job(file=doubling, runtime=ONNXRUNTIME), timeout_s=60
-    )
+    device = SshDevice(board, python=sys.executable)
+    engine = RemoteEngine(device, Job(file=doubling, runtime=ONNXRUNTIME), timeout_s=60)
     assert engine._process is not None
     engine._process.kill()  # as if this machine had lost its power: nobody calls `close`
     for _ in range(100):
-        if _left_behind() == before:
+        if not _folder(device).exists():
             break
         time.sleep(0.1)
-    assert _left_behind() == before
+    assert not _folder(device).exists()
     with pytest.raises(EngineError):
         engine.run((ROWS,))
     engine.close()
@@ -77,59 +75,56 @@ def test_refusals_are_one_clear_line(board: str, doubling: Path, address: str, m
 
 
 def test_full_device_is_said_and_left_clean(board: str, tmp_path: Path) -> None:
-    before = _left_behind()
+    device = SshDevice("full", python=sys.executable)
     large = tmp_path / "model.onnx"
     large.write_bytes(bytes(2**17))
     with pytest.raises(EngineError, match="ssh full: the device is full, or the folder is not writable"):
-        RemoteEngine(SshDevice("full", python=sys.executable), Job(file=large, runtime=ONNXRUNTIME), timeout_s=10)
-    assert _left_behind() == before
+        RemoteEngine(device, Job(file=large, runtime=ONNXRUNTIME), timeout_s=10)
+    assert not _folder(device).exists()
 
 
 def test_device_that_goes_away_in_mid_run_is_one_clear_line(board: str, doubling: Path) -> None:
-    before = _left_behind()
     device = SshDevice(board, python=sys.executable)
     engine = RemoteEngine(device, Job(file=doubling, runtime=ONNXRUNTIME), timeout_s=30)
     try:
-        for runner in _runners(_left_behind() - before):
+        for runner in _runners(_folder(device)):
             os.kill(runner, signal.SIGKILL)  # nobody says goodbye
         with pytest.raises(EngineError, match="ssh board: ") as caught:
             engine.run((ROWS,))
         assert "\n" not in caught.value.message
     finally:
         engine.close()
-    assert _left_behind() == before
+    assert not _folder(device).exists()
 
 
-def _runners(folders: set[Path]) -> list[int]:
-    """Processes on the "board" whose working folder is one of ours."""
+def _runners(folder: Path) -> list[int]:
+    """Processes on the "board" that work in a folder."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if (process / "cwd").readlink() in folders:
+            if (process / "cwd").readlink() == folder:
                 found.append(int(process.name))
     assert found
     return found
 
 
 def test_runtime_that_is_missing_there_is_named(board: str, doubling: Path, tmp_path: Path) -> None:
-    before = _left_behind()
     bare = tmp_path / "python"
     bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S -E "$@"\n')  # no site-packages
     bare.chmod(0o755)
+    device = SshDevice(board, python=str(bare))
     with pytest.raises(EngineError, match="the runtime is not installed there"):
-        RemoteEngine(SshDevice(board, python=str(bare)), Job(file=doubling, runtime=ONNXRUNTIME), timeout_s=20)
-    assert _left_behind() == before
+        RemoteEngine(device, Job(file=doubling, runtime=ONNXRUNTIME), timeout_s=20)
+    assert not _folder(device).exists()
 
 
 def test_wrong_input_ends_the_runner_with_its_reason(board: str, doubling: Path) -> None:
-    before = _left_behind()
-    engine = RemoteEngine(
-        SshDevice(board, python=sys.executable), Job(file=doubling, runtime=ONNXRUNTIME), timeout_s=60
-    )
+    device = SshDevice(board, python=sys.executable)
+    engine = RemoteEngine(device, Job(file=doubling, runtime=ONNXRUNTIME), timeout_s=60)
     with pytest.raises(EngineError, match=r"ssh board: InvalidArgument: .*Got: 4 Expected: 3"):
         engine.run((np.zeros((2, 4), np.float32),))
     engine.close()
-    assert _left_behind() == before
+    assert not _folder(device).exists()
 
 
 def test_fingerprint_names_the_machine(board: str) -> None:
