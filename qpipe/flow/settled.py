@@ -39,17 +39,24 @@ def settle(workplace: Workplace, options: RunOptions, result: RunResult) -> None
 
 
 def settled(workplace: Workplace, options: RunOptions, run_id: str, watch: Watch) -> RunResult | None:
-    """The result of this very run where all of it is in the store and in MLflow; None where something is to be done."""
+    """The result of this very run where all of it is in the store and in MLflow; None where something is to be done.
+
+    Raises:
+        StoreError: an engine or its evidence is not what it was.
+    """
     if options.offline or options.join is not None or workplace.pipeline.search is not None or _joins():
         return None
     text, kept = workplace.store.recall(SPACE, run_id), find_run(workplace.store, run_id)
-    if text is None or kept is None or any(recall_cell(workplace.store, cell.key) is None for cell in workplace.cells):
+    known = [recall_cell(workplace.store, cell.key) for cell in workplace.cells]
+    if text is None or kept is None or None in known:
         return None
     left, mark = decode(Settled, text), _mark(workplace, options)
     wanted = (workplace.pipeline.tracking.experiment, options.promote, mark)
     if (left.experiment, left.promote, left.mark) != wanted:
         return None
-    for cell in workplace.cells:
+    for cell, found in zip(workplace.cells, known, strict=True):
+        for name in (found.engine, found.evidence) if found is not None else ():
+            workplace.store.folder(name)  # verified
         watch.end(cell.label, "cached")
     return replace(kept.result, cells=tuple(replace(cell, cached=True) for cell in kept.result.cells))
 
