@@ -100,4 +100,6 @@ def test_timings_of_an_emulator_are_withheld(place, qpipe_in, make):
     assert cell["gates"]["finite"]["verdict"] == "PASS"
     assert cell["gates"]["speedup"]["verdict"] == "INCONCLUSIVE"
     assert "timings of emulated runs mean nothing" in cell["gates"]["speedup"]["reason"]
+    assert not [found for found in cell["lint"] if found["kind"] == "device"]  # what is gated runs on all rows
+    assert said.cell("none/board")["lint"][0]["message"].startswith("the float engine ran 128 of 400 rows")
     assert said.code == 4
