@@ -5,8 +5,11 @@ from __future__ import annotations
 
 def main() -> None:
     """Entry point of the `qpipe` program."""
+    import signal
     import sys
 
     from qpipe.cli.guarded import run_app
 
-    sys.exit(run_app(sys.argv[1:]))
+    code = run_app(sys.argv[1:])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is said: pressed now, nothing more
+    sys.exit(code)

@@ -34,9 +34,7 @@ def run_app(arguments: list[str]) -> int:
     except QpipeError as error:
         return say_error(error.message, error.hint, error.code, as_json=as_json)
     except (KeyboardInterrupt, Abort):
-        for number in (signal.SIGINT, signal.SIGTERM):  # pressed again while we say so and leave
-            signal.signal(number, signal.SIG_IGN)
-        return say_error("interrupted", GO_ON, Interrupted.code, as_json=as_json)
+        return _say_interrupted(as_json=as_json)
     except TyperException as error:
         return say_error(error.format_message(), "see qpipe --help", 2, as_json=as_json)
     except (BrokenPipeError, SystemExit):  # typer turns the former into the latter
@@ -47,6 +45,15 @@ def run_app(arguments: list[str]) -> int:
             f"{type(error).__name__}: {error}", "this is a bug in qpipe: please report it", 1, as_json=as_json
         )
     return code if isinstance(code, int) else 0
+
+
+def _say_interrupted(*, as_json: bool) -> int:
+    """Pressed again meanwhile, nothing more is said."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return say_error("interrupted", GO_ON, Interrupted.code, as_json=as_json)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _reader_gone() -> int:

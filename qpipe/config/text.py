@@ -88,7 +88,7 @@ class DataText(Text):
     gate: RoleText
     preprocess: dict[str, PreprocessText] = {}
     trim: str | None = None
-    batch: Count = 64
+    batch: Count = 16
     overlap: Literal["error", "drop-from-search"] = "error"
 
 

@@ -48,7 +48,8 @@ class DataSpec:
     roles: tuple[RoleSpec, ...]
     trim: str | None = None
     """Name of a 0/1 mask column: each batch is cut to its longest row along axis 1."""
-    batch: int = 64
+    batch: int = 16
+    """Rows of a batch while evaluating and calibrating: few enough that activations stay in the caches."""
     overlap: Literal["error", "drop-from-search"] = "error"
 
     def role(self, name: RoleName) -> RoleSpec | None:
