@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from qpipe.errors import Interrupted, TrackingError
+from qpipe.errors import Interrupted, StoreError, TrackingError
 from qpipe.execute.watch import Silence
 from qpipe.flow.checking import check_before_work
 from qpipe.flow.deciding import decide
@@ -62,6 +63,8 @@ def conduct(
             reached, workplace, options, results, run_id=run_id, warnings=warnings, trials=searched.trials
         )
     except BaseException as error:
+        with suppress(StoreError):  # why the run ends is more important
+            workplace.store.clean()
         reaching.give_up(interrupted=isinstance(error, Interrupted | KeyboardInterrupt))
         if reaching.error is not None and error is not reaching.error:
             raise reaching.error from error  # it is why work was stopped

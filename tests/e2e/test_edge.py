@@ -28,6 +28,7 @@ def _both(said, *names: str) -> list[dict]:
     return found
 
 
+@pytest.mark.slow
 def test_litert_stands_beside_onnxruntime(place: Path, qpipe_in, make) -> None:
     state = tool_state()
     if isinstance(state, Unavailable):

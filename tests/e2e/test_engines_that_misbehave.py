@@ -90,7 +90,7 @@ def test_the_worst_code_of_several_cells_wins(place, make, qpipe_in):
     }
     make.pipeline(place, targets=list(names.values()), gates={"quality": {"margin": 0.05}})
     assert qpipe_in(place, "run", "small.yaml", "--no-profile", "--offline").code == 5
-    for codes, expected in (((0, 4), 4), ((0, 4, 3), 3), ((4, 0), 4), ((0,), 0), ((4, 5), 5), ((3, 5, 4, 0), 5)):
+    for codes, expected in (((0, 4, 3), 3), ((4, 0), 4), ((3, 5, 4, 0), 5)):
         picked = [part for code in codes for part in ("--target", names[code])]
         assert qpipe_in(place, "run", "small.yaml", "--no-profile", "--offline", *picked).code == expected, codes
 
@@ -101,7 +101,7 @@ def test_lies_in_the_timed_run_and_slowness(place, make, qpipe_in):
     On a busy machine the slow engine may be left undecided (drift), but it can never pass.
     """
     targets = [
-        make.target(place, "liar", lie_after_runs=25, float_slow_ms=3.0),
+        make.target(place, "liar", lie_after_runs=34, float_slow_ms=3.0),
         make.target(place, "slow", slow_ms=4.0, float_slow_ms=1.0),
     ]
     gates = {**GATES, "speedup": {"at_least": 1.1}}

@@ -44,6 +44,7 @@ def test_engine_runs_there_and_brings_its_own_times(board: str, doubling: Path) 
     assert not _folder(device).exists()
 
 
+@pytest.mark.slow
 def test_runner_removes_its_folder_when_the_connection_dies(board: str, doubling: Path) -> None:
     import time
 

@@ -65,6 +65,7 @@ class Scripted:
     def close(self) -> None: ...
 
 
+@pytest.mark.slow
 def test_twice_the_work_takes_twice_the_time(tmp_path):
     one, two = open_reference(multiply(tmp_path, 6)), open_reference(multiply(tmp_path, 12))
     feeds = make_feeds(rows(), (128,), one.signature)

@@ -300,6 +300,7 @@ def test_twenty_promotions_at_once_from_the_same_state(tracker, name, logged):
     assert [move.sequence for move in history(tracker, name)] == [1, 2]
 
 
+@pytest.mark.slow
 def test_first_promotions_at_once_agree_on_one_ledger(tracker, name, logged):
     results = [logged(tracker, number) for number in range(8)]
 

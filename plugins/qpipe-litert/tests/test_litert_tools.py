@@ -52,6 +52,7 @@ class Told(edge.Silent):
         self.steps.append(name)
 
 
+@pytest.mark.slow
 def test_first_build_makes_the_environment_and_offline_says_what_to_run(
     empty_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
