@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from qpipe.errors import DataError, TargetError
@@ -26,11 +27,13 @@ def check_before_work(workplace: Workplace) -> tuple[str, ...]:
     """
     _check_targets(workplace)
     warnings = _left_out(workplace)
-    for model in workplace.models:
-        warnings += _check_data(workplace.pipeline, model, workplace)
     workplace.store.check_writable()
-    try_labels(workplace)
-    try_models(workplace)
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="qpipe-trial") as pool:
+        trial = pool.submit(try_models, workplace)  # in a child, while data are looked at here
+        for model in workplace.models:
+            warnings += _check_data(workplace.pipeline, model, workplace)
+        try_labels(workplace)
+        trial.result()
     return tuple(warnings)
 
 
