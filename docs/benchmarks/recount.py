@@ -16,7 +16,7 @@ import onnxruntime as ort
 from scipy import stats
 from scipy.optimize import brentq
 
-BATCH = 64
+BATCH = 16
 ALPHA, ALPHA_FAIL = 0.04, 0.025
 """Of the first look at a family whose cells take names of their own, and of FAIL."""
 RESAMPLES = 20_000
@@ -48,7 +48,7 @@ class Interval:
 
 
 def feeds(rows: dict[str, np.ndarray], spec: dict[str, object]) -> list[dict[str, np.ndarray]]:
-    """Batches of 64 rows in order: images as (x · scale − mean) / std, tokens cut to the longest row of their batch."""
+    """Batches of 16 rows in order: images as (x · scale − mean) / std, tokens cut to the longest row of their batch."""
     count = len(next(iter(rows.values())))
     found = []
     for start in range(0, count, BATCH):
