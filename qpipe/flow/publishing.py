@@ -85,9 +85,7 @@ def publish(
     try:
         models = _log_cells(tracker, parent, workplace, results)
         if promote and workplace.pipeline.promote is not None:
-            promoted, refused = _promote_each(tracker, results, workplace.pipeline.promote, models)
-            if refused:
-                raise refused[0]
+            _promote_each(tracker, results, workplace.pipeline.promote, models, promoted)
     except QpipeError as error:
         problem = f"{error.message} ({error.hint})" if error.hint else error.message
         return Published(
@@ -101,17 +99,26 @@ def publish(
 
 
 def _promote_each(
-    tracker: Tracker, results: Sequence[CellResult], spec: PromoteSpec, models: Mapping[str, str | None]
-) -> tuple[list[Promoted], list[PromotionError]]:
-    """What was promoted, and why others that passed were not: one without a right to it stops nobody else."""
-    promoted: list[Promoted] = []
+    tracker: Tracker,
+    results: Sequence[CellResult],
+    spec: PromoteSpec,
+    models: Mapping[str, str | None],
+    promoted: list[Promoted],
+) -> None:
+    """Add what is promoted to the list, which holds although MLflow is lost at a later one.
+
+    Raises:
+        PromotionError: the first that had no right to it; it stops nobody else.
+        TrackingError: MLflow is lost.
+    """
     refused: list[PromotionError] = []
     for one in promotable(results, spec):
         try:
             promoted += promote_passed(tracker, (one,), spec, models)
         except PromotionError as error:
             refused.append(error)
-    return promoted, refused
+    if refused:
+        raise refused[0]
 
 
 def promote_passed(
