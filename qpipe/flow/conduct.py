@@ -63,11 +63,12 @@ def conduct(
             reached, workplace, options, results, run_id=run_id, warnings=warnings, trials=searched.trials
         )
     except BaseException as error:
+        cause = reaching.error  # now: what MLflow says once nobody wants it any more is no reason
         with suppress(StoreError):  # why the run ends is more important
             workplace.store.clean()
         reaching.give_up(interrupted=isinstance(error, Interrupted | KeyboardInterrupt))
-        if reaching.error is not None and error is not reaching.error:
-            raise reaching.error from error  # it is why work was stopped
+        if cause is not None and error is not cause:
+            raise cause from error  # it is why work was stopped
         raise
 
 
