@@ -210,33 +210,36 @@ def qpipe_says(capfd, *arguments):
     return code, json.loads(capfd.readouterr().out)
 
 
-LOST_AT = {
-    "the results": ("result.json", b""),
-}
-
-
-def test_a_server_lost_in_mid_run_costs_the_log_and_not_the_results(relay, pipeline, capfd, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("where", "promoted"),
+    [
+        pytest.param(("/runs/log-parameter", b""), 0, id="the ledger", marks=pytest.mark.slow),
+        pytest.param(("result.json", b""), 1, id="the results"),
+    ],
+)
+def test_a_server_lost_in_mid_run_costs_the_log_and_not_the_results(
+    relay, pipeline, capfd, tmp_path, monkeypatch, *, where, promoted
+):
     """Through the whole command line: exit code 5 with every verdict; once it is back, `qpipe sync` makes it good."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", relay.url)
-    for number, (lost, where) in enumerate(LOST_AT.items()):
-        name = f"lost-{number}-{tmp_path.name}"
-        pipeline(name)
-        relay.lose_at = where
-        code, said = qpipe_says(capfd, "run", "small.yaml", "--no-profile")
-        assert (code, said["exit_code"], relay.gone) == (5, 5, True), lost
-        assert [cell["verdict"] for cell in said["cells"]] == [None, "PASS"], lost
-        assert any("qpipe sync" in warning for warning in said["warnings"]), lost
-        assert len(said["promoted"]) == 1, lost  # promoted before the server went
-        code, answer = qpipe_says(capfd, "sync", "last")
-        assert (code, answer["error"]["code"]) == (2, 2), lost  # nobody answers yet
+    name = f"lost-{promoted}-{tmp_path.name}"
+    pipeline(name)
+    relay.lose_at = where
+    code, said = qpipe_says(capfd, "run", "small.yaml", "--no-profile")
+    assert (code, said["exit_code"], relay.gone) == (5, 5, True)
+    assert [cell["verdict"] for cell in said["cells"]] == [None, "PASS"]
+    assert any("qpipe sync" in warning for warning in said["warnings"])
+    assert len(said["promoted"]) == promoted
+    code, answer = qpipe_says(capfd, "sync", "last")
+    assert (code, answer["error"]["code"]) == (2, 2)  # nobody answers yet
 
-        relay.gone, relay.lose_at = False, None
-        code, synced = qpipe_says(capfd, "sync", "last")
-        assert (code, synced["exit_code"], synced["warnings"]) == (0, 0, []), lost
-        assert [(one["model"], one["version"]) for one in synced["promoted"]] == [(name, "1")], lost
-        tracker = connect(relay.url, name, folder=tmp_path)
-        assert counted(tracker) == (3, 2, {"READY"}, {"FINISHED"}), lost
-        assert tracker.client.get_registered_model(name).aliases == {"champion": "1"}, lost
-        assert len(history(tracker, name)) == 1, lost
-        assert qpipe_says(capfd, "sync", "last")[0] == 2, lost  # nothing is left to log
+    relay.gone, relay.lose_at = False, None
+    code, synced = qpipe_says(capfd, "sync", "last")
+    assert (code, synced["exit_code"], synced["warnings"]) == (0, 0, [])
+    assert [(one["model"], one["version"]) for one in synced["promoted"]] == [(name, "1")]
+    tracker = connect(relay.url, name, folder=tmp_path)
+    assert counted(tracker) == (3, 2, {"READY"}, {"FINISHED"})
+    assert tracker.client.get_registered_model(name).aliases == {"champion": "1"}
+    assert len(history(tracker, name)) == 1
+    assert qpipe_says(capfd, "sync", "last")[0] == 2  # nothing is left to log
