@@ -4,6 +4,8 @@ BIN := .venv/bin
 PLUGINS := $(sort $(wildcard plugins/qpipe-*))
 TEST_INSTALLS := -e '.[dev,dask]' $(foreach plugin,$(PLUGINS),-e '$(plugin)$(if $(findstring tensorrt,$(plugin)),[rtx])')
 
+unexport PYTHONDONTWRITEBYTECODE # each child would compile again what it imports: 6 CPU seconds for MLflow alone
+
 .PHONY: demo test lint bench clean
 
 demo: .venv/demo  ## the main job: quantize, measure, gate, log, promote
