@@ -6,10 +6,10 @@ again. What is left is most often one run of the prepared float graph.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -36,8 +36,12 @@ if TYPE_CHECKING:
 FLOAT, PREPARED, QUANTIZED, ENGINE = "float", "prepared", "quantized", "engine"
 FLOAT_OUTPUTS = "float outputs"
 """A step between `prepared` and `quantized`, for runtimes that write integers at the end too."""
+FLOAT_NODES = "float nodes"
+"""A step before that one, for targets that quantize what onnxruntime on x86 leaves in float (the first convolution of
+an image): two targets of one recipe may differ by this alone."""
 INT8_OUTPUTS = "quantized, but for the int8 output of the last layer"
 _PROTOBUF_BYTES = 2**31 - 1
+_NAMED = 3
 ROWS, FEWEST, VALUES = 16, 4, 2**19
 """Rows of SQNR and of the look at ranges: who owns a loss is plain from few, and every cell pays for them. Of large
 inputs (more than so many values in all) fewer, but some."""
@@ -85,11 +89,25 @@ def attribute(model: Model, prepared: Prepared, role: Role, *, float_model: Judg
     steps = (
         Step(name=FLOAT, metric=float_model.evaluation.value, sqnr_db=None),
         halfway,
+        *_float_nodes(ground),
         *_float_outputs(ground),
         _quantized(ground),
         _known(ENGINE, engine, ground),
     )
-    return Attributed(attribution=Attribution(role=engine.evaluation.role, rows=rows, steps=steps), remarks=remarks)
+    found = Attribution(role=engine.evaluation.role, rows=rows, steps=with_cost(steps))
+    return Attributed(attribution=found, remarks=remarks)
+
+
+def with_cost(steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    """The steps, where nodes that are float in one and integers in the next have their cost in the note."""
+    after = (*steps[1:], None)
+    return tuple(_with_cost(step, later) for step, later in zip(steps, after, strict=True))
+
+
+def _with_cost(step: Step, later: Step | None) -> Step:
+    if not step.nodes or later is None or step.sqnr_db is None or later.sqnr_db is None:
+        return step
+    return replace(step, note=f"{step.note}: integers there cost {step.sqnr_db - later.sqnr_db:.1f} dB")
 
 
 def first_rows(batch: Tensors) -> Tensors:
@@ -137,20 +155,68 @@ def _quantized(ground: _Ground) -> Step:
         return _missing(QUANTIZED, f"not run: {error.message}")
 
 
+class FloatNodes(NamedTuple):
+    """The Q/DQ graph with some nodes in float, and their names."""
+
+    session: Session
+    nodes: tuple[str, ...]
+    note: str
+
+
+def open_float_nodes(prepared: Prepared, rows: Tensors) -> FloatNodes | None:
+    """The Q/DQ graph with those nodes in float that onnxruntime on x86 leaves there; None where there are none.
+
+    Raises:
+        QpipeError: it could not be made or loaded.
+    """
+    from qpipe.quant.schemes import ORT_X86_VNNI as LIKE
+
+    plan = prepared.plan
+    if prepared.qdq is None or plan is None or plan.mode != "static" or prepared.graph.size_bytes > _PROTOBUF_BYTES:
+        return None
+    from qpipe.quant.graph import open_graph, save_graph
+    from qpipe.quant.spared import may_spare, spare
+
+    spared = spare(open_graph(prepared.graph.path), plan, LIKE, rows) if may_spare(plan.scheme, LIKE) else None
+    if spared is None:
+        return None
+    with TemporaryDirectory() as scratch:
+        path = save_graph(spared.qdq, Path(scratch) / "model.onnx")
+        session = _open_with_float_outputs(path) or open_reference(path)
+    names = ", ".join(spared.nodes[:_NAMED]) + (f" and {more} more" if (more := len(spared.nodes) - _NAMED) > 0 else "")
+    return FloatNodes(session, spared.nodes, f"quantized, but for {names} (float with onnxruntime on x86)")
+
+
+def _float_nodes(ground: _Ground) -> tuple[Step, ...]:
+    """What the graph is worth with fewer nodes quantized, and those nodes."""
+    try:
+        opened = open_float_nodes(ground.prepared, ground.batch)
+        if opened is None:
+            return ()
+        found = run_rows(opened.session, [ground.batch])
+    except QpipeError as error:
+        return (_missing(FLOAT_NODES, f"not run: {error.message}"),)
+    opened.session.close()
+    sqnr = _sqnr(found.tensors, ground)
+    return (Step(name=FLOAT_NODES, metric=None, sqnr_db=sqnr, note=opened.note, nodes=opened.nodes),)
+
+
 def open_float_outputs(prepared: Prepared) -> Session | None:
     """The Q/DQ graph before its outputs are quantized, or None where they are not."""
     qdq = prepared.qdq
-    if qdq is None or qdq.size_bytes > _PROTOBUF_BYTES:
-        return None
+    return None if qdq is None or qdq.size_bytes > _PROTOBUF_BYTES else _open_with_float_outputs(qdq.path)
+
+
+def _open_with_float_outputs(qdq: Path) -> Session | None:
     import onnx
 
     from qpipe.quant.outputs import with_float_outputs
 
-    model = with_float_outputs(qdq.path)
+    model = with_float_outputs(qdq)
     if model is None:
         return None
     with TemporaryDirectory() as scratch:
-        path = Path(scratch) / qdq.path.name
+        path = Path(scratch) / qdq.name
         onnx.save(model, path)
         return open_reference(path)
 

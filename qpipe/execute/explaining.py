@@ -13,11 +13,15 @@ from qpipe.errors import QpipeError
 from qpipe.execute.attributing import (
     ENGINE,
     FLOAT,
+    FLOAT_NODES,
     FLOAT_OUTPUTS,
     INT8_OUTPUTS,
     PREPARED,
     QUANTIZED,
+    first_rows,
+    open_float_nodes,
     open_float_outputs,
+    with_cost,
 )
 from qpipe.execute.bench import Bench
 from qpipe.execute.cell import build_engine, prepare_model
@@ -49,6 +53,7 @@ if TYPE_CHECKING:
 
 LAYER_ROWS = 16
 FILE, SPACE = "explanation.json", "explanation"
+ORDER = (FLOAT, PREPARED, FLOAT_NODES, FLOAT_OUTPUTS, QUANTIZED, ENGINE)
 
 
 def run_explanation(request: str, progress: Progress) -> str:
@@ -117,6 +122,8 @@ def attribute(bench: Bench, prepared: Prepared, engine: Engine, role: Role) -> t
         missing[QUANTIZED] = "this recipe has no Q/DQ graph"
     else:
         sessions[QUANTIZED] = open_reference(prepared.qdq)
+    if (spared := open_float_nodes(prepared, first_rows(next(real_batches(role))))) is not None:
+        sessions[FLOAT_NODES] = spared.session
     if (before := open_float_outputs(prepared)) is not None:
         sessions[FLOAT_OUTPUTS] = before
     state = bench.backend.check(cell.target).run
@@ -128,13 +135,16 @@ def attribute(bench: Bench, prepared: Prepared, engine: Engine, role: Role) -> t
     for session in sessions.values():
         session.close()
     metric = find_metric(cell.metric, bench.registry.metrics.values(), cell.folder)
-    notes = {FLOAT_OUTPUTS: INT8_OUTPUTS, **missing}
-    steps = (FLOAT, PREPARED, *((FLOAT_OUTPUTS,) if before else ()), QUANTIZED, ENGINE)
-    return tuple(
-        replace(_step(name, found, metric, role), note=notes.get(name, ""))
-        if name in found
-        else Step(name=name, metric=None, sqnr_db=None, note=notes.get(name, ""))
-        for name in steps
+    notes = {FLOAT_NODES: spared.note if spared else "", FLOAT_OUTPUTS: INT8_OUTPUTS, **missing}
+    nodes = {FLOAT_NODES: spared.nodes} if spared else {}
+    steps = (name for name in ORDER if name in found or name in missing)
+    return with_cost(
+        tuple(
+            replace(_step(name, found, metric, role), note=notes.get(name, ""), nodes=nodes.get(name, ()))
+            if name in found
+            else Step(name=name, metric=None, sqnr_db=None, note=notes.get(name, ""))
+            for name in steps
+        )
     )
 
 

@@ -18,6 +18,7 @@ from qpipe.records.codec import encode
 from qpipe.records.data import RoleName
 from qpipe.records.explanation import Explanation
 from qpipe.records.pipeline import RecipeSpec
+from qpipe.report.beside import compare_targets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -54,7 +55,13 @@ def explain_run(store: Store, run_id: str, wanted: str | None, watch: Watch) -> 
     workplace.executor.run(
         jobs, watch=watch, stop=threading.Event(), done=lambda job, ended: found.__setitem__(job.label, ended)
     )
-    return tuple(_explanation(store, meant[job.label], found.get(job.label)) for job in jobs)
+    return tuple(
+        replace(
+            _explanation(store, meant[job.label], found.get(job.label)),
+            beside=compare_targets(meant[job.label], kept.result.cells),
+        )
+        for job in jobs
+    )
 
 
 def explained(store: Store, cells: Iterable[CellResult]) -> dict[str, Explanation]:

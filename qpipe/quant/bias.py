@@ -7,6 +7,7 @@ scaled by the share of output positions at which each tap does.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,19 +36,28 @@ def correct_bias(model: ir.Model, plan: QuantPlan, statistics: Statistics) -> tu
 
     Nodes without a bias get one. Weights that several nodes share are corrected node by node.
     """
+    return tuple(_moved(model, plan, statistics, frozenset(node.name for node in model.graph if node.name), -1.0))
+
+
+def take_back(model: ir.Model, plan: QuantPlan, statistics: Statistics, names: frozenset[str]) -> None:
+    """Undo the correction of some nodes, as far as means of other rows tell: their weights stay float. In place."""
+    list(_moved(model, plan, statistics, names, 1.0))
+
+
+def _moved(
+    model: ir.Model, plan: QuantPlan, statistics: Statistics, names: frozenset[str], sign: float
+) -> Iterator[Correction]:
     nodes = {node.name: node for node in model.graph}
-    done = []
     for spec in plan.weights:
         readers = [nodes[name] for name in spec.nodes if name in nodes]
-        if not readers or is_table(spec, nodes):
+        if names.isdisjoint(spec.nodes) or not readers or is_table(spec, nodes):
             continue
         weight = np.asarray(constant(readers[0].inputs[1]), np.float32)
         error = quantized_weight(readers, spec, plan).real(spec.axis) - weight
         for node in readers:
-            shift = _shift(node, error, statistics)
-            if shift is not None and _apply(model.graph, node, -shift):
-                done.append(Correction(node=node.name or "", largest=float(np.abs(shift).max())))
-    return tuple(done)
+            shift = _shift(node, error, statistics) if node.name in names else None
+            if shift is not None and _apply(model.graph, node, sign * shift):
+                yield Correction(node=node.name or "", largest=float(np.abs(shift).max()))
 
 
 def _shift(node: ir.Node, error: F32, statistics: Statistics) -> F64 | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import onnx_ir as ir
@@ -52,7 +52,7 @@ def quantize_static(
     _, statistics = smooth(model, statistics, scheme)
     plan = make_plan(model, statistics, scheme, options)
     refuse_empty(plan)
-    correct_bias(model, plan, statistics)
+    plan = replace(plan, corrected=tuple(one.node for one in correct_bias(model, plan, statistics)))
     return Quantized(graph=model, plan=plan, qdq=render(model, plan), statistics=statistics)
 
 

@@ -19,7 +19,9 @@ class Step:
     sqnr_db: float | None
     """Of the first output against the float model; None where equal, or not finite."""
     note: str = ""
-    """Why a step is missing."""
+    """Why a step is missing, or what is left out of it."""
+    nodes: tuple[str, ...] = ()
+    """Nodes that this step has in float and the next one in integers, where they are why it was taken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,3 +63,5 @@ class Explanation:
     layers: tuple[Layer, ...]
     placement: Placement | None
     remarks: tuple[Remark, ...]
+    beside: tuple[str, ...] = ()
+    """What other targets of the same run leave in float, in words: found anew for each run."""

@@ -72,6 +72,8 @@ class QuantPlan:
     weights: tuple[WeightSpec, ...]
     nodes: tuple[NodeChoice, ...]
     notes: tuple[str, ...] = ()
+    corrected: tuple[str, ...] = ()
+    """Nodes whose bias in the float graph makes up for their rounded weights."""
 
     def activation(self, tensor: str) -> ActivationSpec | None:
         """The parameters of one tensor, or None where it stays float."""

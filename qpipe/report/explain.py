@@ -24,6 +24,7 @@ def render_explanation(one: Explanation) -> Group:
     parts: list[RenderableType] = [
         f"[bold]{escape(one.cell)}[/]  {one.metric} on {one.rows:,} {one.role} rows",
         _steps(one),
+        *(escape(line) for line in one.beside),
     ]
     if one.layers:
         parts += ["", f"the worst {min(WORST, len(one.layers))} of {len(one.layers)} quantized tensors", _layers(one)]

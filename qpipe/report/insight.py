@@ -8,6 +8,7 @@ from html import escape
 from qpipe.records.explanation import Attribution, Explanation, Layer, Step
 from qpipe.records.remark import Remark
 from qpipe.records.result import CellResult
+from qpipe.report.beside import compare_targets
 from qpipe.report.html import head, row
 from qpipe.report.table import NOTHING, number
 
@@ -15,12 +16,15 @@ NOT_KNOWN = "not known"
 """The kernel of a node where the runtime's account of the engine does not tell it."""
 
 
-def insight(cell: CellResult, explained: Explanation | None) -> str:
-    """Everything of one cell, as HTML; the layers once `qpipe explain` has looked at them."""
+def insight(cell: CellResult, explained: Explanation | None, cells: Iterable[CellResult] = ()) -> str:
+    """Everything of one cell, as HTML; the layers once `qpipe explain` has looked at them.
+
+    `cells`: those of the same run, where other targets may leave in float what this one does not.
+    """
     evidence = cell.evidence
     if evidence is None:
         return ""
-    steps = _attribution(evidence.attribution) if evidence.attribution else ""
+    steps = _attribution(evidence.attribution, compare_targets(cell, cells)) if evidence.attribution else ""
     return f"{steps}{_remarks(evidence.remarks)}{_layers(explained)}"
 
 
@@ -29,11 +33,12 @@ def worst_first(layers: Iterable[Layer]) -> tuple[Layer, ...]:
     return tuple(sorted(layers, key=lambda layer: float("inf") if layer.sqnr_db is None else layer.sqnr_db))
 
 
-def _attribution(found: Attribution) -> str:
+def _attribution(found: Attribution, beside: tuple[str, ...]) -> str:
     rows = "".join(_step(step) for step in found.steps)
     note = f"<small>SQNR against the float model on the first {found.rows} {escape(found.role)} rows</small>"
     names = ("step", "metric", "SQNR dB", "")
-    return f"<h3>Where the loss comes from</h3><table>{head(names)}<tbody>{rows}</tbody></table><p>{note}</p>"
+    lines = "".join(f"<p>{escape(line)}</p>" for line in beside)
+    return f"<h3>Where the loss comes from</h3><table>{head(names)}<tbody>{rows}</tbody></table><p>{note}</p>{lines}"
 
 
 def _step(step: Step) -> str:

@@ -50,7 +50,7 @@ def run_page(result: RunResult, plots: tuple[Path, ...], explained: Mapping[str,
             _overview(result.cells),
             *_promoted(result.promoted),
             *(_figure(path) for path in plots if path.name.startswith("quality")),
-            *(_cell(cell, plots, explained) for cell in result.cells),
+            *(_cell(cell, result.cells, plots, explained) for cell in result.cells),
             "</main></body></html>",
         ]
     )
@@ -126,7 +126,9 @@ def _promoted(promoted: Iterable[Promoted]) -> list[str]:
     return [f"<section><h2>Promoted</h2><ul>{''.join(lines)}</ul></section>"] if lines else []
 
 
-def _cell(cell: CellResult, plots: tuple[Path, ...], explained: Mapping[str, Explanation]) -> str:
+def _cell(
+    cell: CellResult, cells: tuple[CellResult, ...], plots: tuple[Path, ...], explained: Mapping[str, Explanation]
+) -> str:
     slug = "".join(char if char.isalnum() or char in "-_." else "-" for char in cell.label)
     own = [path for path in plots if path.stem == f"latency-{slug}" or path.stem.startswith(f"slices-{slug}-")]
     return "".join(
@@ -136,7 +138,7 @@ def _cell(cell: CellResult, plots: tuple[Path, ...], explained: Mapping[str, Exp
             *_trouble(cell),
             _gates(cell.verdicts),
             *(_figure(path) for path in own),
-            insight(cell, explained.get(cell.key)),
+            insight(cell, explained.get(cell.key), cells),
             _left_in_float(cell),
             _conditions(cell),
             "</section>",

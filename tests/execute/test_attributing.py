@@ -7,12 +7,24 @@ import onnx
 import pytest
 from onnx import numpy_helper, parser
 
-from qpipe.execute.attributing import ENGINE, FEWEST, FLOAT, PREPARED, QUANTIZED, ROWS, Judged, attribute, first_rows
+from qpipe.execute.attributing import (
+    ENGINE,
+    FEWEST,
+    FLOAT,
+    FLOAT_NODES,
+    FLOAT_OUTPUTS,
+    PREPARED,
+    QUANTIZED,
+    ROWS,
+    Judged,
+    attribute,
+    first_rows,
+)
 from qpipe.measure.reference import open_reference, reference_computation
 from qpipe.measure.rows import run_rows
 from qpipe.models import read_model
 from qpipe.prepare import builtin_recipe, prepare
-from qpipe.quant.schemes import ORT_X86_VNNI
+from qpipe.quant.schemes import LITERT, LITERT_INTEGER, ORT_X86_VNNI
 
 
 class Silent:
@@ -26,25 +38,27 @@ class Silent:
 @pytest.fixture
 def judged(tmp_path):
     """A small network, its static and its float recipe, and outputs of everything over 40 rows."""
+    text = "(float[N,16] x) => (float[N,8] y) { [first] a = Gemm(x, w0, b0) b = Relu(a) [second] y = Gemm(b, w1, b1) }"
+    return network(tmp_path, text, {"w0": (16, 16), "b0": (16,), "w1": (16, 8), "b1": (8,)}, (16,), ORT_X86_VNNI)
+
+
+def network(folder, text, weights, row, scheme):
+    """A model of random weights, 40 random rows, and what its recipes make of it for a scheme."""
     rng = np.random.default_rng(0)
-    proto = parser.parse_model(
-        '<ir_version: 8, opset_import: ["" : 17]> g (float[N,16] x) => (float[N,8] y) '
-        "{ [first] a = Gemm(x, w0, b0) b = Relu(a) [second] y = Gemm(b, w1, b1) }"
-    )
-    for name, shape in (("w0", (16, 16)), ("b0", (16,)), ("w1", (16, 8)), ("b1", (8,))):
+    proto = parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> g {text}')
+    for name, shape in weights.items():
         array = rng.standard_normal(shape).astype(np.float32)
         proto.graph.initializer.append(numpy_helper.from_array(array, name))
-    onnx.save(proto, tmp_path / "net.onnx")
-    model = read_model(tmp_path / "net.onnx", name="net", origin="here")
-    rows = rng.standard_normal((40, 16)).astype(np.float32)
+    onnx.save(proto, folder / "net.onnx")
+    model = read_model(folder / "net.onnx", name="net", origin="here")
+    rows = rng.standard_normal((40, *row)).astype(np.float32)
 
     def ready(recipe):
-        folder = tmp_path / recipe
-        folder.mkdir()
-        made = builtin_recipe(recipe, ORT_X86_VNNI)
-        return prepare(model, made, ORT_X86_VNNI, lambda: iter([{"x": rows}]), folder, None, Silent())
+        made = folder / recipe
+        made.mkdir()
+        return prepare(model, builtin_recipe(recipe, scheme), scheme, lambda: iter([{"x": rows}]), made, None, Silent())
 
-    return SimpleNamespace(model=model, rows=rows, ready=ready, path=tmp_path)
+    return SimpleNamespace(model=model, rows=rows, ready=ready, path=folder)
 
 
 def outputs(file, rows, value):
@@ -79,6 +93,31 @@ def test_a_static_engine_has_four_steps_and_loses_where_it_quantizes(judged, com
     assert steps[PREPARED].sqnr_db > steps[QUANTIZED].sqnr_db > 20
     assert steps[QUANTIZED].sqnr_db == pytest.approx(steps[ENGINE].sqnr_db, abs=1e-9)
     assert steps[QUANTIZED].metric == (0.8 if computes else None)
+    assert found.remarks == ()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "named"),
+    [
+        (LITERT, [FLOAT, PREPARED, FLOAT_NODES, QUANTIZED, ENGINE]),
+        (LITERT_INTEGER, [FLOAT, PREPARED, FLOAT_NODES, FLOAT_OUTPUTS, QUANTIZED, ENGINE]),
+        (ORT_X86_VNNI, [FLOAT, PREPARED, QUANTIZED, ENGINE]),
+    ],
+)
+def test_what_onnxruntime_leaves_in_float_and_this_target_does_not_has_a_step_and_a_cost(tmp_path, scheme, named):
+    text = (
+        "(float[N,1,6,6] x) => (float[N,5] y) { [image] a = Conv<kernel_shape=[3,3]>(x, w0, b0) b = Relu(a) "
+        "c = Flatten(b) [head] y = Gemm(c, w1, b1) }"
+    )
+    weights = {"w0": (8, 1, 3, 3), "b0": (8,), "w1": (128, 5), "b1": (5,)}
+    found, steps = attributed(network(tmp_path, text, weights, (1, 6, 6), scheme), "int8", computes=False)
+    assert list(steps) == named
+    if FLOAT_NODES in steps:
+        step, later = steps[FLOAT_NODES], steps[named[named.index(FLOAT_NODES) + 1]]
+        assert step.nodes == ("image",)
+        assert step.sqnr_db > later.sqnr_db + 1
+        cost = f"integers there cost {step.sqnr_db - later.sqnr_db:.1f} dB"
+        assert step.note == f"quantized, but for image (float with onnxruntime on x86): {cost}"
     assert found.remarks == ()
 
 

@@ -82,8 +82,13 @@ def _correct(draft: Draft, _: object, context: StageContext) -> Draft:
     if draft.statistics is None or draft.plan is None:
         raise ConfigError("stage 'correct-bias' has no plan", hint="put `calibrate` and `quantize` before it")
     model = open_graph(draft.graph.path)
-    correct_bias(model, draft.plan, load_statistics(draft.statistics))
-    return replace(draft, graph=context.onnx_file(save_graph(model, context.workdir / "model.onnx")), qdq=None)
+    done = correct_bias(model, draft.plan, load_statistics(draft.statistics))
+    return replace(
+        draft,
+        graph=context.onnx_file(save_graph(model, context.workdir / "model.onnx")),
+        plan=replace(draft.plan, corrected=tuple(one.node for one in done)),
+        qdq=None,
+    )
 
 
 QUANTIZE: StageType[object] = StageType(

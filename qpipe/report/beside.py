@@ -1,0 +1,54 @@
+"""Two targets of one recipe: what one of them leaves in float and the other does not, and what that costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from qpipe.records.evidence import Evaluation
+from qpipe.records.explanation import Step
+from qpipe.records.result import CellResult
+
+
+def compare_targets(cell: CellResult, cells: Iterable[CellResult]) -> tuple[str, ...]:
+    """One line for each other target with the same model and recipe that has in float what this one has in integers.
+
+    Empty where this cell's loss attribution has no step with such nodes.
+    """
+    found = cell.evidence.attribution if cell.evidence is not None else None
+    if found is None:
+        return ()
+    pairs = zip(found.steps, (*found.steps[1:], None), strict=True)
+    step, later = next(((step, later) for step, later in pairs if step.nodes), (None, None))
+    if step is None:
+        return ()
+    others = (one for one in cells if (one.model, one.recipe) == (cell.model, cell.recipe) and one.key != cell.key)
+    lines = (_line(cell, other, step, later, found.rows) for other in others)
+    return tuple(line for line in lines if line)
+
+
+def _line(cell: CellResult, other: CellResult, step: Step, later: Step | None, rows: int) -> str:
+    left = _left_in_float(other)
+    shared = [name for name in step.nodes if name in left]
+    if not shared:
+        return ""
+    names = ", ".join(shared[:3]) + (" …" if len(shared) > 3 else "")
+    line = f"{other.target} leaves {names} in float ({left[shared[0]]})"
+    ours, theirs = _sqnr_db(cell), _sqnr_db(other)
+    if ours is not None and theirs is not None:
+        line += f": SQNR {theirs:.1f} dB there, {ours:.1f} dB here"
+    if len(shared) < len(step.nodes):
+        return f"{line}; the other nodes of step `{step.name}` are integers there too"
+    if later is None or step.sqnr_db is None or later.sqnr_db is None:
+        return line
+    return f"{line}; integers in these nodes cost {step.sqnr_db - later.sqnr_db:.1f} dB (first {rows} rows)"
+
+
+def _left_in_float(cell: CellResult) -> dict[str, str]:
+    placement = cell.evidence.placement if cell.evidence is not None else None
+    placement = placement or (cell.engine.placement if cell.engine is not None else None)
+    return {node.name: node.reason for node in placement.left_in_float} if placement is not None else {}
+
+
+def _sqnr_db(cell: CellResult) -> float | None:
+    found = cell.evidence.evaluation if cell.evidence is not None else None
+    return found.sqnr_db if isinstance(found, Evaluation) else None
