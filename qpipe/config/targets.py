@@ -140,7 +140,7 @@ def _host(text: HostText | Literal["local"]) -> Host:
         return Host(kind="adb", address=text.adb)
     if text.ssh is not None:
         return Host(kind="ssh", address=text.ssh)
-    return Host(kind="emulator", address=text.emulator or "")
+    return Host(kind="emulator", address=text.emulator or "", rows=text.rows)
 
 
 def _limits(text: LimitsText) -> Limits:

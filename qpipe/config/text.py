@@ -93,11 +93,15 @@ class DataText(Text):
 
 
 class HostText(Text):
-    """Where engines run, if not on this machine: one of `{adb: SERIAL}`, `{ssh: user@host}`, `{emulator: NAME}`."""
+    """Where engines run, if not on this machine: one of `{adb: SERIAL}`, `{ssh: user@host}`, `{emulator: NAME}`.
+
+    `rows` beside an emulator: so many rows of the role are run there, drawn by the role's seed.
+    """
 
     adb: str | None = None
     ssh: str | None = None
     emulator: str | None = None
+    rows: Count | None = None
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -106,6 +110,8 @@ class HostText(Text):
             raise ValueError(
                 "name one place: {adb: SERIAL}, {ssh: user@host} or {emulator: NAME}; or write host: local"
             )
+        if self.rows is not None and self.emulator is None:
+            raise ValueError("rows belongs to an emulator: a device runs all rows; data.gate has samples")
         return self
 
 

@@ -50,23 +50,18 @@ def evaluate_engine(bench: Bench, engine: Engine, folder: Path, prepared: Prepar
     """
     cell, progress = bench.cell, bench.progress
     metric = find_metric(cell.metric, bench.registry.metrics.values(), cell.folder)
-    role = open_role(cell.data, cell.role, cell.model.signature)
+    whole = open_role(cell.data, cell.role, cell.model.signature)
     session = bench.backend.open(engine, cell.target)
-    whole = role.rows
-    if session.kind == "emulated" and cell.recipe.is_reference and whole > FEW and role.spec.group is None:
-        role = open_role(_some_rows(cell.data, cell.role), cell.role, cell.model.signature)
+    role = emulated_rows(cell, whole) if session.kind == "emulated" else whole
     try:
         progress.step("evaluate", total=count_batches(role))
         outputs = run_once(bench, session, role)
-        feeds = make_feeds(real_batches(role), cell.target.batch_sizes, cell.model.signature)
+        feeds = make_feeds(real_batches(whole), cell.target.batch_sizes, cell.model.signature)
         kind, sampled = session.kind, digest_outputs(session, feeds)
         computes = str(getattr(session, "computes", ""))
         said = session.remarks if isinstance(session, Remarking) else ()
-        if role.rows < whole:
-            said = (
-                *said,
-                f"the float engine ran {role.rows} of {whole:,} rows: emulated floats are slow, nobody gates it",
-            )
+        if role.rows < whole.rows:
+            said = (*said, f"ran {role.rows:,} of {whole.rows:,} rows: {_why_fewer(cell)}")
     finally:
         session.close()
     progress.step("compare with the float model")
@@ -82,7 +77,7 @@ def evaluate_engine(bench: Bench, engine: Engine, folder: Path, prepared: Prepar
             metric,
             kind=kind,
             role=cell.role,
-            data_digest=role.digest,
+            data_digest=whole.digest,
             outputs_digest=sampled,
         ),
         reference=evaluate(
@@ -92,7 +87,7 @@ def evaluate_engine(bench: Bench, engine: Engine, folder: Path, prepared: Prepar
             metric,
             kind="measured",
             role=cell.role,
-            data_digest=role.digest,
+            data_digest=whole.digest,
             outputs_digest="",
         ),
     )
@@ -111,9 +106,26 @@ def evaluate_engine(bench: Bench, engine: Engine, folder: Path, prepared: Prepar
     )
 
 
-def _some_rows(data: DataSpec, name: RoleName) -> DataSpec:
-    """The data with a sample of one role: what the float engine is worth under an emulator decides nothing."""
-    roles = tuple(replace(one, samples=FEW, seed=0) if one.role == name else one for one in data.roles)
+def emulated_rows(cell: Cell, whole: Role) -> Role:
+    """The rows that an emulator runs: as many as the target's host says, else all, but few for a float engine.
+
+    They are part of the rows that the role draws, whose digest the evaluation keeps: a sample is no other gate set.
+    """
+    wanted = cell.target.host.rows or (FEW if cell.recipe.is_reference else whole.rows)
+    if wanted >= whole.rows or whole.spec.group is not None:
+        return whole
+    return open_role(_some_rows(cell.data, cell.role, wanted), cell.role, cell.model.signature)
+
+
+def _why_fewer(cell: Cell) -> str:
+    if cell.target.host.rows is not None:
+        return "so says the target's host"
+    return "this is the float engine, emulated floats are slow, nobody gates it"
+
+
+def _some_rows(data: DataSpec, name: RoleName, samples: int) -> DataSpec:
+    """The data with a sample of one role; a larger sample of the same seed has the same rows and more."""
+    roles = tuple(replace(one, samples=samples) if one.role == name else one for one in data.roles)
     return replace(data, roles=roles)
 
 

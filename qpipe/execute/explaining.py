@@ -25,6 +25,7 @@ from qpipe.execute.attributing import (
 )
 from qpipe.execute.bench import Bench
 from qpipe.execute.cell import build_engine, prepare_model
+from qpipe.execute.evaluating import emulated_rows
 from qpipe.execute.jobs import CellJob
 from qpipe.execute.passes import real_batches
 from qpipe.measure.evaluation import compare
@@ -66,6 +67,8 @@ def run_explanation(request: str, progress: Progress) -> str:
     backend = registry.backend(job.cell.target.backend)
     bench = Bench(job=job, registry=registry, store=Store(job.store), backend=backend, progress=progress)
     role = open_role(job.cell.data, job.cell.role, job.cell.model.signature)
+    if job.cell.target.host.rows is not None:
+        role = emulated_rows(job.cell, role)
 
     def make(folder: Path) -> None:
         save_explanation(explain_cell(bench, role), folder)

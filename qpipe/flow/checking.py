@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from qpipe.flow.workplace import Workplace
     from qpipe.records.model import Model
     from qpipe.records.pipeline import Pipeline
+    from qpipe.records.target import Target
 
 
 def check_before_work(workplace: Workplace) -> tuple[str, ...]:
@@ -48,6 +49,16 @@ def _check_targets(workplace: Workplace) -> None:
         for state in (found.build, found.run):
             if isinstance(state, Unavailable) and state.impossible:
                 raise TargetError(f"{target.name}: {state.reason}", hint=state.hint)
+        _check_groups(target, workplace.pipeline)
+
+
+def _check_groups(target: Target, pipeline: Pipeline) -> None:
+    torn = next((role.group for role in pipeline.data.roles if role.group and role.role != "calibration"), None)
+    if target.host.rows is not None and torn is not None:
+        raise TargetError(
+            f"{target.name}: {target.host.rows} rows on an emulator would tear groups apart (column '{torn}')",
+            hint="leave out `rows` of its host: rows of one group stay together",
+        )
 
 
 def _check_data(pipeline: Pipeline, model: Model, workplace: Workplace) -> list[str]:

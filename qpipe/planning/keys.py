@@ -36,7 +36,8 @@ def prepare_key(model: Model, recipe: Recipe, scheme: Scheme, calibration: str) 
 
 def build_key(prepare: Key, target: Target, availability: Availability) -> Key:
     """The prepared model, everything of the target that shapes an engine, and the toolchain's versions."""
-    shaping = replace(target, batch_sizes=(), limits=Limits(), owner="", summary="", options={})
+    host = replace(target.host, rows=None)
+    shaping = replace(target, batch_sizes=(), limits=Limits(), owner="", summary="", options={}, host=host)
     tools = ", ".join(f"{name} {number}" for name, number in availability.toolchain)
     options = make_key(*((name, str(value)) for name, value in sorted(target.options.items())))
     return make_key(
@@ -56,6 +57,7 @@ def measure_key(
         *((item.name, item.value) for item in build.ingredients),
         ("device", fingerprint),
         rows,
+        *((("emulated rows", str(target.host.rows)),) if target.host.rows is not None else ()),
         ("metric", metric),
         ("measuring code", source_digest("measure", "metrics")),
         ("protocol", protocol),

@@ -16,6 +16,8 @@ class Host:
     kind: HostKind = "local"
     address: str = ""
     """Serial number, `user@host`, or the emulator's name; empty for `local`."""
+    rows: int | None = None
+    """Rows of a role that an emulator runs; None for all of them (a float engine, which no gate looks at: fewer)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,6 +58,8 @@ def test_first_party_targets():
         ("threads: 4", "threads: 0", "8: threads: should be greater than or equal to 1, found 0"),
         ("{adb: serial-1}", "{adbb: x}", "9: unknown key 'adbb' in host; did you mean 'adb'?"),
         ("{adb: serial-1}", "{adb: x, ssh: y}", "9: host: name one place: {adb: SERIAL}"),
+        ("{adb: serial-1}", "{adb: x, rows: 8}", "9: host: rows belongs to an emulator"),
+        ("{adb: serial-1}", "{emulator: e, rows: 0}", "9: host.rows: should be greater than or equal to 1"),
         ("{adb: serial-1}", "remote", "9: host: unknown value 'remote'"),
         ("timeout_s", "timeout", "10: unknown key 'timeout' in limits; did you mean 'timeout_s'?"),
         ("[asimd,", "[ASIMD+,", "5: isa[0]: String should match pattern"),

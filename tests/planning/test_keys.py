@@ -17,7 +17,7 @@ from qpipe.planning.keys import changed, make_key
 from qpipe.plugins.hookspecs import hookimpl
 from qpipe.plugins.loader import load_plugins
 from qpipe.records.pipeline import Pipeline
-from qpipe.records.target import Limits, Target
+from qpipe.records.target import Host, Limits, Target
 from qpipe.testing.fake import FakeBackend
 from qpipe.testing.models import small_rows, write_small_model
 
@@ -98,6 +98,7 @@ def test_the_baseline_comes_first_and_all_keys_are_different(pipeline):
         (lambda p: with_target(p, options={"version": "2.0"}), (False, True, True)),
         (lambda p: with_target(p, options={"fingerprint": "another board"}), (False, True, True)),
         (lambda p: with_target(p, batch_sizes=(1, 8)), (False, False, True)),
+        (lambda p: with_target(p, host=Host(kind="emulator", rows=64)), (False, True, True)),
         (lambda p: replace(p, metric="macro-f1"), (False, False, True)),
         (lambda p: replace(p, metric="top-3"), (False, False, True)),
         (lambda p: replace(p, timing=replace(p.timing, processes=9)), (False, False, True)),
@@ -105,6 +106,11 @@ def test_the_baseline_comes_first_and_all_keys_are_different(pipeline):
 )
 def test_what_changes_which_key(pipeline, change, expected):
     assert changes(pipeline, change(pipeline)) == expected
+
+
+def test_fewer_rows_on_an_emulator_need_no_other_engine(pipeline):
+    some, more = (with_target(pipeline, host=Host(kind="emulator", rows=rows)) for rows in (64, 128))
+    assert changes(some, more) == (False, False, True)
 
 
 def test_a_recipe_without_calibration_does_not_know_the_calibration_rows(pipeline):
