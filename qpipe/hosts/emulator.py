@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import shutil
@@ -39,6 +40,22 @@ class EmulatedDevice:
     def fingerprint(self) -> str:
         """The emulated CPU, and what emulates it."""
         return f"aarch64 {self._cpu} emulated on {platform.machine()}"
+
+    def environment(self) -> str:
+        """Digest of the emulator, the CPU that it plays, and every file of the root folder and the wheels.
+
+        The program is read; files are known by path, size and time of change. Bytecode does not count.
+        """
+        root = qemu_root()
+        found = hashlib.sha256(self._cpu.encode())
+        program = shutil.which(QEMU)
+        found.update(Path(program).read_bytes() if program else b"")
+        for folder in (root.folder, root.packages):
+            for path in sorted(folder.rglob("*")):
+                if path.suffix != ".pyc" and path.is_file() and not path.is_symlink():
+                    state = path.stat()
+                    found.update(f"{path.relative_to(root.base)} {state.st_size} {state.st_mtime_ns}\n".encode())
+        return found.hexdigest()
 
     def push(self, source: Path, name: str) -> None:
         """Copy into a temporary folder of this machine."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import sys
 from contextlib import suppress
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qpipe.errors import UnavailableError
+from qpipe.hosts.home import home
 from qpipe.hosts.program import last_line, run_program
 from qpipe.records.engine import Ready, Unavailable
 
@@ -67,8 +67,7 @@ class QemuRoot:
 
 def qemu_root() -> QemuRoot:
     """Where the root folder is, or would be."""
-    home = Path(os.environ.get("QPIPE_HOME") or Path.home() / ".cache" / "qpipe").expanduser()
-    return QemuRoot(base=home / "tools" / "qemu-arm64")
+    return QemuRoot(base=home() / "tools" / "qemu-arm64")
 
 
 def root_state() -> Ready | Unavailable:

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from qpipe_litert.tools import ONNX2TF, home
+from qpipe.hosts.home import home
+from qpipe_litert.tools import ONNX2TF
 
 LIMIT_BYTES = 2**30
 """All kept files together; the ones that were used longest ago go first."""

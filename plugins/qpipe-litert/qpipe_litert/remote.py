@@ -6,7 +6,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from qpipe.errors import EngineError
-from qpipe.hosts.agreement import Agreement
+from qpipe.hosts.agreement import Distant, EmulatedSession
 from qpipe.hosts.device import Device, open_device
 from qpipe.hosts.engine import DeviceEngine
 from qpipe.hosts.known_answer import read_known_answer
@@ -55,32 +55,7 @@ class DeviceSession(BorderSession):
         return self._device.hello
 
 
-class EmulatedSession(DeviceSession):
-    """A session that also runs every batch here, and says how far the emulated outputs are from those."""
-
-    def __init__(self, engine: DeviceEngine, here: BorderSession, layout: Layout, signature: Signature) -> None:
-        super().__init__(engine, layout, signature, kind="emulated")
-        self._here = here
-        self._agreement = Agreement()
-
-    def run(self, inputs: Tensors) -> Tensors:
-        """Outputs by name, as the emulator gives them."""
-        found = super().run(inputs)
-        self._agreement.add(self._here.run(inputs), found)
-        return found
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        """The agreement over all runs so far."""
-        return (self._agreement.remark,)
-
-    def close(self) -> None:
-        """End both."""
-        super().close()
-        self._here.close()
-
-
-def open_remote(engine: Engine, target: Target, layout: Layout, options: Options) -> DeviceSession:
+def open_remote(engine: Engine, target: Target, layout: Layout, options: Options) -> Distant:
     """A session on the target's host. An emulator must first give the known answer.
 
     Raises:
@@ -88,24 +63,24 @@ def open_remote(engine: Engine, target: Target, layout: Layout, options: Options
     """
     device = open_device(target.host, python=options.python)
     emulated = device.kind == "emulated"
-    if emulated:
-        require_known_answer(open_device(target.host), timeout_s=target.limits.timeout_s)
+    known = require_known_answer(open_device(target.host), timeout_s=target.limits.timeout_s) if emulated else ""
     job = Job(file=engine.main_file, runtime=RUNTIME, threads=target.threads, kernels=options.kernels)
     made = DeviceEngine(device, job, timeout_s=target.limits.timeout_s)
     try:
         made.require_machine(target.arch)
+        there = DeviceSession(made, layout, engine.signature, kind=device.kind)
         if not emulated:
-            return DeviceSession(made, layout, engine.signature, kind=device.kind)
+            return there
         local = LocalEngine(engine.main_file, threads=target.threads, kernels=options.kernels)
     except EngineError:
         made.close()
         raise
     here = BorderSession(local, layout, engine.signature, kind="measured")
-    return EmulatedSession(made, here, layout, engine.signature)
+    return EmulatedSession(there, here, known=known)
 
 
-def require_known_answer(device: Device, *, timeout_s: float) -> None:
-    """Run a small INT8 network whose outputs are known.
+def require_known_answer(device: Device, *, timeout_s: float) -> str:
+    """Run a small INT8 network whose outputs are known, unless this environment has; what was found, in words.
 
     Raises:
         EngineError: the answer is another one.
@@ -113,4 +88,4 @@ def require_known_answer(device: Device, *, timeout_s: float) -> None:
     folder = files("qpipe_litert") / "known_answer"
     with as_file(folder / "model.tflite") as model, as_file(folder / "rows.npz") as rows:
         job = Job(file=Path(model), runtime=RUNTIME, kernels="xnnpack")
-        require(device, job, read_known_answer(Path(rows)), timeout_s=timeout_s)
+        return require(device, job, read_known_answer(Path(rows)), timeout_s=timeout_s)

@@ -14,6 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from qpipe.errors import UnavailableError
+from qpipe.hosts.home import home
 from qpipe.plugins.backend import Progress
 from qpipe.records.engine import Ready, Unavailable
 
@@ -38,11 +39,6 @@ class ToolEnvironment:
     def mark(self) -> Path:
         """Written last, so that a half-made environment is never taken for a whole one."""
         return self.folder / _MARK
-
-
-def home() -> Path:
-    """`QPIPE_HOME`, or `~/.cache/qpipe`: where tool environments live."""
-    return Path(os.environ.get("QPIPE_HOME") or Path.home() / ".cache" / "qpipe").expanduser()
 
 
 def tool_environment() -> ToolEnvironment:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qpipe.errors import EngineError
-from qpipe.hosts.agreement import Agreement
+from qpipe.hosts.agreement import Distant, EmulatedSession
 from qpipe.hosts.device import Device, open_device
 from qpipe.hosts.engine import DeviceEngine
 from qpipe.hosts.known_answer import read_known_answer
@@ -23,7 +23,7 @@ from qpipe_onnxruntime.options import Options, read_options
 from qpipe_onnxruntime.session import open_engine
 
 if TYPE_CHECKING:
-    from qpipe.plugins.backend import Session, Tensors
+    from qpipe.plugins.backend import Tensors
 
 Array = NDArray[np.generic]
 
@@ -71,32 +71,7 @@ class RemoteSession:
         return (("runtime", self._engine.hello.version), *self._engine.conditions())
 
 
-class EmulatedSession(RemoteSession):
-    """A session that also runs every batch here, and says how far the emulated outputs are from those."""
-
-    def __init__(self, engine: DeviceEngine, here: Session, signature: Signature) -> None:
-        super().__init__(engine, signature, kind="emulated")
-        self._here = here
-        self._agreement = Agreement()
-
-    def run(self, inputs: Tensors) -> Tensors:
-        """Outputs by name, as the emulator gives them."""
-        found = super().run(inputs)
-        self._agreement.add(self._here.run(inputs), found)
-        return found
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        """The agreement over all runs so far."""
-        return (self._agreement.remark,)
-
-    def close(self) -> None:
-        """End both."""
-        super().close()
-        self._here.close()
-
-
-def open_remote(engine: Engine, target: Target) -> RemoteSession:
+def open_remote(engine: Engine, target: Target) -> Distant:
     """A session on the target's host. An emulator must first give the known answer.
 
     Raises:
@@ -105,21 +80,19 @@ def open_remote(engine: Engine, target: Target) -> RemoteSession:
     options = read_options(target)
     device = open_device(target.host, python=options.python)
     emulated = device.kind == "emulated"
-    if emulated:
-        require_known_answer(open_device(target.host), timeout_s=target.limits.timeout_s)
+    known = require_known_answer(open_device(target.host), timeout_s=target.limits.timeout_s) if emulated else ""
     made = DeviceEngine(device, _job(engine, target, options), timeout_s=target.limits.timeout_s)
     try:
         made.require_machine(target.arch)
-        if emulated:
-            return EmulatedSession(made, open_engine(engine, target), engine.signature)
-        return RemoteSession(made, engine.signature, kind=device.kind)
+        there = RemoteSession(made, engine.signature, kind=device.kind)
+        return EmulatedSession(there, open_engine(engine, target), known=known) if emulated else there
     except EngineError:
         made.close()
         raise
 
 
-def require_known_answer(device: Device, *, timeout_s: float) -> None:
-    """Run a small INT8 network whose outputs are known.
+def require_known_answer(device: Device, *, timeout_s: float) -> str:
+    """Run a small INT8 network whose outputs are known, unless this environment has; what was found, in words.
 
     Raises:
         EngineError: the answer is another one.
@@ -127,7 +100,7 @@ def require_known_answer(device: Device, *, timeout_s: float) -> None:
     folder = files("qpipe_onnxruntime") / "known_answer"
     with as_file(folder / "model.onnx") as model, as_file(folder / "rows.npz") as rows:
         job = Job(file=Path(model), runtime=ONNXRUNTIME)
-        require(device, job, read_known_answer(Path(rows)), timeout_s=timeout_s)
+        return require(device, job, read_known_answer(Path(rows)), timeout_s=timeout_s)
 
 
 def _job(engine: Engine, target: Target, options: Options) -> Job:
