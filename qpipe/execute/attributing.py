@@ -37,8 +37,8 @@ FLOAT, PREPARED, QUANTIZED, ENGINE = "float", "prepared", "quantized", "engine"
 FLOAT_OUTPUTS = "float outputs"
 """A step between `prepared` and `quantized`, for runtimes that write integers at the end too."""
 FLOAT_NODES = "float nodes"
-"""A step before that one, for targets that quantize what onnxruntime on x86 leaves in float (the first convolution of
-an image): two targets of one recipe may differ by this alone."""
+"""A step before that one, for targets that quantize what others leave in float (the first convolution of an image,
+products of two activations): two targets of one recipe may differ by this alone."""
 INT8_OUTPUTS = "quantized, but for the int8 output of the last layer"
 _PROTOBUF_BYTES = 2**31 - 1
 _NAMED = 3
@@ -164,12 +164,14 @@ class FloatNodes(NamedTuple):
 
 
 def open_float_nodes(prepared: Prepared, rows: Tensors) -> FloatNodes | None:
-    """The Q/DQ graph with those nodes in float that onnxruntime on x86 leaves there; None where there are none.
+    """The Q/DQ graph with those nodes in float that some target leaves there; None where the plan has none of them.
+
+    The target is onnxruntime on x86 without packs of pixels: of all schemes it has the most of them.
 
     Raises:
         QpipeError: it could not be made or loaded.
     """
-    from qpipe.quant.schemes import ORT_X86_VNNI as LIKE
+    from qpipe.quant.schemes import ORT_X86_AVX2 as LIKE
 
     plan = prepared.plan
     if prepared.qdq is None or plan is None or plan.mode != "static" or prepared.graph.size_bytes > _PROTOBUF_BYTES:
@@ -184,7 +186,7 @@ def open_float_nodes(prepared: Prepared, rows: Tensors) -> FloatNodes | None:
         path = save_graph(spared.qdq, Path(scratch) / "model.onnx")
         session = _open_with_float_outputs(path) or open_reference(path)
     names = ", ".join(spared.nodes[:_NAMED]) + (f" and {more} more" if (more := len(spared.nodes) - _NAMED) > 0 else "")
-    return FloatNodes(session, spared.nodes, f"quantized, but for {names} (float with onnxruntime on x86)")
+    return FloatNodes(session, spared.nodes, f"quantized, but for {names}")
 
 
 def _float_nodes(ground: _Ground) -> tuple[Step, ...]:

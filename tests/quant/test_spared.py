@@ -10,7 +10,7 @@ from onnx import numpy_helper, parser
 from qpipe.measure.evaluation import sqnr_db
 from qpipe.quant.check import run_float
 from qpipe.quant.graph import open_graph
-from qpipe.quant.schemes import LITERT, LITERT_INTEGER, ORT_ARM64, ORT_X86_AVX2, ORT_X86_VNNI, TENSORRT
+from qpipe.quant.schemes import LITERT, LITERT_INTEGER, ORT_ARM64, ORT_X86_AVX2, TENSORRT
 from qpipe.quant.spared import may_spare, spare
 from qpipe.quant.static import quantize_static
 
@@ -46,8 +46,8 @@ def _quantized(path, rows, scheme):
 def test_the_first_convolution_of_an_image_is_all_that_tells_two_runtimes_apart(image, scheme):
     path, rows = image
     done = _quantized(path, rows, scheme)
-    x86 = _db(path, rows, _quantized(path, rows, ORT_X86_VNNI).qdq)
-    found = spare(done.graph, done.plan, ORT_X86_VNNI, {"x": rows[:16]})
+    x86 = _db(path, rows, _quantized(path, rows, replace(ORT_X86_AVX2, weight_bits=8)).qdq)
+    found = spare(done.graph, done.plan, ORT_X86_AVX2, {"x": rows[:16]})
     assert found is not None
     assert found.nodes == ("first",)
     assert _db(path, rows, found.qdq) == pytest.approx(x86, abs=0.3)
@@ -60,8 +60,8 @@ def test_the_correction_of_a_spared_node_is_taken_back(image):
     done = _quantized(path, rows, LITERT)
     assert "first" in done.plan.corrected
     before = _db(path, rows, done.graph)
-    kept = spare(done.graph, replace(done.plan, corrected=()), ORT_X86_VNNI, {"x": rows})
-    back = spare(done.graph, done.plan, ORT_X86_VNNI, {"x": rows})
+    kept = spare(done.graph, replace(done.plan, corrected=()), ORT_X86_AVX2, {"x": rows})
+    back = spare(done.graph, done.plan, ORT_X86_AVX2, {"x": rows})
     assert _db(path, rows, back.qdq) > _db(path, rows, kept.qdq)
     assert _db(path, rows, done.graph) == before  # the caller's graph stays as it was
 
@@ -69,12 +69,12 @@ def test_the_correction_of_a_spared_node_is_taken_back(image):
 def test_a_network_without_such_nodes_has_nothing_to_spare(image):
     path, rows = image
     kept = _quantized(path, rows, replace(LITERT, direct_channels=3))
-    assert spare(kept.graph, kept.plan, ORT_X86_VNNI, {"x": rows}) is None
+    assert spare(kept.graph, kept.plan, ORT_X86_AVX2, {"x": rows}) is None
 
 
 @pytest.mark.parametrize(
     ("scheme", "may"),
-    [(ORT_X86_VNNI, False), (ORT_X86_AVX2, False), (ORT_ARM64, True), (LITERT, True), (TENSORRT, True)],
+    [(ORT_X86_AVX2, False), (ORT_ARM64, True), (LITERT, True), (TENSORRT, True)],
 )
 def test_schemes_that_choose_alike_are_known_without_a_graph(scheme, may):
-    assert may_spare(scheme, ORT_X86_VNNI) is may
+    assert may_spare(scheme, ORT_X86_AVX2) is may
