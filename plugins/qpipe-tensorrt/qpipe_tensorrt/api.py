@@ -7,14 +7,8 @@ Source: NVIDIA TensorRT 11 Python API reference.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from importlib import import_module
-from typing import TYPE_CHECKING, Protocol, cast
-
-from qpipe.errors import UnavailableError
-
-if TYPE_CHECKING:
-    from qpipe_tensorrt.products import Product
+from collections.abc import Sequence
+from typing import Protocol
 
 
 class Member(Protocol):
@@ -22,6 +16,7 @@ class Member(Protocol):
 
     @property
     def name(self) -> str: ...
+    def __int__(self) -> int: ...
 
 
 class ITensor(Protocol):
@@ -113,9 +108,9 @@ class IBuilderConfig(Protocol):
     def clear_flag(self, flag: Member) -> None: ...
     def set_memory_pool_limit(self, pool: Member, pool_size: int) -> None: ...
     def add_optimization_profile(self, profile: IOptimizationProfile) -> int: ...
-    def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache: ...
+    def create_timing_cache(self, serialized_timing_cache: bytes) -> ITimingCache | None: ...
     def set_timing_cache(self, cache: ITimingCache, ignore_mismatch: bool) -> bool: ...
-    def get_timing_cache(self) -> ITimingCache: ...
+    def get_timing_cache(self) -> ITimingCache | None: ...
 
 
 class Builder(Protocol):
@@ -225,28 +220,3 @@ ENUMERATIONS: dict[str, tuple[str, ...]] = {
     "ILogger.Severity": ("INTERNAL_ERROR", "ERROR", "WARNING"),
 }
 """Members of the vendor's enumerations that the plugin names."""
-
-
-def member(enumeration: object, name: str) -> Member:
-    """A member of one of the vendor's enumerations."""
-    return cast("Member", getattr(enumeration, name))
-
-
-def names(enumeration: object) -> Mapping[Member, str]:
-    """Names by member; asking a member for its `name` searches the whole enumeration each time."""
-    members = cast("Mapping[str, Member]", enumeration.__members__)  # type: ignore[attr-defined]  # pybind's
-    return {value: name for name, value in members.items()}
-
-
-def load_product(product: Product) -> Vendor:
-    """Import the vendor's package.
-
-    Raises:
-        UnavailableError: it is not installed, or cannot be loaded.
-    """
-    try:
-        return cast("Vendor", import_module(product.module))
-    except ImportError as error:
-        raise UnavailableError(
-            f"{product.module} cannot be imported: {error}", hint=f"pip install 'qpipe-tensorrt[{product.extra}]'"
-        ) from error

@@ -13,23 +13,24 @@ from qpipe.errors import UnavailableError
 from qpipe.records.engine import Built, Fact
 from qpipe_tensorrt import __version__
 from qpipe_tensorrt.availability import missing_package
-from qpipe_tensorrt.builder import Order
-from qpipe_tensorrt.child import granted, randomized, run_build, run_inspection
+from qpipe_tensorrt.child import randomized, run_build, run_inspection
 from qpipe_tensorrt.inspection import LAYERS_FILE, can_inspect
 from qpipe_tensorrt.layers import Layer, UnreadableDumpError, parse_layers
 from qpipe_tensorrt.loops import parsable
 from qpipe_tensorrt.onnxgraph import OnnxGraph, read_graph
+from qpipe_tensorrt.order import Order
 from qpipe_tensorrt.placement import place
 from qpipe_tensorrt.portability import requirements
 from qpipe_tensorrt.products import installed_version
 from qpipe_tensorrt.refusals import refuse
 from qpipe_tensorrt.shapes import plan_profiles
-from qpipe_tensorrt.worker import ENGINE_FILE, Reply
+from qpipe_tensorrt.worker import ENGINE_FILE
 
 if TYPE_CHECKING:
     from qpipe.plugins.backend import Progress
     from qpipe.records.engine import Prepared
     from qpipe.records.target import Target
+    from qpipe_tensorrt.job import Reply
     from qpipe_tensorrt.options import Options
     from qpipe_tensorrt.timingcache import TimingCache
 
@@ -134,7 +135,7 @@ def _describe(tries: tuple[_Try, ...], graph: OnnxGraph, order: Order, workdir: 
             *((shipped.complaint,) if shipped.complaint else ()),
             *((uninspected,) if uninspected else ()),
             *shipped.reply.warnings,
-            *_schedule_notes(order.options),
+            *_schedule_notes(order.options, shipped.reply),
             *_spread_notes(tries),
         ),
     )
@@ -148,10 +149,10 @@ def _inspect(workdir: Path, options: Options) -> tuple[tuple[Path, ...], str]:
     return ((), complaint) if complaint else ((Path(LAYERS_FILE),), "")
 
 
-def _schedule_notes(options: Options) -> tuple[str, ...]:
-    if not options.reproducible or granted():
+def _schedule_notes(options: Options, reply: Reply) -> tuple[str, ...]:
+    if not options.reproducible or reply.in_turn:
         return ()
-    return ("not reproducible: this system does not grant a first-in-first-out schedule (CAP_SYS_NICE)",)
+    return ("builds of a large network may differ in names: no first-in-first-out schedule here (CAP_SYS_NICE)",)
 
 
 def _keep_graph(path: Path, workdir: Path) -> Path:

@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from qpipe.errors import BuildError
-from qpipe_tensorrt.api import IHostMemory, Vendor, member
-from qpipe_tensorrt.demands import Demand, read_demands
+from qpipe_tensorrt.demands import read_demands
 from qpipe_tensorrt.journal import Journal, attach
 from qpipe_tensorrt.monitor import Watch, attach_watch
 from qpipe_tensorrt.parsing import parse
-from qpipe_tensorrt.shapes import add_profiles
+from qpipe_tensorrt.profiles import add_profiles
+from qpipe_tensorrt.vendor import member
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from qpipe.errors import BuildError
     from qpipe.plugins.backend import Progress
-    from qpipe_tensorrt.api import IBuilderConfig
-    from qpipe_tensorrt.options import Options
-    from qpipe_tensorrt.shapes import Profile
-    from qpipe_tensorrt.timingcache import TimingCache
+    from qpipe_tensorrt.api import IBuilderConfig, IHostMemory, Vendor
+    from qpipe_tensorrt.job import Demand, Job
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
-    """What to build."""
-
-    graph: Path
-    options: Options
-    profiles: tuple[Profile, ...]
-    cache: TimingCache | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Plan(NamedTuple):
     """What the builder made: the serialized engine and what it says of it."""
 
     data: IHostMemory
@@ -45,7 +29,7 @@ class Plan:
     profiles: int
 
 
-def build_plan(vendor: Vendor, order: Order, progress: Progress) -> Plan:
+def build_plan(vendor: Vendor, job: Job, progress: Progress) -> Plan:
     """Parse and build once.
 
     Raises:
@@ -54,60 +38,68 @@ def build_plan(vendor: Vendor, order: Order, progress: Progress) -> Plan:
     journal, watch = Journal(), Watch(progress)
     logger = attach(vendor, journal)
     builder = vendor.Builder(logger)
-    network, parser = parse(vendor, builder, order.graph, logger, journal)
+    network, parser = parse(vendor, builder, job.graph, logger, journal)
     demands = read_demands(vendor, network)
     config = builder.create_builder_config()
-    configure(vendor, config, order.options)
+    configure(vendor, config, job)
     config.progress_monitor = attach_watch(vendor, watch)
-    count = add_profiles(builder, config, network, order.profiles)
-    if order.cache is not None:
-        order.cache.load(config)
+    count = add_profiles(builder, config, network, job.profiles)
+    complaint = _load_cache(config, job)
     data = builder.build_serialized_network(network, config)
     del parser  # it owns the weights: it had to live until here
     if watch.stopped_by is not None:
         raise watch.stopped_by
     if data is None:
-        raise _refused(journal, order.options)
-    if order.cache is not None:
-        order.cache.save(config)
-    return Plan(
-        data=data, demands=demands, dump=journal.dump, warnings=tuple(dict.fromkeys(journal.warnings)), profiles=count
-    )
+        raise _refused(journal, job)
+    _save_cache(config, job)
+    warnings = tuple(dict.fromkeys((*complaint, *journal.warnings)))
+    return Plan(data=data, demands=demands, dump=journal.dump, warnings=warnings, profiles=count)
 
 
-def configure(vendor: Vendor, config: IBuilderConfig, options: Options) -> None:
+def configure(vendor: Vendor, config: IBuilderConfig, job: Job) -> None:
     """Everything that the target asks of the builder."""
     config.profiling_verbosity = member(vendor.ProfilingVerbosity, "DETAILED")
-    if options.workspace_bytes is not None:
-        config.set_memory_pool_limit(member(vendor.MemoryPoolType, "WORKSPACE"), options.workspace_bytes)
-    if options.optimization_level is not None:
-        config.builder_optimization_level = options.optimization_level
-    for name, wanted in (
-        ("TF32", options.tf32),
-        ("SPARSE_WEIGHTS", options.sparse_weights),
-        ("STRICT_NANS", options.strict_nans),
-        ("WEIGHT_STREAMING", options.weight_streaming),
-        ("VERSION_COMPATIBLE", options.version_compatible),
-    ):
+    if job.workspace_bytes is not None:
+        config.set_memory_pool_limit(member(vendor.MemoryPoolType, "WORKSPACE"), job.workspace_bytes)
+    if job.optimization_level is not None:
+        config.builder_optimization_level = job.optimization_level
+    for name, wanted in job.flags:
         change = config.set_flag if wanted else config.clear_flag
         change(member(vendor.BuilderFlag, name))
-    if options.vendor.builds_without_gpu:
-        _set_capabilities(vendor, config, options)
-    elif options.hardware_compatibility != "none":
-        level = options.hardware_compatibility.upper().replace("-", "_").replace("SAME_", "SAME_COMPUTE_")
-        config.hardware_compatibility_level = member(vendor.HardwareCompatibilityLevel, level)
+    if job.ahead_of_time:
+        _set_capabilities(vendor, config, job.capabilities)
+    elif job.compatibility != "NONE":
+        config.hardware_compatibility_level = member(vendor.HardwareCompatibilityLevel, job.compatibility)
 
 
-def _set_capabilities(vendor: Vendor, config: IBuilderConfig, options: Options) -> None:
-    config.num_compute_capabilities = len(options.capabilities)
-    for index, number in enumerate(options.capabilities):
+def _set_capabilities(vendor: Vendor, config: IBuilderConfig, capabilities: tuple[str, ...]) -> None:
+    config.num_compute_capabilities = len(capabilities)
+    for index, number in enumerate(capabilities):
         config.set_compute_capability(member(vendor.ComputeCapability, "SM" + number.replace(".", "")), index)
 
 
-def _refused(journal: Journal, options: Options) -> BuildError:
+def _load_cache(config: IBuilderConfig, job: Job) -> tuple[str, ...]:
+    if not job.cache:
+        return ()
+    from qpipe_tensorrt.timingcache import load_cache
+
+    complaint = load_cache(job.cache, config)
+    return (complaint,) if complaint else ()
+
+
+def _save_cache(config: IBuilderConfig, job: Job) -> None:
+    if job.cache:
+        from qpipe_tensorrt.timingcache import save_cache
+
+        save_cache(job.cache, config)
+
+
+def _refused(journal: Journal, job: Job) -> BuildError:
+    from qpipe.errors import BuildError
+
     reason = journal.reason()
     hint = ""
     if "workspace" in reason:
-        limit = options.workspace_bytes
+        limit = job.workspace_bytes
         hint = f"raise `workspace_bytes` (now {limit})" if limit is not None else "free memory on the device"
-    return BuildError(f"TensorRT cannot build for {', '.join(options.capabilities)}: {reason}", hint=hint)
+    return BuildError(f"TensorRT cannot build for {', '.join(job.capabilities)}: {reason}", hint=hint)

@@ -10,31 +10,28 @@ the system grants them.
 
 from __future__ import annotations
 
-import json
+import ctypes
+import marshal
 import os
-import pickle
 import signal
 import subprocess
 import sys
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, cast
 
-from qpipe.errors import BuildError
-from qpipe_tensorrt.worker import REPLY, REQUEST, Refusal, Reply
+from qpipe import errors
+from qpipe_tensorrt.job import Job, Refusal, Reply, unpacked
+from qpipe_tensorrt.order import Order, job_of
+from qpipe_tensorrt.worker import REPLY, REQUEST
 
 if TYPE_CHECKING:
     from qpipe.plugins.backend import Progress
-    from qpipe_tensorrt.builder import Order
     from qpipe_tensorrt.options import Options
 
 _FIXED_LAYOUT = 0x0040000  # ADDR_NO_RANDOMIZE of personality(2)
-_EXEC = "os.execv(sys.argv[1], sys.argv[1:])"
-_START = f"import ctypes, os, sys; ctypes.CDLL(None).personality({_FIXED_LAYOUT}); {_EXEC}"
-_IN_TURN = "os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))"
-_ONE_CPU = "os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})"
-_START_IN_TURN = _START.replace(_EXEC, f"{_ONE_CPU}; {_IN_TURN}; {_EXEC}")
-
+_ASK = 0xFFFFFFFF
 _KEPT = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX")
 _KEPT_FAMILIES = ("LD_", "CUDA", "NVIDIA", "NV_", "TRT", "TENSORRT")
 _MODEL_FOLDER = "in"
@@ -49,15 +46,16 @@ def run_build(order: Order, folder: Path, progress: Progress) -> Reply:
     Raises:
         BuildError: TensorRT refused, or its process died.
     """
+    job = job_of(order, f"{_MODEL_FOLDER}/{order.graph.name}")
     link = folder / _MODEL_FOLDER
     link.symlink_to(order.graph.parent)  # external data lies beside the model
-    (folder / REQUEST).write_bytes(pickle.dumps(replace(order, graph=Path(_MODEL_FOLDER, order.graph.name))))
-    in_turn = order.options.reproducible and granted()
     try:
-        code = _run(folder, progress, _START_IN_TURN if in_turn else _START)
+        code = _run(job, folder, progress)
+        if code == -signal.SIGXCPU and job.in_turn:  # a thread that waits without giving way: let the system share out
+            code = _run(job._replace(in_turn=False), folder, progress)
     finally:
         link.unlink()
-        (folder / REQUEST).unlink()
+        (folder / REQUEST).unlink(missing_ok=True)
     return _outcome(folder, code)
 
 
@@ -76,18 +74,38 @@ def run_inspection(engine: Path, options: Options) -> str:
     return f"the engine inspector gave nothing: {last[0]}"
 
 
-def _run(folder: Path, progress: Progress, start: str) -> int:
+def _run(job: Job, folder: Path, progress: Progress) -> int:
     """Start the builder in `folder` and follow it to its end; its exit status."""
-    command = [sys.executable, "-I", "-S", "-c", start, sys.executable, "-P", "-c", _WORK]
-    with subprocess.Popen(
-        command, cwd=folder, env=_environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
-    ) as process:
+    (folder / REQUEST).write_bytes(marshal.dumps(tuple(job)))
+    command = [sys.executable, "-P", "-S", "-c", _WORK]  # `site` would only find again what PYTHONPATH says
+    with _fixed_layout():
+        process = subprocess.Popen(
+            command, cwd=folder, env=_environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        )
+    with process:
         try:
             _follow(cast("IO[bytes]", process.stdout), progress)
             return process.wait()
         except BaseException:
             process.kill()
             raise
+
+
+@contextmanager
+def _fixed_layout() -> Iterator[bool]:
+    """Programs that this thread starts get a fixed memory layout; whether the system allows it.
+
+    Source: personality(2): kept by fork and exec, and each thread has its own.
+    """
+    personality = ctypes.CDLL(None).personality
+    personality.argtypes = (ctypes.c_ulong,)
+    before = personality(_ASK)
+    fixed = before != -1 and personality(before | _FIXED_LAYOUT) != -1
+    try:
+        yield fixed
+    finally:
+        if fixed:
+            personality(before)
 
 
 def _environment() -> dict[str, str]:
@@ -100,37 +118,28 @@ def _environment() -> dict[str, str]:
 def _outcome(folder: Path, code: int) -> Reply:
     answer = folder / REPLY
     if code != 0 or not answer.is_file():
-        raise BuildError(f"the TensorRT builder died ({_cause(code)})", hint="its last words are in the log")
-    outcome = cast("Reply | Refusal", pickle.loads(answer.read_bytes()))
+        raise errors.BuildError(f"the TensorRT builder died ({_cause(code)})", hint="its last words are in the log")
+    outcome = unpacked(answer.read_bytes())
     answer.unlink()
     if isinstance(outcome, Refusal):
-        raise outcome.error(outcome.message, hint=outcome.hint)
+        kind = cast("type[errors.QpipeError]", getattr(errors, outcome.error))
+        raise kind(outcome.message, hint=outcome.hint)
     return outcome
 
 
 def randomized() -> bool:
     """Whether this system refuses a fixed memory layout: builds of one model then differ in their symbol names."""
-    probe = f"import ctypes, sys; sys.exit(ctypes.CDLL(None).personality({_FIXED_LAYOUT}) == -1)"
-    return subprocess.run([sys.executable, "-I", "-S", "-c", probe], check=False).returncode != 0
-
-
-def granted() -> bool:
-    """Whether this system grants a first-in-first-out schedule (CAP_SYS_NICE, or a limit of real-time priority)."""
-    return (
-        subprocess.run(
-            [sys.executable, "-I", "-S", "-c", f"import os; {_IN_TURN}"], check=False, stderr=subprocess.DEVNULL
-        ).returncode
-        == 0
-    )
+    with _fixed_layout() as fixed:
+        return not fixed
 
 
 def _follow(lines: IO[bytes], progress: Progress) -> None:
     for line in lines:
-        told = json.loads(line)
-        if isinstance(told, int):
-            progress.advance(told)
+        first, _, name = line.decode().rstrip().partition(" ")
+        if name:
+            progress.step(name, total=None if first == "-" else int(first))
         else:
-            progress.step(told[0], total=told[1])
+            progress.advance(int(first))
 
 
 def _cause(code: int) -> str:

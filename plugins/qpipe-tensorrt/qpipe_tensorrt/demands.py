@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qpipe_tensorrt.api import names
+from qpipe_tensorrt.job import Demand
+from qpipe_tensorrt.vendor import names
 
 if TYPE_CHECKING:
     from qpipe_tensorrt.api import ILayer, INetworkDefinition, ITensor, Vendor
@@ -17,16 +17,6 @@ _THROUGH = ("SHUFFLE", "SLICE", "IDENTITY", "SQUEEZE", "UNSQUEEZE")
 _NAMES = {"INT8": "Int8", "INT4": "Int4", "FP8": "FP8", "FP4": "FP4", "HALF": "Half", "BF16": "BFloat16"}
 _NODE = re.compile(r"\[ONNX Layer: (.*?)\]$")
 FLOAT = "Float"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Demand:
-    """A node, and the type that its graph asks it to calculate in."""
-
-    node: str
-    dtype: str
-    """`Int8`, `FP8`, `Half`, `BFloat16`, `Int4` (weights alone), or `Float`."""
-    weight_only: bool = False
 
 
 def read_demands(vendor: Vendor, network: INetworkDefinition) -> tuple[Demand, ...]:

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qpipe.errors import EngineError
-from qpipe_tensorrt.api import Vendor, load_product, member
 from qpipe_tensorrt.driver import find_gpus, serving
 from qpipe_tensorrt.journal import Journal, attach
 from qpipe_tensorrt.products import PRODUCTS
+from qpipe_tensorrt.vendor import load_vendor, member
 
 if TYPE_CHECKING:
+    from qpipe_tensorrt.api import Vendor
     from qpipe_tensorrt.options import Options
 
 LAYERS_FILE = "layers.json"
@@ -33,7 +34,7 @@ def main(engine: str, product: str, *capabilities: str) -> None:
     if gpu is None:
         raise EngineError(f"no GPU of compute capability {', '.join(capabilities)}")
     cuda = Cuda(gpu.index)
-    text = layers_of(load_product(PRODUCTS[product]), Path(engine).read_bytes())
+    text = layers_of(load_vendor(PRODUCTS[product].module, PRODUCTS[product].extra), Path(engine).read_bytes())
     Path(engine).with_name(LAYERS_FILE).write_text(text, encoding="utf-8")
     cuda.close()
 

@@ -7,27 +7,27 @@ used: with the Python bindings it segfaults when the builder is torn down.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, cast
 
-from qpipe_tensorrt.api import names
+from qpipe_tensorrt.vendor import names
 
 if TYPE_CHECKING:
     from qpipe_tensorrt.api import Member, Vendor
 
 _DUMP_START = "Layers:\n"
+_LOUD = ("INTERNAL_ERROR", "ERROR", "WARNING")
 _CALL = re.compile(r"^I\w+::\w+: ")
 _LOCATION = re.compile(r" In [\w:]+ at /_src/\S+?(?=\)|$)")
 
 
-@dataclass(slots=True)
 class Journal:
     """Lines of one build."""
 
-    errors: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    dump: str = ""
-    """The last `Layers:` block: one line per layer of the finished engine."""
+    def __init__(self) -> None:
+        self.errors: list[str] = []
+        self.warnings: list[str] = []
+        self.dump = ""
+        """The last `Layers:` block: one line per layer of the finished engine."""
 
     def write(self, severity: str, text: str) -> None:
         """Keep what is worth keeping; verbose lines other than the dump are dropped."""
@@ -52,13 +52,16 @@ class Logger(Protocol):
 def attach(vendor: Vendor, journal: Journal) -> Logger:
     """A logger of the vendor's type that writes into the journal."""
     base = cast("type", vendor.ILogger)
-    severities = names(vendor.ILogger.Severity)
+    severities = {int(value): name for value, name in names(vendor.ILogger.Severity).items()}
+    loud = {number for number, name in severities.items() if name in _LOUD}
 
     def start(self: object) -> None:
         base.__init__(self)  # type: ignore[misc]  # the vendor demands its own initializer
 
     def log(self: object, severity: Member, text: str) -> None:  # noqa: ARG001 - the vendor's signature
-        journal.write(severities[severity], text)
+        number = int(severity)  # half the cost of a look-up by member, and there are thousands of verbose lines
+        if number in loud or text.startswith(_DUMP_START):
+            journal.write(severities[number], text)
 
     logger: Logger = type("JournalLogger", (base,), {"__init__": start, "log": log})()
     return logger

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from dataclasses import dataclass, field
+from _thread import allocate_lock as Lock  # noqa: N812 - `threading` would be loaded for this alone
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,14 +10,14 @@ if TYPE_CHECKING:
     from qpipe_tensorrt.api import Vendor
 
 
-@dataclass(slots=True)
 class Watch:
     """Turns the builder's phases into steps; whatever `progress` raises (Ctrl-C too) stops the builder."""
 
-    progress: Progress
-    stopped_by: BaseException | None = None
-    outermost: str | None = None
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.stopped_by: BaseException | None = None
+        self.outermost: str | None = None
+        self._lock = Lock()
 
     def started(self, phase: str, parent: str | None, steps: int) -> None:
         """A phase begins; only the outermost one becomes a step of ours, since phases nest."""

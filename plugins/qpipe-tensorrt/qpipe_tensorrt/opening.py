@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qpipe.errors import EngineError
-from qpipe_tensorrt.api import load_product
 from qpipe_tensorrt.build import GRAPH_FILE
 from qpipe_tensorrt.driver import NoGpu, find_gpus
 from qpipe_tensorrt.portability import admit
+from qpipe_tensorrt.vendor import load_vendor
 
 if TYPE_CHECKING:
     from qpipe.plugins.backend import Session
@@ -57,7 +57,7 @@ def open_on_gpu(engine: Engine, options: Options) -> GpuSession:
     from qpipe_tensorrt.cuda import Cuda
     from qpipe_tensorrt.session import GpuSession
 
-    vendor = load_product(options.vendor)
+    vendor = load_vendor(options.vendor.module, options.vendor.extra)
     plan = engine.main_file.read_bytes()
     return GpuSession(
         vendor,

@@ -36,7 +36,7 @@ class Options:
     builds: int = 1
     """How often to build; the first one ships, the spread is reported."""
     reproducible: bool = False
-    """Build on one CPU, first in first out, so that the builder's threads always take the same turns (RTX)."""
+    """Build on one CPU, first in first out, so that the builder's threads always take the same turns (RTX: `true`)."""
     tf32: bool = True
     sparse_weights: bool = False
     strict_nans: bool = False
@@ -93,7 +93,7 @@ class _Reader:
             optimization_level=self._whole("optimization_level", 0, 5),
             profiles=cast("Literal['range', 'per-batch']", self._choice("profiles", _PROFILES, "range")),
             builds=self._whole("builds", 1, 100) or 1,
-            reproducible=self._flag("reproducible"),
+            reproducible=self._flag("reproducible", default=PRODUCTS[product].builds_without_gpu),
             tf32=self._flag("tf32", default=True),
             sparse_weights=self._flag("sparse_weights"),
             strict_nans=self._flag("strict_nans"),

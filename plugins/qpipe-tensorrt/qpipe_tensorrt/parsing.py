@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qpipe.errors import BuildError
-
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from qpipe_tensorrt.api import Builder, INetworkDefinition, OnnxParser, ParserError, Vendor
     from qpipe_tensorrt.journal import Journal, Logger
 
@@ -16,7 +12,7 @@ _SHOWN = 3
 
 
 def parse(
-    vendor: Vendor, builder: Builder, path: Path, logger: Logger, journal: Journal
+    vendor: Vendor, builder: Builder, path: str, logger: Logger, journal: Journal
 ) -> tuple[INetworkDefinition, OnnxParser]:
     """The network, and the parser that owns its weights: keep both until the engine is built.
 
@@ -25,7 +21,9 @@ def parse(
     """
     network = builder.create_network(0)
     parser = vendor.OnnxParser(network, logger)
-    if not parser.parse_from_file(str(path)):
+    if not parser.parse_from_file(path):
+        from qpipe.errors import BuildError
+
         count = parser.num_errors
         lines = [_told(parser.get_error(index)) for index in range(min(count, _SHOWN))]
         more = f" (and {count - _SHOWN} more)" if count > _SHOWN else ""

@@ -6,11 +6,12 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from qpipe.records.engine import FloatNode, NodeKernel, Placement
-from qpipe_tensorrt.demands import FLOAT, Demand
+from qpipe_tensorrt.demands import FLOAT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from qpipe_tensorrt.job import Demand
     from qpipe_tensorrt.layers import Layer
 
 

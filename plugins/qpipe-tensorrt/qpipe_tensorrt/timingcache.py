@@ -24,16 +24,30 @@ class TimingCache:
 
     file: Path
 
-    def load(self, config: IBuilderConfig) -> None:
-        """Give the builder what earlier builds measured; it refuses a cache of another device by itself."""
-        stored = self.file.read_bytes() if self.file.is_file() else b""
-        config.set_timing_cache(config.create_timing_cache(stored), ignore_mismatch=False)
 
-    def save(self, config: IBuilderConfig) -> None:
-        """Write it whole or not at all: the builder may be killed."""
-        with NamedTemporaryFile(dir=self.file.parent, delete=False) as temporary:
-            temporary.write(memoryview(config.get_timing_cache().serialize()))  # type: ignore[arg-type]  # a buffer
-        Path(temporary.name).replace(self.file)
+def load_cache(file: str, config: IBuilderConfig) -> str:
+    """Give the builder what earlier builds measured; what is wrong with that, where it begins with nothing instead.
+
+    The builder itself refuses a cache of another device or version, and one that is broken.
+    """
+    stored = Path(file).read_bytes() if Path(file).is_file() else b""
+    cache = config.create_timing_cache(stored)
+    if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
+        return ""
+    empty = config.create_timing_cache(b"")
+    if empty is not None:
+        config.set_timing_cache(empty, ignore_mismatch=False)
+    return "TensorRT refuses the timing cache that was kept: tactics are measured anew" if stored else ""
+
+
+def save_cache(file: str, config: IBuilderConfig) -> None:
+    """Write it whole or not at all: the builder may be killed."""
+    cache = config.get_timing_cache()
+    if cache is None:
+        return
+    with NamedTemporaryFile(dir=Path(file).parent, delete=False) as temporary:
+        temporary.write(memoryview(cache.serialize()))  # type: ignore[arg-type]  # the vendor's memory is a buffer
+    Path(temporary.name).replace(file)
 
 
 def cache_key(version: str, gpu: Gpu) -> str:

@@ -1,6 +1,6 @@
 import pytest
 from qpipe_tensorrt.build import _layers
-from qpipe_tensorrt.demands import Demand
+from qpipe_tensorrt.job import Demand
 from qpipe_tensorrt.layers import UnreadableDumpError, parse_layers
 from qpipe_tensorrt.placement import place
 

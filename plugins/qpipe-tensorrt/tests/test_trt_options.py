@@ -34,3 +34,5 @@ def test_defaults_and_numbers(target):
     assert options.builds == 3
     assert options.vendor.module == "tensorrt_rtx"
     assert (options.tf32, options.simulate, options.workspace_bytes) == (True, False, None)
+    assert options.reproducible
+    assert not read_options(target(capability="9.0", product="tensorrt")).reproducible

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import onnx
@@ -11,7 +10,7 @@ from qpipe_tensorrt import backend, build, child
 from qpipe_tensorrt.backend import TensorRT
 from qpipe_tensorrt.driver import Gpu, NoGpu
 from qpipe_tensorrt.products import ENTERPRISE, installed_version
-from qpipe_tensorrt.timingcache import FILE, TimingCache, cache_key
+from qpipe_tensorrt.timingcache import FILE, TimingCache, cache_key, load_cache, save_cache
 
 from qpipe.errors import BuildError, UnavailableError
 from qpipe.plugins.backend import Learning
@@ -45,18 +44,36 @@ def test_a_package_that_is_not_there_is_named(*, nets, prepared, target, tmp_pat
     assert error.value.code == 5
 
 
-@pytest.mark.parametrize("reproducible", [False, True])
-def test_a_reproducible_build_takes_turns_on_one_cpu_or_says_that_it_may_not(
-    *, rtx, nets, prepared, target, tmp_path, progress, monkeypatch, reproducible
+TURNS = "worker.take_turns = lambda: (given := take()) and not print([{how}], file=open('how', 'w')) or given"
+HOW = "os.sched_getscheduler(0) == os.SCHED_FIFO, len(os.sched_getaffinity(0)) == 1"
+
+
+@pytest.mark.parametrize("options", [{}, {"reproducible": False}])
+def test_builds_take_turns_on_one_cpu_or_say_that_they_may_not(
+    *, rtx, nets, prepared, target, tmp_path, progress, monkeypatch, options
 ):
-    how = "[os.sched_getscheduler(0) == os.SCHED_FIFO, len(os.sched_getaffinity(0)) == 1]"
-    told = f"pathlib.Path('how').write_text(json.dumps({how}))"
-    monkeypatch.setattr(child, "_WORK", f"import json, os, pathlib; {told}; {child._WORK}")
-    built = TensorRT().build(prepared(nets.small()), target(reproducible=reproducible), tmp_path, progress)
-    in_turn, one_cpu = json.loads((tmp_path / "how").read_text())
-    assert in_turn == (reproducible and child.granted())
-    assert one_cpu >= in_turn
-    assert ("does not grant" in " ".join(built.notes)) == (reproducible and not child.granted())
+    told = f"import os; from qpipe_tensorrt import worker; take = worker.take_turns; {TURNS.format(how=HOW)}"
+    monkeypatch.setattr(child, "_WORK", f"{told}; worker.main()")
+    built = TensorRT().build(prepared(nets.small()), target(**options), tmp_path, progress)
+    seen = tmp_path / "how"
+    in_turn = seen.is_file()
+    assert not in_turn or seen.read_text() == "[True, True]\n"
+    assert not (in_turn and options)
+    assert ("no first-in-first-out schedule" in " ".join(built.notes)) == (not in_turn and not options)
+
+
+def test_a_thread_that_never_gives_way_costs_the_turns_not_the_build(
+    *, rtx, nets, prepared, target, tmp_path, progress, monkeypatch
+):
+    """On one CPU, first in first out, it would wait for ever for a thread that never gets its turn."""
+    kill = "os.kill(os.getpid(), 24)"  # SIGXCPU, as the limit of a turn sends it
+    wait = f"job = marshal.load(open('order', 'rb')); job[-1] and {kill}"
+    monkeypatch.setattr(child, "_WORK", f"import marshal, os; {wait}; {child._WORK}")
+    built = TensorRT().build(prepared(nets.small()), target(), tmp_path, progress)
+    assert "no first-in-first-out schedule" in " ".join(built.notes)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "model.onnx") == sorted(
+        map(str, built.files)
+    )
 
 
 def test_two_builds_leave_one_engine_and_only_that_one_knows_the_timing_cache(
@@ -130,9 +147,36 @@ def test_tactics_are_kept_where_the_builder_measures_them(*, target, monkeypatch
 
 def test_the_builder_takes_and_gives_a_timing_cache(rtx, tmp_path):
     """The calls exist in TensorRT for RTX too, where they are without effect and say so."""
-    cache = TimingCache(file=tmp_path / FILE)
     config = rtx.Builder(rtx.Logger(rtx.Logger.ERROR)).create_builder_config()
-    for step in (cache.load, cache.save, cache.load):
+    for step in (load_cache, save_cache, load_cache):
         with pytest.warns(DeprecationWarning, match="no-ops"):
-            step(config)
+            step(str(tmp_path / FILE), config)
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
+
+
+class Caching:
+    """A builder's config that takes some caches and refuses others, as `tensorrt` does with those of another GPU."""
+
+    def __init__(self, taken: tuple[bytes, ...]) -> None:
+        self.taken, self.cache = taken, None
+
+    def create_timing_cache(self, data):
+        return None if data == b"broken" else data
+
+    def set_timing_cache(self, cache, ignore_mismatch):
+        assert not ignore_mismatch
+        if cache in self.taken:
+            self.cache = cache
+        return cache in self.taken
+
+
+@pytest.mark.parametrize(
+    ("stored", "given", "complains"),
+    [(b"mine", b"mine", False), (b"another GPU's", b"", True), (b"broken", b"", True), (None, b"", False)],
+)
+def test_a_timing_cache_that_is_refused_is_told_and_begun_anew(tmp_path, stored, given, complains):
+    if stored is not None:
+        (tmp_path / FILE).write_bytes(stored)
+    config = Caching((b"mine", b""))
+    assert bool(load_cache(str(tmp_path / FILE), config)) == complains
+    assert config.cache == given

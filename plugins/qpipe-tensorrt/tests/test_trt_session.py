@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import json
-from enum import Enum
+from enum import IntEnum
 from types import SimpleNamespace
 
 import numpy as np
@@ -32,7 +32,7 @@ from qpipe.records.tensors import Signature, TensorSpec
 FEEDS = {size: tuple({"x": np.full((size, 3), turn, np.float32)} for turn in range(2)) for size in (1, 4)}
 SPECS = [TensorSpec(name=name, dtype="float32", shape=("N", 3)) for name in ("x", "y")]
 SIGNATURE = Signature(inputs=(SPECS[0],), outputs=(SPECS[1],))
-SEVERITY = Enum("Severity", "INTERNAL_ERROR ERROR WARNING INFO VERBOSE")
+SEVERITY = IntEnum("Severity", "INTERNAL_ERROR ERROR WARNING INFO VERBOSE")
 
 
 class Logger:
