@@ -36,7 +36,10 @@ def _check(registry: Registry, name: str) -> tuple[str, str]:
     except QpipeError as error:
         return error.message, error.message
     states = (found.build, found.run)
-    build, run = (state.reason if isinstance(state, Unavailable) else "ready" for state in states)
+    build, run = (
+        state.reason if isinstance(state, Unavailable) else "; ".join(filter(None, ("ready", state.note)))
+        for state in states
+    )
     return build, run
 
 

@@ -16,6 +16,7 @@ from qpipe.version import __version__
 
 if TYPE_CHECKING:
     from qpipe.plugins.registry import Registry
+    from qpipe.records.target import Target
 
 PACKAGES = ("onnxruntime", "onnx", "onnx-ir", "mlflow", "numpy", "scipy", "pydantic")
 
@@ -60,17 +61,24 @@ def _plugins(registry: Registry) -> Iterator[Finding]:
 
 
 def _targets(registry: Registry) -> Iterator[Finding]:
-    for name, target in sorted(registry.targets.items()):
-        try:
-            found = registry.backend(target.backend).check(target)
-        except QpipeError as error:
-            yield Finding(state="note", what=f"target {name}", found=error.message, hint=error.hint)
-            continue
-        away = next((state for state in (found.build, found.run) if isinstance(state, Unavailable)), None)
-        if away is None:
-            yield Finding(state="ok", what=f"target {name}", found="can be built and run here")
-        else:
-            yield Finding(state="note", what=f"target {name}", found=away.reason, hint=away.hint)
+    for _, target in sorted(registry.targets.items()):
+        yield look_at(target, registry)
+
+
+def look_at(target: Target, registry: Registry) -> Finding:
+    """Whether engines of one target can be built and run here, and what the first time brings with it."""
+    what = f"target {target.name}"
+    try:
+        found = registry.backend(target.backend).check(target)
+    except QpipeError as error:
+        return Finding(state="note", what=what, found=error.message, hint=error.hint)
+    notes = []
+    for state in (found.build, found.run):
+        if isinstance(state, Unavailable):
+            return Finding(state="note", what=what, found=state.reason, hint=state.hint)
+        if state.note:
+            notes.append(state.note)
+    return Finding(state="note" if notes else "ok", what=what, found="; ".join(("can be built and run here", *notes)))
 
 
 def _store(root: str | None) -> Finding:

@@ -41,6 +41,9 @@ class Prepared:
 class Ready:
     """This can be done here and now."""
 
+    note: str = ""
+    """What the first time brings with it: a tool environment that is made then."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unavailable:

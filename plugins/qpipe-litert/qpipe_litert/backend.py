@@ -17,7 +17,7 @@ from qpipe.records.engine import Availability, Built, Engine, Prepared, Ready, R
 from qpipe.records.scheme import Scheme
 from qpipe.records.target import Target
 from qpipe_litert.options import read_options
-from qpipe_litert.tools import ONNX2TF, create_tool
+from qpipe_litert.tools import HINT, ONNX2TF, create_tool, tool_state
 
 PACKAGES = ("ai-edge-litert", "ai-edge-quantizer")
 _DYNAMIC = ("Conv", "Gemm", "MatMul")
@@ -37,7 +37,7 @@ class LiteRtBackend:
         missing = missing_packages()
         run = missing or _runs(target)
         return Availability(
-            build=missing or Ready(),  # the first build makes the converter's environment
+            build=missing or to_build(),
             run=run,
             fingerprint=_fingerprint(target, run),
             toolchain=toolchain(),
@@ -93,6 +93,15 @@ class LiteRtBackend:
         create_tool(progress)
         if target.host.kind == "emulator":
             create_root(progress)
+
+
+def to_build() -> Ready:
+    """Ready, and what the first build does first: it makes the converter's environment where there is none."""
+    state = tool_state()
+    if isinstance(state, Ready):
+        return state
+    what = state.reason.partition(": ")[0]  # without its path
+    return Ready(note=f"{what}: the first build makes it (40 s, 0.7 GB), or {HINT}")
 
 
 def missing_packages() -> Unavailable | None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qpipe_litert.backend import cpu_fingerprint, missing_packages
+from qpipe_litert.backend import cpu_fingerprint, missing_packages, to_build
 from qpipe_litert.backend import toolchain as litert_toolchain
 from qpipe_litert.tools import create_tool
 
@@ -36,7 +36,7 @@ class EthosBackend:
         read_ethos(target)
         missing = missing_packages() or missing_package(PACKAGE)
         return Availability(
-            build=missing or missing_package(VELA) or Ready(),
+            build=missing or missing_package(VELA) or to_build(),
             run=missing or Ready(),
             fingerprint=f"tflite-micro on {cpu_fingerprint()}",
             toolchain=(*litert_toolchain(), installed(PACKAGE), installed(VELA)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from qpipe_litert.backend import cpu_fingerprint, missing_packages
+from qpipe_litert.backend import cpu_fingerprint, missing_packages, to_build
 from qpipe_litert.backend import toolchain as litert_toolchain
 from qpipe_litert.tools import create_tool
 
@@ -30,7 +30,7 @@ class TflmBackend:
         read_tflm(target)
         missing = missing_packages() or missing_package(PACKAGE)
         return Availability(
-            build=missing or Ready(),
+            build=missing or to_build(),
             run=missing or Ready(),
             fingerprint=f"tflite-micro on {cpu_fingerprint()}",
             toolchain=(*litert_toolchain(), installed(PACKAGE)),
