@@ -78,6 +78,7 @@ def _less(ours: Scheme, like: Scheme) -> Scheme:
         float_output_ops=like.float_output_ops if ours.quantize_outputs else ours.float_output_ops,
         activation_matmul=ours.activation_matmul and like.activation_matmul,
         direct_channels=max(ours.direct_channels, like.direct_channels),
+        packs=like.packs,
     )
 
 

@@ -49,6 +49,9 @@ class Scheme:
     direct_channels: int = 0
     """Convolutions of up to this many input channels stay float: the runtime's float kernel reads them directly, which
     is faster than integers, and their input keeps its precision."""
+    packs: int = 0
+    """Pixels of a row that the backend packs into channels: where rows are a multiple of it, integers are faster than
+    the direct kernel, and such convolutions run on integers all the same. 0: it packs none."""
     dynamic_ops: tuple[str, ...] = ()
     """Operators that have a dynamically quantized kernel on this target."""
     float_types: tuple[str, ...] = ("float32",)

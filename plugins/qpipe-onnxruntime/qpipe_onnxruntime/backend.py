@@ -56,7 +56,7 @@ class OnnxRuntimeBackend:
         return choose_scheme(target, read_cpu())
 
     def build(self, prepared: Prepared, target: Target, workdir: Path, progress: Progress) -> Built:
-        """Copy the graph, load it as `open` will, and read from the optimized graph what runs as what.
+        """Write the graph, load it as `open` will, and read from the optimized graph what runs as what.
 
         Raises:
             BuildError: onnxruntime refused the graph.

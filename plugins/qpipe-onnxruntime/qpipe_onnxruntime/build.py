@@ -1,4 +1,4 @@
-"""Build: copy the graph, load it as it will be run, and read the placement from what onnxruntime made of it."""
+"""Build: write the graph, load it as it will be run, and read the placement from what onnxruntime made of it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from qpipe.measure.ort import refusal
 from qpipe.models.digest import external_files
 from qpipe.records.engine import Built, Prepared
 from qpipe.records.target import Target
-from qpipe_onnxruntime.machine import notes, requirements, toolchain
+from qpipe_onnxruntime.machine import choose_scheme, notes, requirements, toolchain
 from qpipe_onnxruntime.mobile import MobileFiles, write_mobile
 from qpipe_onnxruntime.options import read_options
 from qpipe_onnxruntime.placement import read_placement
@@ -34,8 +34,9 @@ def build_engine(prepared: Prepared, target: Target, workdir: Path, progress: Pr
     Raises:
         BuildError: onnxruntime refused the graph; the message has its reason.
     """
-    progress.step("copy")
-    files = copy_model(prepared.deployable.path, workdir)
+    quantized = prepared.plan is not None or prepared.qdq is not None
+    progress.step("write the graph")
+    files, changes = write_graph(prepared.deployable.path, workdir, target, quantized=quantized)
     progress.step("load and optimize")
     optimized = optimize(workdir / MAIN, target)
     mobile = MobileFiles(files=(), notes=())
@@ -43,7 +44,6 @@ def build_engine(prepared: Prepared, target: Target, workdir: Path, progress: Pr
         progress.step("write and compare the .ort file")
         mobile = write_mobile(prepared, workdir / MAIN, target)
     cpu = read_cpu()
-    quantized = prepared.plan is not None or prepared.qdq is not None
     placement = read_placement(
         float_graph=_read(prepared.graph.path),
         deployable=_read(prepared.deployable.path),
@@ -56,7 +56,7 @@ def build_engine(prepared: Prepared, target: Target, workdir: Path, progress: Pr
     return Built(
         files=files,
         artifacts=mobile.files,
-        placement=replace(placement, notes=(*placement.notes, *mobile.notes)),
+        placement=replace(placement, notes=(*placement.notes, *changes, *mobile.notes)),
         requires=requirements(target, cpu, quantized=quantized),
         toolchain=toolchain(),
         notes=notes(target, cpu),
@@ -69,6 +69,23 @@ def _read(path: Path) -> onnx.GraphProto:
         return onnx.load(path, load_external_data=False).graph
     except Exception as error:
         raise BuildError(f"{path} is not a readable ONNX file: {refusal(error)[0]}") from error
+
+
+def write_graph(
+    source: Path, workdir: Path, target: Target, *, quantized: bool
+) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """The engine's files relative to `workdir`, and what was changed in a quantized graph for x86-64 on the way.
+
+    Raises:
+        BuildError: external data is missing or outside the model's folder.
+    """
+    scheme = choose_scheme(target, read_cpu())
+    if quantized and scheme.activation == "uint8" and read_options(target).graph_optimization == "all":
+        from qpipe_onnxruntime.lower.passes import lower
+
+        if changes := lower(source, workdir / MAIN, packs=scheme.packs > 0):
+            return (Path(MAIN),), changes
+    return copy_model(source, workdir), ()
 
 
 def copy_model(source: Path, workdir: Path) -> tuple[Path, ...]:

@@ -19,7 +19,8 @@ class Options:
     """How onnxruntime loads an engine of this target."""
 
     graph_optimization: Level = "all"
-    """`extended` leaves out the layout transforms, `basic` the fusions into integer kernels too."""
+    """`all` writes quantized graphs for x86-64 in onnxruntime's own integer operators; `extended` leaves Q/DQ graphs as
+    they are and layouts too, `basic` leaves out the fusions into integer kernels as well."""
     memory_arena: bool = True
     """Keep freed memory for the next run: faster, and a higher peak."""
     mobile: bool = False

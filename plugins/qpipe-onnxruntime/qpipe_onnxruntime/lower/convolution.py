@@ -1,0 +1,76 @@
+"""One quantized convolution as onnxruntime's `QLinearConv` in NHWC.
+
+Source: onnxruntime, docs/ContribOperators.md, com.microsoft.QLinearConv with `channels_last`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from qpipe.quant.graph import add_initializer, attr_int, attr_ints, fresh_name, name_of
+from qpipe.quant.matmul import MICROSOFT
+from qpipe_onnxruntime.lower.images import Images
+from qpipe_onnxruntime.lower.islands import Island, array_of, sizes
+from qpipe_onnxruntime.lower.pixels import ALONE, Packs, Rows, choose_packs, pack_weights, packed_rows
+
+
+def integer_convolution(found: Island, graph: ir.Graph, images: Images, *, packs: bool) -> tuple[ir.Node, Packs] | None:
+    """The kernel of a convolution between quantized images, and the packs of its image and result.
+
+    None where its weights are not int8 around zero, per tensor or per output channel, or its bias is not int32.
+    """
+    if not _has_kernel(found):
+        return None
+    node, data, weights = found.node, found.inputs[0], found.inputs[1]
+    array, rows = array_of(weights.values), _rows(found) if packs else None
+    chosen = ALONE if rows is None else choose_packs(array.shape, rows)
+    constants = [weights.values, *weights.parameters, *(item.values for item in found.inputs[2:])]
+    pads, strides = attr_ints(node, "pads", (0, 0, 0, 0)), attr_ints(node, "strides", (1, 1))
+    if rows is not None and chosen != ALONE:
+        array, packed = pack_weights(array, rows, chosen), packed_rows(rows, chosen)
+        constants = [_constant(graph, weights.values, array), *(_repeat(graph, item, chosen) for item in constants[1:])]
+        pads, strides = (pads[0], packed.left, pads[2], packed.right), (strides[0], packed.stride)
+    attributes: dict[str, int | tuple[int, ...]] = {
+        "kernel_shape": array.shape[2:],
+        "pads": pads,
+        "strides": strides,
+        "dilations": attr_ints(node, "dilations", (1, 1)),
+        "group": attr_int(node, "group", 1),
+        "channels_last": 1,
+    }
+    image = [images.get(data.values, chosen.image), *data.parameters]
+    inputs = [*image, *constants[:3], *found.output.parameters, *constants[3:]]
+    return ir.node("QLinearConv", inputs, attributes, domain=MICROSOFT, name=node.name), chosen
+
+
+def _has_kernel(found: Island) -> bool:
+    weights, bias = found.inputs[1], found.inputs[2:]
+    array, scale = array_of(weights.values), array_of(weights.scale)
+    if weights.zero.dtype != ir.DataType.INT8 or np.any(array_of(weights.zero)) or array.ndim != 4:
+        return False
+    if scale.size not in (1, array.shape[0]) or (scale.ndim and attr_int(weights.pair, "axis", 1) != 0):
+        return False
+    return all(item.values.dtype == ir.DataType.INT32 for item in bias)
+
+
+def _rows(found: Island) -> Rows | None:
+    """How it runs along the rows, or None where it cannot be packed: groups, dilation, an unknown width."""
+    node, image = found.node, sizes(found.inputs[0].values)
+    dilated = attr_ints(node, "dilations", (1, 1))[1] > 1
+    if image is None or dilated or attr_int(node, "group", 1) > 1 or sizes(found.output.values) is None:
+        return None
+    pads, kernel = attr_ints(node, "pads", (0, 0, 0, 0)), array_of(found.inputs[1].values).shape[3]
+    stride = attr_ints(node, "strides", (1, 1))[1]
+    return Rows(width=image[2], kernel=kernel, left=pads[1], right=pads[3], stride=stride)
+
+
+def _constant(graph: ir.Graph, like: ir.Value, array: NDArray[np.generic]) -> ir.Value:
+    return add_initializer(graph, fresh_name(graph, f"{name_of(like)}_packed"), array, like.dtype)
+
+
+def _repeat(graph: ir.Graph, value: ir.Value, packs: Packs) -> ir.Value:
+    """One entry per packed channel, where there is one per channel."""
+    array = array_of(value)
+    return value if array.size == 1 else _constant(graph, value, np.tile(array, packs.result))

@@ -1,0 +1,27 @@
+"""The passes over a quantized graph on its way into an engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx_ir as ir
+
+from qpipe.quant.graph import save_graph
+from qpipe_onnxruntime.lower.integer import lower_images
+
+
+def lower(source: Path, destination: Path, *, packs: bool) -> tuple[str, ...]:
+    """Write the graph in the runtime's own operators; a note for each kind of change.
+
+    Where there is nothing to change, nothing is written and there is no note.
+
+    Args:
+        source: a quantized graph.
+        destination: of the engine's graph, weights inside up to 2 GB.
+        packs: whether convolutions of few channels may run on packs of pixels.
+    """
+    model = ir.load(source)
+    notes = lower_images(model, packs=packs)
+    if notes:
+        save_graph(model, destination)
+    return notes

@@ -1,0 +1,101 @@
+"""Convolutions of few channels as convolutions of packs of pixels.
+
+An image [N, H, W, C] read as [N, H, W/f, f·C] is the same bytes: f pixels of a row become one pixel of f·C channels.
+A convolution over it is again a convolution, with zeros where a pixel of the pack is outside the kernel. It computes
+more products; onnxruntime's integer kernels spend their time on pixels rather than products where channels are few,
+and their fast path needs a multiple of 4 channels in and at least 16 out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rows:
+    """How a convolution runs along the rows of an image: all numbers in pixels, or in packs of pixels."""
+
+    width: int
+    """Of the image."""
+    kernel: int
+    left: int
+    right: int
+    stride: int
+
+    @property
+    def outputs(self) -> int:
+        """Width of the result."""
+        return (self.width + self.left + self.right - self.kernel) // self.stride + 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packs:
+    """Pixels in a pack of the image, and in a pack of the result."""
+
+    image: int
+    result: int
+
+
+ALONE = Packs(image=1, result=1)
+
+
+def choose_packs(shape: tuple[int, ...], rows: Rows) -> Packs:
+    """The packs that make a convolution with weights of this shape [O, C, kh, kw] faster, or `ALONE`.
+
+    Source: paired CPU times of `QLinearConv` with and without packs on AVX512-VNNI, one thread
+    (docs/benchmarks/packing.py): 0.3 to 0.9 of the time up to these widths, more than 1 beyond.
+    """
+    outputs, inputs = shape[:2]
+    channels = max(inputs, outputs)
+    if inputs <= 3:
+        pack = 4
+    elif rows.stride > 1:
+        pack = 1
+    elif rows.kernel == 1:
+        pack = 2 if channels <= 24 else 1
+    elif channels <= 8:
+        pack = 4
+    else:
+        pack = 2 if channels <= (32 if rows.kernel >= 5 else 16) else 1
+    wanted = [Packs(image=pack, result=pack), Packs(image=pack, result=pack // 2 or 1), Packs(image=2, result=2)]
+    if rows.stride % pack == 0:
+        wanted.insert(0, Packs(image=pack, result=1))  # no product is in vain
+    return next((packs for packs in wanted if packs.image <= pack and _fits(rows, packs)), ALONE)
+
+
+def _fits(rows: Rows, packs: Packs) -> bool:
+    """Whether image and result divide into these packs, and the stride falls on packs."""
+    if rows.left >= rows.kernel or rows.width % packs.image or rows.outputs % packs.result:
+        return False
+    if rows.stride * packs.result % packs.image:
+        return False
+    return packed_rows(rows, packs).outputs == rows.outputs // packs.result
+
+
+def packed_rows(rows: Rows, packs: Packs) -> Rows:
+    """The same convolution in packs: its kernel covers what `rows` sees from every pixel of a pack of the result."""
+    left = -(-rows.left // packs.image)
+    right = (rows.stride * (packs.result - 1) + rows.kernel - 1 - rows.left) // packs.image
+    kernel, stride = left + 1 + right, rows.stride * packs.result // packs.image
+    width = rows.width // packs.image
+    needed = (rows.outputs // packs.result - 1) * stride + kernel
+    return Rows(width=width, kernel=kernel, left=left, right=max(needed - left - width, 0), stride=stride)
+
+
+def pack_weights(weights: NDArray[np.generic], rows: Rows, packs: Packs) -> NDArray[np.generic]:
+    """Weights [O, C, kh, kw] for packs: [g·O, f·C, kh, kw'], zero where a tap has no pixel.
+
+    Output channel r·O + o is channel o of the r-th pixel of a pack; input channels alike.
+    """
+    outputs, inputs, height, width = weights.shape
+    packed = packed_rows(rows, packs)
+    found = np.zeros((packs.result * outputs, packs.image * inputs, height, packed.kernel), weights.dtype)
+    for pixel in range(packs.result):
+        for tap in range(width):
+            pack, source = divmod(rows.stride * pixel + tap - rows.left, packs.image)
+            target = slice(pixel * outputs, (pixel + 1) * outputs), slice(source * inputs, (source + 1) * inputs)
+            found[(*target, slice(None), pack + packed.left)] = weights[:, :, :, tap]
+    return found

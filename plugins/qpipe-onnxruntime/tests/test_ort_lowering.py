@@ -1,0 +1,241 @@
+"""Lowering to integer operators in NHWC: the same integers out of another graph."""
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import numpy_helper, parser
+from qpipe_onnxruntime.lower.integer import lower_images
+from qpipe_onnxruntime.lower.pixels import ALONE, Packs, Rows, choose_packs, pack_weights, packed_rows
+
+from qpipe.quant.calibrate import batches_of
+from qpipe.quant.schemes import ORT_X86_VNNI
+from qpipe.quant.static import quantize_static
+
+SCHEME = replace(ORT_X86_VNNI, direct_channels=0)
+IMAGE = "(float[N,3,12,12] x) => (float[N,C,H,W] y)"
+STEM = "c = Conv<kernel_shape=[3,3],pads=[1,1,1,1]>(x, w, b) r = Relu(c)"
+W = {"w": (16, 3, 3, 3), "b": (16,), "u": (16, 16, 3, 3), "v": (8, 16, 1, 1)}
+SAME = "kernel_shape=[3,3],pads=[1,1,1,1]"
+
+
+@dataclass(frozen=True)
+class Case:
+    name: str
+    body: str
+    weights: dict = field(default_factory=dict)
+    kernels: dict = field(default_factory=dict)
+    """Operators of the lowered graph, by name and number."""
+    head: str = IMAGE
+
+
+CASES = [
+    Case("stem", f"{STEM} y = Conv<{SAME}>(r, u)", kernels={"QLinearConv": 2, "Transpose": 2, "Reshape": 3}),
+    Case(
+        "residual",
+        f"{STEM} d = Conv<{SAME}>(r, u, b) a = Add(d, r) s = Relu(a) y = Conv<kernel_shape=[1,1]>(s, v)",
+        kernels={"QLinearConv": 3, "QLinearAdd": 1, "Transpose": 2},
+    ),
+    Case(
+        "pools",
+        f"{STEM} m = MaxPool<kernel_shape=[2,2],strides=[2,2]>(r) n = Conv<{SAME}>(m, u, b) "
+        "p = AveragePool<kernel_shape=[3,3],pads=[1,1,1,1],count_include_pad=1>(n) y = Conv<kernel_shape=[1,1]>(p, v)",
+        kernels={"QLinearConv": 3, "NhwcMaxPool": 1, "QLinearAveragePool": 1},
+    ),
+    Case(
+        "global pool",
+        f"{STEM} g = GlobalAveragePool(r) f = Flatten(g) y = Gemm(f, k)",
+        {"k": (16, 4)},
+        kernels={"QLinearConv": 1, "QLinearGlobalAveragePool": 1},
+        head="(float[N,3,12,12] x) => (float[N,M] y)",
+    ),
+    Case(
+        "concat",
+        f"{STEM} d = Conv<kernel_shape=[1,1]>(x, k, b) j = Concat<axis=1>(r, d) y = Conv<kernel_shape=[1,1]>(j, t)",
+        {"k": (16, 3, 1, 1), "t": (8, 32, 1, 1)},
+        kernels={"QLinearConv": 3, "QLinearConcat": 1},
+    ),
+    Case(
+        "depthwise",
+        f"{STEM} y = Conv<{SAME},group=16>(r, k, b)",
+        {"k": (16, 1, 3, 3)},
+        kernels={"QLinearConv": 2},
+    ),
+    Case("grouped", f"{STEM} y = Conv<{SAME},group=4>(r, k, b)", {"k": (16, 4, 3, 3)}, kernels={"QLinearConv": 2}),
+    Case(
+        "squeeze-excite",
+        f"{STEM} g = GlobalAveragePool(r) d = Conv<kernel_shape=[1,1]>(g, k, b) s = Sigmoid(d) m = Mul(r, s) "
+        "y = Conv<kernel_shape=[1,1]>(m, v)",
+        {"k": (16, 16, 1, 1)},
+        kernels={"QLinearConv": 3, "QLinearMul": 1},
+    ),
+    Case(
+        "a float reader",
+        f"{STEM} e = Exp(r) d = Conv<{SAME}>(r, u, b) y = Add(d, e)",
+        kernels={"QLinearConv": 2, "Exp": 1},
+    ),
+    Case(
+        "strides",
+        "c = Conv<kernel_shape=[3,3],pads=[1,1,1,1],strides=[2,2]>(x, w, b) y = Conv<"
+        "kernel_shape=[3,3],pads=[0,0,1,1],strides=[2,2]>(c, u)",
+        kernels={"QLinearConv": 2},
+    ),
+    Case(
+        "patches",
+        "y = Conv<kernel_shape=[4,4],strides=[4,4]>(x, k, b)",
+        {"k": (16, 3, 4, 4)},
+        kernels={"QLinearConv": 1, "Reshape": 1},
+    ),
+    Case("uneven pads", "y = Conv<kernel_shape=[3,3],pads=[0,2,1,0]>(x, w, b)", kernels={"QLinearConv": 1}),
+    Case(
+        "wide kernel",
+        f"{STEM} y = Conv<kernel_shape=[5,5],pads=[2,2,2,2]>(r, k)",
+        {"k": (16, 16, 5, 5)},
+        kernels={"QLinearConv": 2},
+    ),
+    Case(
+        "dilated",
+        f"{STEM} y = Conv<kernel_shape=[3,3],pads=[2,2,2,2],dilations=[2,2]>(r, u)",
+        kernels={"QLinearConv": 2},
+    ),
+    Case(
+        "an unknown width",
+        f"{STEM} y = Conv<{SAME}>(r, u)",
+        kernels={"QLinearConv": 2, "Reshape": 0},
+        head="(float[N,3,H,W] x) => (float[N,C,H,W] y)",
+    ),
+    Case(
+        "signals",
+        "c = Conv<kernel_shape=[3]>(x, k) y = Relu(c)",
+        {"k": (8, 3, 3)},
+        kernels={"QLinearConv": 0},
+        head="(float[N,3,12] x) => (float[N,C,L] y)",
+    ),
+]
+
+
+def quantized(case, folder):
+    """The Q/DQ graph of a case."""
+    random = np.random.default_rng(0)
+    model = parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> g {case.head} {{ {case.body} }}')
+    used = {name for node in model.graph.node for name in node.input}
+    for name, shape in (W | case.weights).items():
+        if name in used:
+            values = shape if isinstance(shape, np.ndarray) else random.normal(size=shape) / 4
+            model.graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), name))
+    path = folder / "float.onnx"
+    path.write_bytes(model.SerializeToString())
+    return quantize_static(path, lambda: batches_of(images(case, 8), 4), SCHEME).qdq
+
+
+def images(case, count):
+    sizes = (3, 12) if "3,12]" in case.head else (3, 12, 12)
+    return {"x": np.random.default_rng(count).normal(size=(count, *sizes)).astype(np.float32)}
+
+
+def run(model, feeds):
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    data = ir.to_proto(model).SerializeToString()
+    return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"]).run(None, feeds)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_engine_computes_the_same_integers(case, tmp_path):
+    before = quantized(case, tmp_path)
+    after = before.clone()
+    notes = lower_images(after)
+    found = Counter(node.op_type for node in after.graph)
+    assert {op: found[op] for op in case.kernels} == case.kernels, found
+    assert bool(notes) == bool(case.kernels["QLinearConv"])
+    for count in (1, 3):
+        for ours, theirs in zip(run(after, images(case, count)), run(before, images(case, count)), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_images_are_quantized_as_a_float_convolution_leaves_them(tmp_path):
+    """One Transpose before the quantizer, which its kernel does while it writes, and none around the Add."""
+    body = f"o = Conv<{SAME}>(x, w, b) f = Relu(o) d = Conv<{SAME}>(f, u, b) y = Add(d, f)"
+    before = quantize_direct(body, tmp_path)
+    after = before.clone()
+    lower_images(after)
+    kinds = [node.op_type for node in after.graph]
+    assert kinds.index("Transpose") < kinds.index("QuantizeLinear")
+    assert kinds.count("Transpose") == 2
+    feeds = images(CASES[0], 2)
+    np.testing.assert_array_equal(run(after, feeds)[0], run(before, feeds)[0])
+
+
+def quantize_direct(body, folder):
+    """Quantized with the stem in float."""
+    case = Case("", body)
+    scheme = replace(ORT_X86_VNNI, packs=0)
+    quantized(case, folder)
+    return quantize_static(folder / "float.onnx", lambda: batches_of(images(case, 8), 4), scheme).qdq
+
+
+def test_packs_can_be_refused(tmp_path):
+    model = quantized(CASES[0], tmp_path)
+    (note,) = lower_images(model, packs=False)
+    assert note == "2 convolutions are integer operators in NHWC in the engine"
+    assert not any(node.op_type == "Reshape" for node in model.graph)
+
+
+def test_other_graphs_stay_as_they_are(tmp_path):
+    body = "y = MatMul(x, k)"
+    model = quantized(Case("", body, {"k": (12, 4)}, head="(float[N,3,12] x) => (float[N,3,4] y)"), tmp_path)
+    before = ir.to_proto(model).SerializeToString()
+    assert lower_images(model) == ()
+    assert ir.to_proto(model).SerializeToString() == before
+
+
+def convolve(image, weights, rows):
+    """[W, C] with [O, C, 1, kw] → [W', O], by definition."""
+    padded = np.pad(image, ((rows.left, rows.right), (0, 0)))
+    windows = [padded[start * rows.stride :][: rows.kernel] for start in range(rows.outputs)]
+    return np.stack([np.einsum("kc,ock->o", window, weights[:, :, 0]) for window in windows])
+
+
+CONVOLUTIONS = st.builds(
+    Rows,
+    width=st.integers(1, 6).map(lambda packs: 4 * packs),
+    kernel=st.integers(1, 7),
+    left=st.integers(0, 3),
+    right=st.integers(0, 3),
+    stride=st.sampled_from([1, 2, 4]),
+).filter(lambda rows: rows.outputs > 0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(rows=CONVOLUTIONS, inputs=st.integers(1, 20), outputs=st.integers(1, 20))
+def test_a_packed_convolution_is_the_convolution(rows, inputs, outputs):
+    packs = choose_packs((outputs, inputs, 1, rows.kernel), rows)
+    random = np.random.default_rng(rows.width)
+    weights = random.integers(-127, 128, (outputs, inputs, 1, rows.kernel))
+    image = random.integers(0, 256, (rows.width, inputs))
+    packed = pack_weights(weights, rows, packs)
+    found = convolve(image.reshape(-1, packs.image * inputs), packed, packed_rows(rows, packs))
+    np.testing.assert_array_equal(found.reshape(-1, outputs), convolve(image, weights, rows))
+
+
+@pytest.mark.parametrize(
+    ("shape", "rows", "packs"),
+    [
+        ((16, 3, 3, 3), Rows(width=32, kernel=3, left=1, right=1, stride=1), Packs(image=4, result=4)),
+        ((32, 3, 3, 3), Rows(width=224, kernel=3, left=1, right=1, stride=2), Packs(image=4, result=4)),
+        ((32, 3, 3, 3), Rows(width=12, kernel=3, left=1, right=1, stride=2), Packs(image=4, result=2)),
+        ((64, 3, 16, 16), Rows(width=224, kernel=16, left=0, right=0, stride=16), Packs(image=4, result=1)),
+        ((16, 16, 3, 3), Rows(width=32, kernel=3, left=1, right=1, stride=1), Packs(image=2, result=2)),
+        ((32, 32, 3, 3), Rows(width=32, kernel=3, left=1, right=1, stride=1), ALONE),
+        ((32, 16, 3, 3), Rows(width=32, kernel=3, left=1, right=1, stride=2), ALONE),
+        ((16, 3, 3, 3), Rows(width=29, kernel=3, left=1, right=1, stride=1), ALONE),
+    ],
+)
+def test_packs_are_for_few_channels_and_rows_that_divide(shape, rows, packs):
+    assert choose_packs(shape, rows) == packs
