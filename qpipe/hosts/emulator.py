@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from qpipe.errors import TargetError
+from qpipe.errors import EngineError, TargetError
 from qpipe.hosts.device import work_folder_name
 from qpipe.hosts.program import last_line
 from qpipe.hosts.qemu_root import HINT, QEMU, qemu_root, root_state
@@ -59,8 +59,14 @@ class EmulatedDevice:
 
     def push(self, source: Path, name: str) -> None:
         """Copy into a temporary folder of this machine."""
-        self._folder.mkdir(mode=0o700, exist_ok=True)
-        shutil.copyfile(source, self._folder / name)
+        try:
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            shutil.copyfile(source, self._folder / name)
+        except OSError as problem:
+            raise EngineError(
+                f"{NAME}: {name} cannot be copied to {self._folder}: {problem.strerror}",
+                hint="TMPDIR names another folder",
+            ) from problem
 
     def command(self, arguments: tuple[str, ...]) -> tuple[str, ...]:
         """Qemu with the root's Python and wheels."""

@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +34,8 @@ def doubling(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Folder with `config` for `ssh -F` and hosts `board`, `full` (no file over 16 KiB), `stranger` (another key)
-    and `nobody-home` (no port)."""
+    """Folder with `config` for `ssh -F` and hosts `board`, `full` (inside the namespace of the process that `full.pid`
+    names), `stranger` (another key) and `nobody-home` (no port)."""
     server = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin")
     if server is None or shutil.which("ssh") is None:
         pytest.skip("no sshd (package openssh-server)")
@@ -43,10 +43,10 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder.chmod(0o700)
     for name in ("host", "key", "full", "other"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True)
-    # What sftp-server says of a full disk and of a file over the limit is the same: Failure.
-    little = "trap '' XFSZ; ulimit -f 32; exec sh -c \\\"$SSH_ORIGINAL_COMMAND\\\""
+    inside = f"exec nsenter -U -m --preserve-credentials -t $(cat {folder}/full.pid) "
+    inside += 'sh -c \\"$SSH_ORIGINAL_COMMAND\\"'
     (folder / "authorized").write_text(
-        f'{(folder / "key.pub").read_text()}command="{little}" {(folder / "full.pub").read_text()}'
+        f'{(folder / "key.pub").read_text()}command="{inside}" {(folder / "full.pub").read_text()}'
     )
     port, closed = _free_port(), _free_port()
     (folder / "sshd_config").write_text(
@@ -101,6 +101,35 @@ def _wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
 def board(sshd: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("QPIPE_SSH_CONFIG", str(sshd / "config"))
     return "board"
+
+
+@pytest.fixture
+def full_disk(sshd: Path, board: str) -> Iterator[tuple[str, Callable[[], list[str]]]]:
+    """A host of the server whose `/tmp` is a file system of 1 MiB of its own, and what lies there."""
+    hold = ("unshare", "-rm", "sh", "-c", "mount -t tmpfs -o size=1m tmpfs /tmp && echo ready && exec cat")
+    if shutil.which("unshare") is None or shutil.which("nsenter") is None:
+        pytest.skip("no unshare and nsenter (package util-linux)")
+    process = subprocess.Popen(hold, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        if process.stdout.readline() != "ready\n":
+            pytest.skip(f"no file system of one's own here: {process.stderr.read().strip()}")
+        (sshd / "full.pid").write_text(str(process.pid))
+        enter = ("nsenter", "-U", "-m", "--preserve-credentials", "-t", str(process.pid))
+
+        def left() -> list[str]:
+            return subprocess.run(
+                (*enter, "ls", "-A", "/tmp"), capture_output=True, text=True, check=True
+            ).stdout.split()
+
+        yield "full", left
+    finally:
+        process.stdin.close()
+        process.wait(timeout=10)
+        process.stdout.close()
+        process.stderr.close()
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 
 from qpipe.errors import EngineError, TargetError
 from qpipe.hosts.device import open_device
-from qpipe.hosts.remote import ONNXRUNTIME, Job, RemoteEngine
+from qpipe.hosts.remote import ONNXRUNTIME, RUNNER, Job, RemoteEngine
 from qpipe.hosts.ssh import SshDevice
 from qpipe.records.engine import Ready, Unavailable
 from qpipe.records.target import Host
@@ -75,13 +76,19 @@ def test_refusals_are_one_clear_line(board: str, doubling: Path, address: str, m
         RemoteEngine(device, Job(file=doubling, runtime=ONNXRUNTIME), timeout_s=10)
 
 
-def test_full_device_is_said_and_left_clean(board: str, tmp_path: Path) -> None:
-    device = SshDevice("full", python=sys.executable)
+def test_full_disk_is_said_and_left_clean(full_disk: tuple[str, Callable[[], list[str]]], tmp_path: Path) -> None:
+    host, left = full_disk
+    device = SshDevice(host, python=sys.executable)
     large = tmp_path / "model.onnx"
-    large.write_bytes(bytes(2**17))
-    with pytest.raises(EngineError, match="ssh full: the device is full, or the folder is not writable"):
+    large.write_bytes(bytes(2**21))
+    with pytest.raises(EngineError, match="ssh full: the device is full, or the folder is not writable") as caught:
         RemoteEngine(device, Job(file=large, runtime=ONNXRUNTIME), timeout_s=10)
-    assert not _folder(device).exists()
+    assert "\n" not in caught.value.message
+    assert left() == []
+    device.push(RUNNER, "runner.py")  # it was the disk: a small file fits
+    assert left() == [_folder(device).name]
+    device.remove()
+    assert left() == []
 
 
 def test_device_that_goes_away_in_mid_run_is_one_clear_line(board: str, doubling: Path) -> None:
