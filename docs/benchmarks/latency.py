@@ -21,9 +21,10 @@ from qpipe_onnxruntime.backend import OnnxRuntimeBackend
 from qpipe.data import open_role
 from qpipe.engines import read_engine, write_engine
 from qpipe.gates.statistics.latency import percentile_bounds
+from qpipe.measure.drift import drifted
 from qpipe.measure.feeds import digest_outputs, make_feeds
 from qpipe.measure.host import conditions, measuring
-from qpipe.measure.profile import drifted, summarize
+from qpipe.measure.profile import summarize
 from qpipe.measure.samples import Samples, load_samples, merge_samples, save_samples
 from qpipe.measure.timing import time_sessions
 from qpipe.models import read_model

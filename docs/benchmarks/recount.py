@@ -23,7 +23,8 @@ RESAMPLES = 20_000
 BOOTSTRAP_ERROR = 0.2
 """How far two bootstraps of 5,000 and 20,000 resamples may differ, in standard errors of the statistic."""
 FEW_FLIPS = 20
-DRIFT = 1.10
+MOVED, CHANCE = math.log(1.04), 0.025
+"""How far a ratio may drift, and how likely that is by chance: within the processes, and from one to the next."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,15 +169,17 @@ def speedup(samples: Path) -> Interval | str:
     with np.load(samples) as found:
         wall, process, engine = (found[name] for name in ("wall_ns", "process", "engine"))
         batch, matched = found["batch"], bool(found["outputs_match"][:, -1].all())
-    baseline = np.concatenate([wall[(engine == 0) & (process == one)] for one in np.unique(process)])
-    thirds = [np.median(part) for part in np.array_split(baseline, 3)]
     if not matched or len(np.unique(batch)) > 1:
         return "other outputs, or several batch sizes"
-    if max(thirds) > DRIFT * min(thirds):
-        return "drifted"
     last = engine.max()
-    medians = [[np.median(wall[(engine == which) & (process == one)]) for which in (0, last)] for one in set(process)]
-    logs = np.array([math.log(theirs / ours) for theirs, ours in medians])
+    times = [[wall[(engine == which) & (process == one)] for which in (0, last)] for one in np.unique(process)]
+    logs = np.array([math.log(np.median(theirs) / np.median(ours)) for theirs, ours in times])
+    thirds = np.array([[np.median(part) for part in np.array_split(one, 3)] for pair in times for one in pair])
+    changes = np.diff(np.log(thirds[::2] / thirds[1::2])[:, [0, 2]]).ravel()
+    line = stats.linregress(np.arange(len(logs)), logs)
+    within = abs(changes.mean()) * 1.5 > MOVED and stats.ttest_1samp(changes, 0).pvalue < CHANCE
+    if within or (abs(line.slope) * (len(logs) - 1) > MOVED and line.pvalue < CHANCE):
+        return "drifted"
     error = stats.sem(logs)
     low, high = (logs.mean() + stats.t.ppf(q, len(logs) - 1) * error for q in (ALPHA, 1 - ALPHA_FAIL))
     return Interval(n=len(logs), observed=math.exp(logs.mean()), low=math.exp(low), high=math.exp(high))

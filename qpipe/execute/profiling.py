@@ -12,9 +12,10 @@ from qpipe.execute.local import Job, run_job, run_jobs
 from qpipe.execute.watch import Silence, Watch
 from qpipe.gates.statistics.latency import percentile_bounds
 from qpipe.measure.device import Conditions, course, load_conditions
+from qpipe.measure.drift import drifted
 from qpipe.measure.host import conditions, measuring
 from qpipe.measure.memory import PeakMemory
-from qpipe.measure.profile import drifted, summarize
+from qpipe.measure.profile import summarize
 from qpipe.measure.samples import Samples, load_samples, merge_samples, select_samples
 from qpipe.records.cell import Timing
 from qpipe.records.codec import decode, encode
@@ -123,7 +124,7 @@ def _timed_without_drift(order: Order, place: Place) -> tuple[Timed | Exit, int]
         if isinstance(timed, Exit) or not drifted(timed.samples, order.baseline.label):
             break
         if voided + 1 < TRIES:
-            place.watch.say(f"{order.target.name}: the float engine drifted by more than 10 %: measuring again")
+            place.watch.say(f"{order.target.name}: the ratio to the float engine drifted: measuring again")
     return timed, voided
 
 

@@ -10,7 +10,8 @@ def distrust(profile: Profile) -> str:
     if not profile.outputs_match:
         return "the outputs of the timed run differ from those that were evaluated"
     if profile.drifted:
-        return f"the machine drifted: the baseline's thirds differ by more than 10 % ({profile.voided} runs voided)"
+        how = f": {profile.drift}" if profile.drift else ""
+        return f"the machine drifted{how} ({profile.voided} runs voided)"
     return ""
 
 

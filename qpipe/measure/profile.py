@@ -1,4 +1,4 @@
-"""From raw samples to a profile: percentiles, ratios to the float engine, drift.
+"""From raw samples to a profile: percentiles and ratios to the float engine.
 
 Source: Georges, Buytaert, Eeckhout (2007), Statistically Rigorous Java Performance Evaluation, section 3.2: the
 process is the unit of an interval; David and Nagaraja (2003), Order Statistics, section 7.1: bounds of a quantile.
@@ -11,13 +11,12 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from qpipe.measure.drift import find_drift
 from qpipe.measure.samples import Clock, Floats, Samples
 from qpipe.records.engine import Kind
 from qpipe.records.evidence import BatchProfile, Percentile, Profile, Ratio
 
 PERCENTILES = (("p50", 0.50), ("p90", 0.90), ("p95", 0.95), ("p99", 0.99))
-DRIFT = 0.10
-"""The baseline's thirds may differ by this share before a run is void."""
 
 Bounds = Callable[[Floats, float], tuple[float, float | None, float | None]]
 """(samples [processes, rounds] in ms, q) → value, one-sided lower and upper bound."""
@@ -68,7 +67,7 @@ def summarize(
     Raises:
         EngineError: the baseline was not timed.
     """
-    drift = drifted(samples, baseline)
+    drift = {name: find_drift(samples, name, baseline) for name in map(str, samples.engines)}
     rounds = min(samples.matrix_ms(baseline, size).shape[1] for size in samples.batches)
     return {
         name: Profile(
@@ -81,7 +80,8 @@ def summarize(
             rounds=rounds,
             conditions=conditions,
             voided=voided,
-            drifted=drift,
+            drifted=bool(drift[name]),
+            drift=drift[name],
             outputs_match=bool(samples.outputs_match[:, samples.index(name)].all()),
         )
         for name in map(str, samples.engines)
@@ -130,18 +130,3 @@ def ratio(logs: tuple[float, ...]) -> Ratio | None:
     mean = float(np.mean(logs))
     half = float(t.ppf(0.95, len(logs) - 1)) * float(np.std(logs, ddof=1)) / math.sqrt(len(logs))
     return Ratio(median=math.exp(mean), low=math.exp(mean - half), high=math.exp(mean + half))
-
-
-def drifted(samples: Samples, baseline: str) -> bool:
-    """Whether the machine changed its speed: medians of the baseline's thirds, in time, differ by more than 10 %.
-
-    Looked at per batch size over the whole run, all processes one after the other, in wall time.
-    """
-    for size in samples.batches:
-        times = np.concatenate([samples.times_ms(baseline, size, one) for one in range(samples.processes)])
-        if len(times) < 3:
-            continue
-        medians = [float(np.median(third)) for third in np.array_split(times, 3)]
-        if max(medians) > (1 + DRIFT) * min(medians):
-            return True
-    return False

@@ -90,11 +90,13 @@ class Profile:
     conditions: tuple[tuple[str, str], ...]
     """Load average, governor, CPU model, ISA flags, versions."""
     voided: int
-    """How often the run was thrown away because the baseline drifted by more than 10 %."""
+    """How often the run was thrown away because the ratio of an engine to float drifted."""
     drifted: bool
-    """True where even the last try drifted: ratios are then INCONCLUSIVE."""
+    """True where even in the last try the ratio drifted: times are then INCONCLUSIVE."""
     outputs_match: bool
     """Outputs sampled in the timed run equal those that were evaluated."""
+    drift: str = ""
+    """How far the ratio moved, where it drifted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

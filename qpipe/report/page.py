@@ -209,7 +209,8 @@ def _measured(profile: Profile | NotMeasured) -> list[tuple[str, str]]:
     if isinstance(profile, NotMeasured):
         return [("profile", f"not measured: {profile.reason}")]
     protocol = f"{profile.processes} processes × {profile.rounds} rounds, {profile.threads} threads, {profile.kind}"
-    drift = "yes: ratios do not count" if profile.drifted else f"no ({profile.voided} runs thrown away)"
+    why = f" ({profile.drift})" if profile.drift else ""
+    drift = f"yes: times do not count{why}" if profile.drifted else f"no ({profile.voided} runs thrown away)"
     return [("protocol", protocol), ("drift", drift), *profile.conditions]
 
 
