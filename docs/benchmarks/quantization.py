@@ -316,27 +316,11 @@ def measure(name: str, rounds: int, folder: Path) -> None:
         print(f"| {tool} | {judged_text} | {latency} | {call_text} | {size:.2f} | {ran} |", flush=True)
 
 
-def memory(folder: Path) -> None:
-    """Print peak memory of our call on the depthwise network for all range methods; with 4,096 rows for one of them."""
-    source = folder / "depthwise.onnx"
-    if not source.exists():
-        depthwise(source)
-    print("\n### peak RSS of the call, depthwise network\n\n| ranges | rows | peak RSS MB | growth | CPU s |")
-    print("|---|---|---|---|---|")
-    for method in ("minmax", "percentile", "entropy", "mse"):
-        first = 0.0
-        for rows in (64, 1024, *((4096,) if method == "mse" else ())):
-            found = called(f"ours-{method}", "depthwise", source, folder / "m.onnx", rows)
-            first = first or found["rss_mb"]
-            growth = 100 * (found["rss_mb"] / first - 1)
-            print(f"| {method} | {rows} | {found['rss_mb']:.0f} | {growth:+.1f} % | {found['cpu_s']:.0f} |", flush=True)
-
-
 def main() -> None:
     """Parse the command line and measure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=200)
-    parser.add_argument("--only", choices=[*CASES, "memory"])
+    parser.add_argument("--only", choices=CASES)
     parser.add_argument("--call", nargs=5)
     options = parser.parse_args()
     if not DATA.is_dir():
@@ -354,8 +338,6 @@ def main() -> None:
         for name in CASES:
             if options.only in {None, name}:
                 measure(name, options.rounds, Path(text))
-        if options.only in {None, "memory"}:
-            memory(Path(text))
 
 
 if __name__ == "__main__":
