@@ -18,6 +18,10 @@ from qpipe_onnxruntime.ort_format import UnknownFieldError, in_order
 
 from qpipe.engines import write_engine
 from qpipe.errors import BuildError
+from qpipe.hosts.emulator import EmulatedDevice
+from qpipe.hosts.qemu_root import root_state
+from qpipe.hosts.remote import ONNXRUNTIME, Job, RemoteEngine
+from qpipe.records.engine import Unavailable
 from qpipe.records.target import Target
 
 PHONE = Target(name="cpu-arm64", backend="onnxruntime", arch="aarch64", options={"mobile": True})
@@ -55,6 +59,11 @@ def test_mobile_files_stand_beside_the_engine_and_are_not_its_size(int8, tmp_pat
     )
     assert engine.main_file.name == "model.onnx"
     assert engine.size_bytes == engine.main_file.stat().st_size
+    listed = {file.name: file.sha256 for file in engine.files if file.artifact}
+    assert listed == {
+        name: hashlib.sha256((engine.path / name).read_bytes()).hexdigest()
+        for name in (ORT_MODEL, OPERATORS, USABILITY)
+    }
     notes = "\n".join(built.placement.notes)
     assert "model.ort (onnxruntime mobile, made for arm) agrees with model.onnx: " in notes
     assert "NNAPI as is: NO" in notes
@@ -71,6 +80,23 @@ def test_ort_file_computes_what_the_engine_computes(int8, tmp_path):
         for name in ("model.onnx", ORT_MODEL)
     )
     np.testing.assert_array_equal(wanted, found)
+
+
+@pytest.mark.device
+def test_ort_file_computes_the_same_on_an_emulated_arm64(int8, tmp_path):
+    """It was fused for arm: there its kernels are those of a phone."""
+    state = root_state()
+    if isinstance(state, Unavailable):
+        pytest.skip(f"{state.reason}: {state.hint}")
+    _built(int8, tmp_path / "e")
+    rows = np.random.default_rng(2).normal(size=(16, 3, 8, 8)).astype(np.float32)
+    found = []
+    for name in ("model.onnx", ORT_MODEL):
+        job = Job(file=tmp_path / "e" / name, runtime=ONNXRUNTIME)
+        engine = RemoteEngine(EmulatedDevice("qemu-aarch64"), job, timeout_s=120)
+        found.append(engine.run((rows,)).outputs[0])
+        engine.close()
+    np.testing.assert_array_equal(*found)
 
 
 def test_operators_of_a_minimal_build_are_listed_without_paths(int8, tmp_path):
