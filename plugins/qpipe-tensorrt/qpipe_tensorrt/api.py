@@ -135,18 +135,38 @@ class IExecutionContext(Protocol):
     def get_tensor_shape(self, name: str) -> Sequence[int]: ...
     def set_tensor_address(self, name: str, memory: int) -> bool: ...
     def set_optimization_profile_async(self, profile_index: int, stream_handle: int) -> bool: ...
+    def set_device_memory(self, memory: int, size: int) -> None: ...
     def execute_async_v3(self, stream_handle: int) -> bool: ...
+
+
+class IRuntimeConfig(Protocol):
+    """How a context runs; these members are TensorRT for RTX's alone."""
+
+    dynamic_shapes_kernel_specialization_strategy: Member
+    cuda_graph_strategy: Member
 
 
 class ICudaEngine(Protocol):
     """A deserialized engine."""
 
+    weight_streaming_budget_v2: int
+
     @property
     def num_optimization_profiles(self) -> int: ...
+    @property
+    def num_io_tensors(self) -> int: ...
+    @property
+    def device_memory_size_v2(self) -> int: ...
+    def get_weight_streaming_automatic_budget(self) -> int: ...
+    def get_tensor_name(self, index: int) -> str: ...
+    def get_tensor_mode(self, name: str) -> Member: ...
+    def get_tensor_location(self, name: str) -> Member: ...
+    def get_tensor_shape(self, name: str) -> Sequence[int]: ...
     def get_tensor_dtype(self, name: str) -> Member: ...
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> Sequence[Sequence[int]]: ...
-    def create_execution_context(self) -> IExecutionContext | None: ...
-    def create_engine_inspector(self) -> EngineInspector: ...
+    def create_runtime_config(self) -> IRuntimeConfig: ...
+    def create_execution_context(self, how: object = ...) -> IExecutionContext | None: ...
+    def create_engine_inspector(self) -> EngineInspector | None: ...
 
 
 class Runtime(Protocol):
@@ -173,6 +193,9 @@ class Vendor(Protocol):
     IProgressMonitor: type
     BuilderFlag: object
     ComputeCapability: object
+    CudaGraphStrategy: object
+    DynamicShapesKernelSpecializationStrategy: object
+    ExecutionContextAllocationStrategy: object
     HardwareCompatibilityLevel: object
     LayerInformationFormat: object
     LayerType: object
@@ -198,16 +221,31 @@ SURFACE = (
     Builder,
     EngineInspector,
     IExecutionContext,
+    IRuntimeConfig,
     ICudaEngine,
     Runtime,
 )
 """Classes whose members the contract test looks up."""
 
-RTX_ONLY = ("num_compute_capabilities", "set_compute_capability")
-"""Members that the plugin asks of TensorRT for RTX alone."""
+RTX_ONLY = (
+    "num_compute_capabilities",
+    "set_compute_capability",
+    "create_runtime_config",
+    "dynamic_shapes_kernel_specialization_strategy",
+    "cuda_graph_strategy",
+    "ComputeCapability",
+    "CudaGraphStrategy",
+    "DynamicShapesKernelSpecializationStrategy",
+)
+"""Members and enumerations that the plugin asks of TensorRT for RTX alone."""
 
 ENUMERATIONS: dict[str, tuple[str, ...]] = {
     "BuilderFlag": ("TF32", "SPARSE_WEIGHTS", "STRICT_NANS", "WEIGHT_STREAMING", "VERSION_COMPATIBLE"),
+    "CudaGraphStrategy": ("DISABLED", "WHOLE_GRAPH_CAPTURE"),
+    "DynamicShapesKernelSpecializationStrategy": ("EAGER",),
+    "ExecutionContextAllocationStrategy": ("USER_MANAGED",),
+    "TensorIOMode": ("INPUT",),
+    "TensorLocation": ("HOST",),
     "HardwareCompatibilityLevel": ("NONE", "SAME_COMPUTE_CAPABILITY", "AMPERE_PLUS"),
     "LayerInformationFormat": ("JSON",),
     "MemoryPoolType": ("WORKSPACE",),

@@ -11,10 +11,9 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Buffers:
-    """Addresses by tensor name. `epoch` changes whenever an address does: recorded graphs are then void."""
+    """Addresses by tensor name; one that grows gets another address."""
 
     cuda: Cuda
-    epoch: int = 0
     _held: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def address(self, name: str, size_bytes: int) -> int:
@@ -22,10 +21,10 @@ class Buffers:
         address, held = self._held.get(name, (0, -1))
         if held < size_bytes:
             if held >= 0:
+                del self._held[name]
                 self.cuda.free(address)
             address = self.cuda.allocate(size_bytes)
             self._held[name] = (address, size_bytes)
-            self.epoch += 1
         return address
 
     @property

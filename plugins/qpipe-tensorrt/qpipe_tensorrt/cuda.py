@@ -6,13 +6,13 @@ Not run on a GPU here: no NVIDIA driver. Source: CUDA driver API reference 13.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_size_t, c_uint, c_uint64, c_void_p
 
 from qpipe.errors import EngineError
 from qpipe_tensorrt.driver import LIBRARY
 
+_OUT_OF_MEMORY = "free memory on the GPU (nvidia-smi), or make `batch_sizes` smaller"
 _THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
 _SIGNATURES: dict[str, tuple[type, ...]] = {
     "cuInit": (c_uint,),
@@ -60,9 +60,14 @@ class Cuda:
         self._call("cuDeviceGet", byref(self._device), device)
         context = c_void_p()
         self._call("cuDevicePrimaryCtxRetain", byref(context), self._device)
-        self._call("cuCtxSetCurrent", context)
+        self._context = context
+        self.enter()
         self._stream = c_void_p()
         self._call("cuStreamCreate", byref(self._stream), 1)  # CU_STREAM_NON_BLOCKING
+
+    def enter(self) -> None:
+        """Make the context that of the calling thread: each thread has its own."""
+        self._call("cuCtxSetCurrent", self._context)
 
     @property
     def stream(self) -> int:
@@ -99,29 +104,37 @@ class Cuda:
 
     def upload(self, address: int, host: int, size_bytes: int) -> None:
         """Copy host memory to the device, in the stream."""
-        self._call("cuMemcpyHtoDAsync_v2", address, host, size_bytes, self._stream)
+        if size_bytes:
+            self._call("cuMemcpyHtoDAsync_v2", address, host, size_bytes, self._stream)
 
     def download(self, host: int, address: int, size_bytes: int) -> None:
         """Copy device memory to the host, in the stream."""
-        self._call("cuMemcpyDtoHAsync_v2", host, address, size_bytes, self._stream)
+        if size_bytes:
+            self._call("cuMemcpyDtoHAsync_v2", host, address, size_bytes, self._stream)
 
     def wait(self) -> None:
         """Until the stream has done all that it was given."""
         self._call("cuStreamSynchronize", self._stream)
 
-    @contextmanager
-    def capture(self) -> Iterator[list[int]]:
-        """Record what is put into the stream; afterwards the list holds the handle of an executable graph."""
-        handles: list[int] = []
+    def capture(self, enqueue: Callable[[], bool]) -> int | None:
+        """Handle of an executable graph of what `enqueue` puts into the stream; None where that cannot be recorded.
+
+        A recording that broke is ended with an error of its own, which says no more than that.
+        """
         self._call("cuStreamBeginCapture_v2", self._stream, _THREAD_LOCAL)
         graph, executable = c_void_p(), c_void_p()
+        recorded = False
         try:
-            yield handles
+            recorded = enqueue()
         finally:
-            self._call("cuStreamEndCapture", self._stream, byref(graph))
+            ended = self._driver.cuStreamEndCapture(self._stream, byref(graph)) == 0
+            if graph.value and not recorded:
+                self._driver.cuGraphDestroy(graph)
+        if not (recorded and ended and graph.value):
+            return None
         self._call("cuGraphInstantiateWithFlags", byref(executable), graph, 0)
         self._call("cuGraphDestroy", graph)
-        handles.append(executable.value or 0)
+        return executable.value
 
     def launch(self, graph: int) -> None:
         """Put an executable graph into the stream."""
@@ -158,4 +171,5 @@ class Cuda:
             text = c_char_p()
             self._driver.cuGetErrorName(status, byref(text))
             reason = text.value.decode() if text.value else f"error {status}"
-            raise EngineError(f"CUDA: {name} failed: {reason}", hint="look at nvidia-smi and the kernel log")
+            hint = _OUT_OF_MEMORY if status == 2 else "look at nvidia-smi and the kernel log"
+            raise EngineError(f"CUDA: {name} failed: {reason}", hint=hint)

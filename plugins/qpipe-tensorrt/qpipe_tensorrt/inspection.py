@@ -51,4 +51,7 @@ def layers_of(vendor: Vendor, plan: bytes) -> str:
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise EngineError(f"TensorRT cannot load the engine: {journal.reason()}")
-    return engine.create_engine_inspector().get_engine_information(member(vendor.LayerInformationFormat, "JSON"))
+    inspector = engine.create_engine_inspector()
+    if inspector is None:
+        raise EngineError(f"TensorRT gives no inspector: {journal.reason()}")
+    return inspector.get_engine_information(member(vendor.LayerInformationFormat, "JSON"))

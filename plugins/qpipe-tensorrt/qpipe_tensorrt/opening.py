@@ -59,14 +59,21 @@ def open_on_gpu(engine: Engine, options: Options) -> GpuSession:
 
     vendor = load_vendor(options.vendor.module, options.vendor.extra)
     plan = engine.main_file.read_bytes()
-    return GpuSession(
-        vendor,
-        plan,
-        engine.signature,
-        Cuda(gpu.index),
-        use_graphs=options.cuda_graph,
-        host_code=options.version_compatible,
-    )
+    cuda = Cuda(gpu.index)
+    try:
+        return GpuSession(
+            vendor,
+            plan,
+            engine.signature,
+            cuda,
+            jit=options.vendor.builds_without_gpu,
+            use_graphs=options.cuda_graph,
+            host_code=options.version_compatible,
+            stream_weights=options.weight_streaming,
+        )
+    except BaseException:
+        cuda.close()
+        raise
 
 
 def _simulated(engine: Engine) -> Session:

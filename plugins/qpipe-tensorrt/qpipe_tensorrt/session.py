@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qpipe.errors import EngineError
+from qpipe_tensorrt.border import Border, ShapeKey, choose_profile, read_border, take
 from qpipe_tensorrt.buffers import Buffers
+from qpipe_tensorrt.contexts import Contexts, Lane, Lanes
 from qpipe_tensorrt.journal import Journal, attach
 from qpipe_tensorrt.telemetry import Telemetry, conditions
 
@@ -16,23 +18,16 @@ if TYPE_CHECKING:
     from qpipe.plugins.backend import Tensors
     from qpipe.records.engine import Kind
     from qpipe.records.tensors import Signature
-    from qpipe_tensorrt.api import ICudaEngine, IExecutionContext, Vendor
+    from qpipe_tensorrt.api import ICudaEngine, Vendor
     from qpipe_tensorrt.cuda import Cuda
-
-_NUMPY = {
-    "FLOAT": "float32",
-    "HALF": "float16",
-    "INT64": "int64",
-    "INT32": "int32",
-    "INT8": "int8",
-    "UINT8": "uint8",
-    "BOOL": "bool",
-}
-ShapeKey = tuple[tuple[str, tuple[int, ...]], ...]
 
 
 class GpuSession:
-    """Runs batches: upload, execute (a recorded graph from the second batch of a shape on), download."""
+    """Runs batches: upload, execute (a recorded graph from the second batch of a shape on), download.
+
+    `jit`: the runtime compiles kernels on the GPU and records graphs by itself (TensorRT for RTX). `host_code`: engines
+    for other versions bring their own runtime. `stream_weights`: let TensorRT choose how many weights stay on the host.
+    """
 
     def __init__(
         self,
@@ -41,24 +36,28 @@ class GpuSession:
         signature: Signature,
         cuda: Cuda,
         *,
-        use_graphs: bool,
-        host_code: bool,
+        jit: bool,
+        use_graphs: bool = True,
+        host_code: bool = False,
+        stream_weights: bool = False,
         telemetry: Telemetry | None = None,
     ) -> None:
         self._journal = Journal()
         self._logger = attach(vendor, self._journal)
         self._cuda = cuda
         self._signature = signature
-        self._use_graphs = use_graphs
+        self._jit, self._use_graphs = jit, use_graphs
         self._telemetry = telemetry or Telemetry(cuda)
         self._runtime = vendor.Runtime(self._logger)
-        self._runtime.engine_host_code_allowed = host_code  # engines for other versions bring their own runtime
+        self._runtime.engine_host_code_allowed = host_code
         self._engine = self._loaded(plan)
-        self._context = self._made_context()
+        self._border: Border = read_border(self._engine, signature)
+        if stream_weights:  # before any context is made
+            self._engine.weight_streaming_budget_v2 = self._engine.get_weight_streaming_automatic_budget()
+        contexts = Contexts(vendor, self._engine, cuda, self._journal, jit=jit, use_graphs=use_graphs)
+        self._lanes = Lanes(contexts, records=use_graphs and not jit)
         self._buffers = Buffers(cuda)
-        self._profile = 0
-        self._graphs: dict[tuple[ShapeKey, int], int] = {}
-        self._seen: set[tuple[ShapeKey, int]] = set()
+        self._seen: set[ShapeKey] = set()
         self._closed = False
 
     @property
@@ -81,12 +80,17 @@ class GpuSession:
 
     @property
     def device_memory_bytes(self) -> tuple[int, int]:
-        """Device memory before loading (counted as 0), and the most that engine, context and buffers took."""
+        """Device memory before loading (counted as 0), and the most that engine, contexts and buffers took."""
         return 0, self._telemetry.memory_bytes
 
     def device_conditions(self) -> tuple[tuple[str, str], ...]:
-        """Clocks, temperature and why the GPU was slowed, now."""
-        return (*conditions(self._telemetry.clocks()), ("cuda_graphs", "on" if self._use_graphs else "off"))
+        """Clocks, temperature and why the GPU was slowed, since the last time this was asked."""
+        return (*conditions(self._telemetry.clocks()), ("cuda_graphs", self._graphs()))
+
+    def _graphs(self) -> str:
+        if not self._use_graphs:
+            return "off"
+        return "on" if self._jit or self._lanes.records else "off: the engine cannot be recorded"
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -96,7 +100,7 @@ class GpuSession:
         warm_ms = self._telemetry.device_ns[0] / 1e6
         return (
             f"the first run took {self._telemetry.cold_ms:.1f} ms with transfers, the last one {warm_ms:.3f} ms on the "
-            f"device; engine, context and buffers take {self._telemetry.memory_bytes / 2**20:.0f} MiB there",
+            f"device; engine, contexts and buffers take {self._telemetry.memory_bytes / 2**20:.0f} MiB there",
         )
 
     def run(self, inputs: Tensors) -> Tensors:
@@ -107,64 +111,35 @@ class GpuSession:
         """
         if self._closed:
             raise EngineError("the session is closed")
+        self._cuda.enter()
         self._telemetry.begin()
-        arrays = self._upload(inputs)
-        key = tuple((name, array.shape) for name, array in arrays.items())
-        outputs = self._outputs()
-        self._execute(key)
+        arrays = take(self._border, inputs)
+        shapes: ShapeKey = tuple((name, array.shape) for name, array in arrays.items())
+        lane = self._lanes.serving(shapes)
+        if lane.shapes != shapes:
+            self._fit(lane, shapes)
+        outputs = self._empty(lane)
+        self._connect(lane, arrays | outputs)
+        for name, array in arrays.items():
+            self._cuda.upload(lane.addresses[name], array.ctypes.data, array.nbytes)
+        self._execute(lane, shapes)
         for name, array in outputs.items():
-            self._cuda.download(array.ctypes.data, self._buffers.address(name, array.nbytes), array.nbytes)
+            self._cuda.download(array.ctypes.data, lane.addresses[name], array.nbytes)
         self._cuda.wait()
         self._telemetry.finish()
         return outputs
 
-    def _upload(self, inputs: Tensors) -> dict[str, NDArray[np.generic]]:
-        """Put a batch on the device and bind it; gives back what the stream still reads from."""
-        import numpy as np
-
-        arrays = {
-            spec.name: np.ascontiguousarray(inputs[spec.name], dtype=self._dtype(spec.name))
-            for spec in self._signature.inputs
-        }
-        self._choose_profile({name: array.shape for name, array in arrays.items()})
-        for name, array in arrays.items():
-            if not self._context.set_input_shape(name, array.shape):
-                raise EngineError(f"input `{name}`: the engine takes no {array.shape}: {self._journal.reason()}")
-            address = self._buffers.address(name, array.nbytes)
-            self._context.set_tensor_address(name, address)
-            self._cuda.upload(address, array.ctypes.data, array.nbytes)
-        return arrays
-
-    def _execute(self, key: ShapeKey) -> None:
-        """Put one inference into the stream, as a recorded graph from the second one of these shapes on."""
-        mark = (key, self._buffers.epoch)
-        fresh = mark not in self._seen
-        if self._use_graphs and not fresh and mark not in self._graphs:
-            with self._cuda.capture() as handles:
-                self._enqueue()
-            self._graphs[mark], fresh = handles[0], True
-        self._telemetry.start()
-        if mark in self._graphs:
-            self._cuda.launch(self._graphs[mark])
-        else:
-            self._enqueue()
-        self._telemetry.stop()
-        if fresh:
-            self._seen.add(mark)
-            self._telemetry.look_at_memory()
-
     def close(self) -> None:
-        """Free graphs, buffers, context, engine and stream, in that order; twice is fine."""
+        """Free graphs, buffers, contexts, engine and stream, in that order; twice is fine."""
         if self._closed:
             return
         self._closed = True
+        self._cuda.enter()
         self._cuda.wait()
-        for graph in self._graphs.values():
-            self._cuda.drop_graph(graph)
-        self._graphs.clear()
+        self._lanes.close(self._cuda)
         self._buffers.close()
         self._telemetry.close()
-        del self._context, self._engine, self._runtime
+        del self._lanes, self._engine, self._runtime
         self._cuda.close()
 
     def _loaded(self, plan: bytes) -> ICudaEngine:
@@ -175,51 +150,67 @@ class GpuSession:
             )
         return engine
 
-    def _made_context(self) -> IExecutionContext:
-        context = self._engine.create_execution_context()
-        if context is None:
-            raise EngineError(f"no execution context: {self._journal.reason()}", hint="free memory on the GPU")
-        return context
+    def _fit(self, lane: Lane, shapes: ShapeKey) -> None:
+        """Tell a context the shapes of its inputs; it then knows those of its outputs."""
+        profile = choose_profile(self._border, shapes)
+        lane.shapes = None
+        if profile != lane.profile:  # which voids the shapes that it was told
+            if not lane.context.set_optimization_profile_async(profile, self._cuda.stream):
+                raise EngineError(f"optimization profile {profile} cannot be used: {self._journal.reason()}")
+            self._cuda.wait()
+            lane.profile, lane.addresses = profile, {}
+        for name, shape in shapes:
+            if not lane.context.set_input_shape(name, shape):
+                raise EngineError(f"input `{name}`: the engine takes no {shape}: {self._journal.reason()}")
+        lane.outputs = tuple(
+            (wire.name, tuple(lane.context.get_tensor_shape(wire.name))) for wire in self._border.outputs
+        )
+        for name, shape in lane.outputs:
+            if any(size < 0 for size in shape):
+                raise EngineError(f"output `{name}` has a shape that depends on the data, which is not supported")
+        lane.shapes = shapes
 
-    def _enqueue(self) -> None:
-        if not self._context.execute_async_v3(self._cuda.stream):
-            raise EngineError(f"the engine did not run: {self._journal.reason()}")
-
-    def _outputs(self) -> dict[str, NDArray[np.generic]]:
+    def _empty(self, lane: Lane) -> dict[str, NDArray[np.generic]]:
         import numpy as np
 
-        outputs: dict[str, NDArray[np.generic]] = {}
-        for spec in self._signature.outputs:
-            shape = tuple(self._context.get_tensor_shape(spec.name))
-            if any(size < 0 for size in shape):
-                raise EngineError(f"output `{spec.name}` has a shape that depends on the data, which is not supported")
-            outputs[spec.name] = np.empty(shape, self._dtype(spec.name))
-            address = self._buffers.address(spec.name, outputs[spec.name].nbytes)
-            self._context.set_tensor_address(spec.name, address)
-        return outputs
+        dtypes = {wire.name: wire.dtype for wire in self._border.outputs}
+        return {name: np.empty(shape, dtypes[name]) for name, shape in lane.outputs}
 
-    def _dtype(self, name: str) -> str:
-        kind = self._engine.get_tensor_dtype(name).name
-        if kind not in _NUMPY:
-            raise EngineError(
-                f"tensor `{name}` is {kind}: inputs and outputs of an engine are float32, float16 or integer"
-            )
-        return _NUMPY[kind]
+    def _connect(self, lane: Lane, tensors: dict[str, NDArray[np.generic]]) -> None:
+        """Give each tensor memory on the device. Where that moved, a recorded graph is void."""
+        addresses = {name: self._buffers.address(name, array.nbytes) for name, array in tensors.items()}
+        if addresses == lane.addresses:
+            return
+        if lane.graph is not None:
+            self._cuda.drop_graph(lane.graph)
+            lane.graph = None
+        for name, address in addresses.items():
+            if not lane.context.set_tensor_address(name, address):
+                raise EngineError(f"tensor `{name}` cannot be placed: {self._journal.reason()}")
+        lane.addresses = addresses
 
-    def _choose_profile(self, shapes: dict[str, tuple[int, ...]]) -> None:
-        """The tightest profile that serves these shapes: later ones are narrower than the first."""
-        fitting = [index for index in range(self._engine.num_optimization_profiles) if self._fits(index, shapes)]
-        if not fitting:
-            told = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-            raise EngineError(f"no optimization profile serves {told}", hint="widen the shapes or the batch sizes")
-        if fitting[-1] != self._profile:
-            self._context.set_optimization_profile_async(fitting[-1], self._cuda.stream)
-            self._cuda.wait()
-            self._profile = fitting[-1]
+    def _execute(self, lane: Lane, shapes: ShapeKey) -> None:
+        """Put one inference into the stream, as a recorded graph from the second one of these shapes on."""
+        fresh = shapes not in self._seen or self._lanes.wants_graph(lane)
+        if self._lanes.wants_graph(lane):
+            self._record(lane)
+        self._telemetry.start()
+        if lane.graph is not None:
+            self._cuda.launch(lane.graph)
+        else:
+            self._enqueue(lane)
+        self._telemetry.stop()
+        if fresh:
+            self._seen.add(shapes)
+            self._telemetry.look_at_memory()
 
-    def _fits(self, index: int, shapes: dict[str, tuple[int, ...]]) -> bool:
-        for name, shape in shapes.items():
-            low, _, high = self._engine.get_tensor_profile_shape(name, index)
-            if len(low) != len(shape) or not all(a <= s <= b for a, s, b in zip(low, shape, high, strict=True)):
-                return False
-        return True
+    def _record(self, lane: Lane) -> None:
+        """Record a graph; once an engine cannot be recorded (a loop, a condition), no more is tried."""
+        self._enqueue(lane)  # a first run of these shapes outside the graph: the runtime sets itself up
+        self._cuda.wait()
+        lane.graph = self._cuda.capture(lambda: lane.context.execute_async_v3(self._cuda.stream))
+        self._lanes.records = lane.graph is not None
+
+    def _enqueue(self, lane: Lane) -> None:
+        if not lane.context.execute_async_v3(self._cuda.stream):
+            raise EngineError(f"the engine did not run: {self._journal.reason()}")

@@ -5,11 +5,13 @@ It shows that names, argument types and their order fit together. It is no GPU: 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from qpipe_tensorrt import driver
+from qpipe_tensorrt import clocks, driver
 from qpipe_tensorrt.buffers import Buffers
-from qpipe_tensorrt.clocks import Clocks, read_clocks
+from qpipe_tensorrt.clocks import Clocks, open_gauge, slowed_by, worst
 from qpipe_tensorrt.cuda import Cuda
 from qpipe_tensorrt.driver import NoGpu, find_gpus, serving
 from qpipe_tensorrt.telemetry import conditions
@@ -42,18 +44,43 @@ def test_no_driver():
     assert find_gpus("libcuda-that-is-not-there.so") == NoGpu(
         reason="no NVIDIA driver", hint="run this target on a machine with its GPU and driver"
     )
-    assert read_clocks("0000:17:00.0", "libnvml-that-is-not-there.so") == NotMeasured(reason="no NVIDIA driver")
+    assert open_gauge("0000:17:00.0", "libnvml-that-is-not-there.so") == NotMeasured(reason="no NVML")
 
 
 def test_clocks_and_throttling_are_read_from_the_gpu_on_that_bus(library):
     bus = Cuda(0, library()).bus_id
-    found = read_clocks(bus, library())
+    gauge = open_gauge(bus, library())
+    found = gauge.read()
+    gauge.close()
     assert found == Clocks(
         sm_mhz=1980, memory_mhz=3201, temperature_c=41, slowed_by=("software power cap", "hardware thermal slowdown")
     )
     assert conditions(found)[-1] == ("slowed_by", "software power cap, hardware thermal slowdown")
-    assert read_clocks("0000:65:00.0", library()) == NotMeasured(reason="NVML has no device 0000:65:00.0")
-    assert conditions(read_clocks(bus, library(init=999))) == (("clocks", "not measured: NVML does not start"),)
+    assert open_gauge("0000:65:00.0", library()) == NotMeasured(reason="NVML has no device 0000:65:00.0")
+    assert conditions(open_gauge(bus, library(init=999))) == (("clocks", "not measured: NVML does not start"),)
+
+
+@pytest.mark.parametrize(
+    ("bits", "told"),
+    [
+        (0x0, ()),
+        (0x1, ()),
+        (0x24, ("software power cap", "software thermal slowdown")),
+        (0x1FE, tuple(clocks._SLOWED.values())),
+    ],
+)
+def test_throttling_in_words(bits, told):
+    """An idle GPU (bit 0) is slowed by nothing."""
+    assert slowed_by(bits) == told
+
+
+def test_of_two_readings_the_worst_is_kept():
+    cool = Clocks(sm_mhz=1980, memory_mhz=3201, temperature_c=41, slowed_by=())
+    hot = Clocks(sm_mhz=1200, memory_mhz=None, temperature_c=88, slowed_by=("software thermal slowdown",))
+    assert worst(cool, hot) == worst(hot, cool) == replace(hot, memory_mhz=3201)
+    unknown = Clocks(sm_mhz=None, memory_mhz=None, temperature_c=None, slowed_by=())
+    assert worst(unknown, unknown) == unknown
+    assert dict(conditions(unknown))["sm_mhz"].startswith("not measured")
 
 
 def test_memory_stream_events_and_graphs(library):
@@ -74,24 +101,28 @@ def test_memory_stream_events_and_graphs(library):
     assert cuda.elapsed_ms(first, last) == 1.5
     cuda.drop_event(first)
     cuda.drop_event(last)
-    with cuda.capture() as handles:
-        pass
-    cuda.launch(handles[0])
-    cuda.drop_graph(handles[0])
+    graph = cuda.capture(lambda: True)
+    cuda.launch(graph)
+    cuda.drop_graph(graph)
+    assert cuda.capture(lambda: False) is None
     cuda.close()
 
 
 def test_an_error_names_call_and_reason(library):
-    with pytest.raises(EngineError, match="cuMemAlloc_v2 failed: CUDA_ERROR_OUT_OF_MEMORY"):
+    with pytest.raises(EngineError, match="cuMemAlloc_v2 failed: CUDA_ERROR_OUT_OF_MEMORY") as error:
         Cuda(0, library()).allocate(2 << 20)
+    assert "batch_sizes" in error.value.hint
 
 
-def test_buffers_grow_and_void_recorded_graphs(library):
-    buffers = Buffers(Cuda(0, library()))
-    first, epoch = buffers.address("x", 100), buffers.epoch
-    assert (buffers.address("x", 50), buffers.epoch) == (first, epoch)
+def test_buffers_only_grow(library):
+    cuda = Cuda(0, library())
+    free, buffers = cuda.free_bytes(), Buffers(cuda)
+    first = buffers.address("x", 100)
+    assert buffers.address("x", 50) == first
     buffers.address("x", 1000)
-    assert buffers.epoch == epoch + 1
-    assert buffers.size_bytes == 1000
+    assert (buffers.size_bytes, free - cuda.free_bytes()) == (1000, 1000)
+    with pytest.raises(EngineError, match="OUT_OF_MEMORY"):
+        buffers.address("x", 2 << 20)
+    assert (buffers.size_bytes, free - cuda.free_bytes()) == (0, 0), "what was given up is not given back twice"
     buffers.close()
     assert buffers.size_bytes == 0
