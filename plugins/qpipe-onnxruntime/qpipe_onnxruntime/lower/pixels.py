@@ -60,10 +60,9 @@ def choose_packs(shape: tuple[int, ...], rows: Rows) -> Packs:
         pack = 4
     else:
         pack = 2 if channels <= (32 if rows.kernel >= 5 else 16) else 1
-    wanted = [Packs(image=pack, result=pack), Packs(image=pack, result=pack // 2 or 1), Packs(image=2, result=2)]
-    if rows.stride % pack == 0:
-        wanted.insert(0, Packs(image=pack, result=1))  # no product is in vain
-    return next((packs for packs in wanted if packs.image <= pack and _fits(rows, packs)), ALONE)
+    # As many pixels of the result as a pack of the image moves it on: the packed stride is 1, or that of whole packs.
+    wanted = (Packs(image=size, result=max(size // rows.stride, 1)) for size in (pack, 2) if size <= pack)
+    return next((packs for packs in wanted if _fits(rows, packs)), ALONE)
 
 
 def _fits(rows: Rows, packs: Packs) -> bool:
