@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PLUGINS := $(sort $(wildcard plugins/qpipe-*))
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 TEST_INSTALLS := -e '.[dev,dask]' $(foreach plugin,$(PLUGINS),-e '$(plugin)$(if $(findstring tensorrt,$(plugin)),[rtx])')
 
 unexport PYTHONDONTWRITEBYTECODE # each child would compile again what it imports: 6 CPU seconds for MLflow alone
@@ -26,10 +27,14 @@ clean:
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
-.venv/demo: .venv/bin/python pyproject.toml plugins/qpipe-onnxruntime/pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -e . -e plugins/qpipe-onnxruntime
+.venv/build: .venv/bin/python # what builds our packages: once, not in an environment for each of them
+	$(INSTALL) hatchling editables
 	touch $@
 
-.venv/test: .venv/bin/python pyproject.toml $(wildcard plugins/*/pyproject.toml)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile $(TEST_INSTALLS)
+.venv/demo: .venv/build pyproject.toml plugins/qpipe-onnxruntime/pyproject.toml
+	$(INSTALL) --no-build-isolation -e . -e plugins/qpipe-onnxruntime
+	touch $@
+
+.venv/test: .venv/build pyproject.toml $(wildcard plugins/*/pyproject.toml)
+	$(INSTALL) --no-build-isolation $(TEST_INSTALLS)
 	touch $@
