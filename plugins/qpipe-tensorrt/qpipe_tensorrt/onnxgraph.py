@@ -45,6 +45,8 @@ class OnnxGraph:
     dynamic_inputs: tuple[str, ...]
     dtypes: tuple[str, ...]
     """Types of initializers and casts, by ONNX's names."""
+    doubles: tuple[str, ...] = ()
+    """Inputs and outputs of float64."""
 
     @property
     def weighted(self) -> tuple[OnnxNode, ...]:
@@ -96,6 +98,7 @@ class _Scope:
             dynamic_inputs=tuple(
                 value.name for value in self._top.input if value.name not in given and _dynamic(value)
             ),
+            doubles=tuple(value.name for value in (*self._top.input, *self._top.output) if _is_double(value)),
             dtypes=tuple(sorted({_dtype(tensor.data_type) for tensor in self._tensors.values()} | self._casts())),
         )
 
@@ -155,6 +158,10 @@ def _constant(node: onnx.NodeProto) -> Iterator[tuple[str, onnx.TensorProto]]:
 
 def _dynamic(value: onnx.ValueInfoProto) -> bool:
     return any(not dim.HasField("dim_value") for dim in value.type.tensor_type.shape.dim)
+
+
+def _is_double(value: onnx.ValueInfoProto) -> bool:
+    return _dtype(value.type.tensor_type.elem_type) == "DOUBLE"
 
 
 def _dtype(number: int) -> str:

@@ -34,6 +34,11 @@ def refuse(graph: OnnxGraph, capabilities: tuple[str, ...], shapes: tuple[ShapeR
         BuildError: with the node or input, what was found, and what would be right.
     """
     _refuse_operators(graph)
+    for name in graph.doubles:
+        raise BuildError(
+            f"`{name}` is float64, which TensorRT has not: its parser would take it as float32 without a word",
+            hint="make it float32 in the model",
+        )
     for pair in graph.pairs:
         _refuse_pair(pair)
     for dtype in graph.dtypes:

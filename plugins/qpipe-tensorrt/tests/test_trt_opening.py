@@ -9,6 +9,7 @@ from qpipe_tensorrt.driver import Gpu, NoGpu, find_gpus
 from qpipe_tensorrt.portability import admit, matching_gpu
 from qpipe_tensorrt.products import RTX
 
+from qpipe.engines import read_engine
 from qpipe.errors import EngineError
 from qpipe.records.engine import Requirement
 
@@ -71,6 +72,8 @@ def test_a_broken_engine_never_reaches_the_vendors_loader(small_engine, target):
     with pytest.raises(EngineError, match=r"engine\.trt is not a TensorRT engine") as error:
         TensorRT().open(engine, target())
     assert (error.value.code, error.value.hint) == (5, "build it again")
+    with pytest.raises(EngineError, match=r"engine\.trt"):
+        read_engine(engine.path)
     engine.main_file.unlink()
     with pytest.raises(EngineError, match="cannot be read"):
         TensorRT().open(engine, target())

@@ -67,6 +67,24 @@ def test_a_node_without_a_name_is_told_by_its_number(build, nets):
     assert "TensorRT cannot parse node number 0 (StringNormalizer)" in refusal(build, model).message
 
 
+def test_a_float64_input(build, nets):
+    """The parser alone would take it as float32."""
+    model = nets.one_node("Relu")
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.type.tensor_type.elem_type = 11  # DOUBLE
+    assert refusal(build, model).message.startswith("`input` is float64, which TensorRT has not")
+
+
+def test_a_shape_that_is_an_input(build, nets):
+    model = nets.one_node("Relu")
+    model.graph.node[0].op_type = "Reshape"
+    model.graph.node[0].input.append("wanted")
+    wanted = model.graph.input.add(name="wanted")
+    wanted.type.tensor_type.elem_type = 7  # INT64
+    wanted.type.tensor_type.shape.dim.add(dim_value=2)
+    assert "missing values for shape input tensor wanted" in refusal(build, model).message
+
+
 def test_a_dynamic_shape_without_a_range(build, nets):
     error = refusal(build, nets.small(), ranges=False)
     assert "input `input` has a dynamic shape and no range" in error.message

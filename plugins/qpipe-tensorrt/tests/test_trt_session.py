@@ -235,7 +235,7 @@ def test_many_shapes_get_no_graph_each(opened, monkeypatch):
     session, engine = opened(use_graphs=True)
     for size in (1, 2, 3, 5) * 3:
         outputs = session.run({"x": np.full((size, 3), 2, np.float32)})
-        assert np.array_equal(outputs["y"], np.full((size, 3), 3, np.float32)) or size < 3
+        assert size < 3 or np.array_equal(outputs["y"], np.full((size, 3), 3, np.float32))  # a stand-in replays nothing
     assert len(engine.contexts) == 3
 
 

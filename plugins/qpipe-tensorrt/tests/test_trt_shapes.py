@@ -35,8 +35,17 @@ def test_fixed_shapes_need_no_more_profiles():
     assert plan_profiles((), (1,), "per-batch") == ()
 
 
-def test_a_range_upside_down_is_named(*, rtx, nets, prepared, target, tmp_path, progress):
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"best": (9, 3, 16, 16)}, r"input `input`: .* is not smallest ≤ usual ≤ largest"),
+        ({"best": (4, 3, 16)}, r"input `input`: .* is not smallest ≤ usual ≤ largest"),
+        ({"low": (1, 3), "best": (1, 3), "high": (8, 3)}, "input has 4 dimensions but profile 0 has 2"),
+        ({"high": (8, 3, 16, 17)}, "profile has min=16, opt=16, max=17 but tensor has 16"),
+    ],
+)
+def test_a_range_that_cannot_be_is_named(*, rtx, nets, prepared, target, tmp_path, progress, changes, message):
     ready = prepared(nets.small())
-    wrong = replace(ready.shapes[0], best=(9, 3, 16, 16))
-    with pytest.raises(BuildError, match=r"input `input`: .* is not smallest ≤ usual ≤ largest"):
+    wrong = replace(ready.shapes[0], **changes)
+    with pytest.raises(BuildError, match=message):
         TensorRT().build(replace(ready, shapes=(wrong,)), target(), tmp_path, progress)
