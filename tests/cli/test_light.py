@@ -15,22 +15,22 @@ from qpipe.testing.models import small_rows, write_small_model
 
 HEAVY = ("mlflow", "onnxruntime", "pandas", "scipy", "matplotlib", "statsmodels", "sklearn")
 DUMP = """
-import sys
+import contextlib, io, json, sys
 from qpipe.cli.guarded import run_app
-code = run_app({arguments!r})
-sys.stdout.flush()
-sys.stderr.write("|" + ",".join(sorted(name for name in {modules!r} if name in sys.modules)))
-sys.exit(code)
+for arguments in {commands!r}:
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        code = run_app(arguments)
+    heavy = [name for name in {modules!r} if name in sys.modules]
+    print(json.dumps([" ".join(arguments), code, bool(said.getvalue()), heavy]))
 """
 
 
-def imported(folder: Path, arguments: list[str], modules: tuple[str, ...]) -> str:
-    """Which of the modules a command has imported."""
-    code = DUMP.format(arguments=arguments, modules=modules)
+def told(folder: Path, commands: list[list[str]], modules: tuple[str, ...]) -> list[list[object]]:
+    """Of each command, one after the other in one process: its code, whether it said a thing, what is imported."""
+    code = DUMP.format(commands=commands, modules=modules)
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout
-    return done.stderr.rpartition("|")[2]
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 @pytest.fixture
@@ -52,14 +52,14 @@ def folder(tmp_path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["--version"]])
-def test_help_imports_no_numpy_either(tmp_path, arguments):
-    assert imported(tmp_path, arguments, (*HEAVY, "numpy", "onnx", "yaml")) == ""
+def test_help_imports_no_numpy_either(tmp_path):
+    commands = [["--help"], ["run", "--help"], ["--version"]]
+    light = [[" ".join(arguments), 0, True, []] for arguments in commands]
+    assert told(tmp_path, commands, (*HEAVY, "numpy", "onnx", "yaml")) == light
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
+def test_what_looks_only_imports_nothing_heavy(folder):
+    commands = [
         ["targets"],
         ["targets", "--json"],
         ["plugins"],
@@ -70,16 +70,16 @@ def test_help_imports_no_numpy_either(tmp_path, arguments):
         ["plan", "small.yaml"],
         ["plan", "small.yaml", "--json"],
         ["init", "small.onnx"],
-    ],
-)
-def test_what_looks_only_imports_nothing_heavy(folder, arguments):
-    assert imported(folder, arguments, HEAVY) == ""
+    ]
+    assert told(folder, commands, HEAVY) == [[" ".join(arguments), 0, True, []] for arguments in commands]
 
 
 def test_help_takes_little_cpu(tmp_path):
-    """Of five tries the best: others may use this machine."""
+    """At the latest the fifth time: others may use this machine."""
     best = 9.0
     for _ in range(5):
+        if best < 0.35:
+            break
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-m", "qpipe", "--help"], cwd=tmp_path, capture_output=True, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)

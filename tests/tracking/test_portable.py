@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,9 +23,10 @@ import json, sys, warnings
 sys.modules["qpipe"] = None
 warnings.simplefilter("ignore")
 import mlflow.pyfunc, numpy as np
-model = mlflow.pyfunc.load_model(sys.argv[1])
-answer = model.predict({"x": np.array(json.loads(sys.argv[2]), np.float32)})
+rows, whole, changed = np.array(json.loads(sys.argv[1]), np.float32), *sys.argv[2:]
+answer = mlflow.pyfunc.load_model(whole).predict({"x": rows})
 print(json.dumps({name: value.tolist() for name, value in answer.items()}))
+mlflow.pyfunc.load_model(changed)
 """
 
 
@@ -62,29 +64,25 @@ def build(tmp_path):
     return build_engine
 
 
-def read(folder, make):
+def read(whole, changed, make):
     environment = make.environment()
     environment.pop("PYTHONPATH")
-    command = [sys.executable, "-c", READER, str(folder), json.dumps(ROWS.tolist())]
-    return subprocess.run(command, cwd=folder.parent, env=environment, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", READER, json.dumps(ROWS.tolist()), str(whole), str(changed)]
+    return subprocess.run(command, cwd=whole.parent, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_a_portable_engine_answers_where_qpipe_is_not(build, make, tmp_path):
-    folder = export_portable(build(), tmp_path / "portable")
-
-    done = read(folder, make)
-
-    assert done.returncode == 0, done.stderr
-    np.testing.assert_allclose(json.loads(done.stdout)["y"], ROWS @ WEIGHTS, rtol=1e-5)
-    assert "qpipe" not in (folder / "requirements.txt").read_text()
-
-
-def test_a_portable_engine_that_was_changed_is_refused(build, make, tmp_path):
-    folder = export_portable(build(), tmp_path / "portable")
-    (path,) = folder.rglob("m.onnx")
+def test_a_portable_engine_answers_where_qpipe_is_not_and_one_that_was_changed_is_refused(build, make, tmp_path):
+    whole = export_portable(build(), tmp_path / "portable")
+    changed = shutil.copytree(whole, tmp_path / "changed")
+    (path,) = changed.rglob("m.onnx")
     path.write_bytes(path.read_bytes() + b"x")
 
-    assert "was changed after it was built" in read(folder, make).stderr
+    done = read(whole, changed, make)
+
+    np.testing.assert_allclose(json.loads(done.stdout)["y"], ROWS @ WEIGHTS, rtol=1e-5, err_msg=done.stderr)
+    assert done.returncode == 1
+    assert "was changed after it was built" in done.stderr
+    assert "qpipe" not in (whole / "requirements.txt").read_text()
 
 
 def test_only_engines_of_onnxruntime_are_portable(build, tmp_path):
