@@ -189,16 +189,27 @@ def attr_string(node: ir.Node, name: str, default: str) -> str:
     return default if attribute is None else attribute.as_string()
 
 
+class Names:
+    """The value names of a graph: gives new ones without reading the graph each time."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self._taken = {value.name for node in graph.all_nodes() for value in node.outputs}
+        self._taken.update(graph.initializers)
+        self._taken.update(value.name for value in graph.inputs)
+
+    def fresh(self, wanted: str) -> str:
+        """`wanted`, or the first `wanted_1`, `wanted_2`, … that is free; it is taken from now on."""
+        name, number = wanted, 0
+        while name in self._taken:
+            number += 1
+            name = f"{wanted}_{number}"
+        self._taken.add(name)
+        return name
+
+
 def fresh_name(graph: ir.Graph, wanted: str) -> str:
     """`wanted`, or the first `wanted_1`, `wanted_2`, … that no value of the graph has."""
-    taken = {value.name for node in graph.all_nodes() for value in node.outputs}
-    taken.update(graph.initializers)
-    taken.update(value.name for value in graph.inputs)
-    name, number = wanted, 0
-    while name in taken:
-        number += 1
-        name = f"{wanted}_{number}"
-    return name
+    return Names(graph).fresh(wanted)
 
 
 def add_initializer(

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qpipe.errors import QuantizationError
-from qpipe.quant.graph import add_initializer, constant, name_of, upgraded
+from qpipe.quant.graph import Names, add_initializer, constant, name_of, upgraded
 from qpipe.quant.int4 import reduced_axis
 from qpipe.quant.matmul import MICROSOFT, fuse_matmuls
 from qpipe.quant.numbers import F32, onnx_type, quantize
@@ -85,7 +85,7 @@ class _Renderer:
         self.values.update(graph.initializers)
         self.nodes = {node.name: node for node in graph}
         self.parameters: dict[str, tuple[ir.Value, ir.Value]] = {}
-        self.taken = {name for name in self.values if name}
+        self.names = Names(graph)
 
     def run(self) -> None:
         """Weights first, while their nodes still read the plan's tensors; then activations; then absorbed nodes."""
@@ -121,23 +121,14 @@ class _Renderer:
         return self.parameters[key]
 
     def add(self, name: str, array: NDArray[np.generic], dtype: ir.DataType | None = None) -> ir.Value:
-        return add_initializer(self.graph, self.fresh(name), array, dtype)
-
-    def fresh(self, wanted: str) -> str:
-        """A value name that is not taken, and now is."""
-        name, number = wanted, 0
-        while name in self.taken:
-            number += 1
-            name = f"{wanted}_{number}"
-        self.taken.add(name)
-        return name
+        return add_initializer(self.graph, self.names.fresh(name), array, dtype)
 
     def pair(self, spec: ActivationSpec, value: ir.Value) -> tuple[ir.Node, ir.Node]:
         scale, zero = self.scale_of(spec)
         quantizer = ir.node("QuantizeLinear", [value, scale, zero], name=f"{spec.tensor}/quantize")
-        quantizer.outputs[0].name = self.fresh(f"{spec.tensor}_quantized")
+        quantizer.outputs[0].name = self.names.fresh(f"{spec.tensor}_quantized")
         back = ir.node("DequantizeLinear", [quantizer.outputs[0], scale, zero], name=f"{spec.tensor}/dequantize")
-        back.outputs[0].name = self.fresh(f"{spec.tensor}_dequantized")
+        back.outputs[0].name = self.names.fresh(f"{spec.tensor}_dequantized")
         return quantizer, back
 
     def insert(self, value: ir.Value, nodes: list[ir.Node]) -> None:
@@ -181,7 +172,7 @@ class _Renderer:
             self.graph.remove(self.nodes[absorbed], safe=True)
         if was_output:
             name, shape, dtype = value.name, value.shape, value.dtype
-            value.name = self.fresh(f"{name}_float")
+            value.name = self.names.fresh(f"{name}_float")
             back.outputs[0].name, back.outputs[0].shape = name, shape
             back.outputs[0].dtype = dtype or ir.DataType.FLOAT
 
@@ -193,7 +184,7 @@ class _Renderer:
         dtype = onnx_type(spec.dtype)
         stored = self.add(f"{spec.tensor}_quantized", integers.astype(dtype.numpy()), dtype)
         back = ir.node("DequantizeLinear", [stored, scale, zero], name=f"{spec.tensor}/dequantize")
-        back.outputs[0].name = self.fresh(f"{spec.tensor}_dequantized")
+        back.outputs[0].name = self.names.fresh(f"{spec.tensor}_dequantized")
         readers = [use for use in value.uses() if not spec.consumers or use.node.name in spec.consumers]
         self.graph.insert_before(self.graph[0], back)
         for use in readers:
@@ -256,8 +247,8 @@ class _Renderer:
 
     def dequantizer(self, name: str, inputs: list[ir.Value], axis: int | None) -> ir.Node:
         attributes = {} if axis is None else {"axis": axis}
-        node = ir.node("DequantizeLinear", inputs, attributes=attributes, name=self.fresh(name))
-        node.outputs[0].name = self.fresh(name.replace("/dequantize", "_dequantized"))
+        node = ir.node("DequantizeLinear", inputs, attributes=attributes, name=self.names.fresh(name))
+        node.outputs[0].name = self.names.fresh(name.replace("/dequantize", "_dequantized"))
         return node
 
     def drop(self, value: ir.Value) -> None:

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
-from qpipe.quant.graph import add_initializer, attr_int, attr_ints, fresh_name, name_of
+from qpipe.quant.graph import attr_int, attr_ints
 from qpipe.quant.matmul import MICROSOFT
 from qpipe_onnxruntime.lower.images import Images
 from qpipe_onnxruntime.lower.islands import Island, array_of, sizes
 from qpipe_onnxruntime.lower.pixels import ALONE, Packs, Rows, choose_packs, pack_weights, packed_rows
 
 
-def integer_convolution(found: Island, graph: ir.Graph, images: Images, *, packs: bool) -> tuple[ir.Node, Packs] | None:
+def integer_convolution(found: Island, images: Images, *, packs: bool) -> tuple[ir.Node, Packs] | None:
     """The kernel of a convolution between quantized images, and the packs of its image and result.
 
     None where its weights are not int8 around zero, per tensor or per output channel, or its bias is not int32.
@@ -30,7 +29,7 @@ def integer_convolution(found: Island, graph: ir.Graph, images: Images, *, packs
     pads, strides = attr_ints(node, "pads", (0, 0, 0, 0)), attr_ints(node, "strides", (1, 1))
     if rows is not None and chosen != ALONE:
         array, packed = pack_weights(array, rows, chosen), packed_rows(rows, chosen)
-        constants = [_constant(graph, weights.values, array), *(_repeat(graph, item, chosen) for item in constants[1:])]
+        constants = [images.constant(weights.values, array), *(_repeat(images, item, chosen) for item in constants[1:])]
         pads, strides = (pads[0], packed.left, pads[2], packed.right), (strides[0], packed.stride)
     attributes: dict[str, int | tuple[int, ...]] = {
         "kernel_shape": array.shape[2:],
@@ -66,11 +65,7 @@ def _rows(found: Island) -> Rows | None:
     return Rows(width=image[2], kernel=kernel, left=pads[1], right=pads[3], stride=stride)
 
 
-def _constant(graph: ir.Graph, like: ir.Value, array: NDArray[np.generic]) -> ir.Value:
-    return add_initializer(graph, fresh_name(graph, f"{name_of(like)}_packed"), array, like.dtype)
-
-
-def _repeat(graph: ir.Graph, value: ir.Value, packs: Packs) -> ir.Value:
+def _repeat(images: Images, value: ir.Value, packs: Packs) -> ir.Value:
     """One entry per packed channel, where there is one per channel."""
     array = array_of(value)
-    return value if array.size == 1 else _constant(graph, value, np.tile(array, packs.result))
+    return value if array.size == 1 else images.constant(value, np.tile(array, packs.result))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
-from qpipe.quant.graph import add_initializer, fresh_name, name_of
+from qpipe.quant.graph import Names, add_initializer, name_of
 
 TO_NHWC, TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
 _ACTIVATIONS = ("Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "HardSigmoid")
@@ -16,7 +17,7 @@ class Images:
     """Quantized images [N, C, H, W] of a graph as [N, H, W/f, f·C], by the number f of pixels in a pack."""
 
     def __init__(self, graph: ir.Graph) -> None:
-        self.graph = graph
+        self.graph, self.names = graph, Names(graph)
         self._forms: dict[ir.Value, dict[int, ir.Value]] = {}
 
     def has(self, image: ir.Value) -> bool:
@@ -41,7 +42,7 @@ class Images:
 
     def put(self, image: ir.Value, packs: int, form: ir.Value) -> None:
         """Say that `form` holds this image in packs of `packs` pixels; every other reader sees it as NCHW again."""
-        form.name = fresh_name(self.graph, f"{name_of(image)}_nhwc")
+        form.name = self.names.fresh(f"{name_of(image)}_nhwc")
         self._forms[image] = {packs: form}
         back = self._insert("Transpose", self.get(image, 1), name_of(image), "nchw", perm=TO_NCHW)
         back.shape, back.type = image.shape, image.type
@@ -58,20 +59,24 @@ class Images:
         rest = [value for value in quantizer.inputs[1:] if value is not None]
         return self._insert("QuantizeLinear", turned, name_of(image), "nhwc", *rest)
 
+    def constant(self, like: ir.Value, array: NDArray[np.generic]) -> ir.Value:
+        """A new initializer of the dtype of `like`, packed from it."""
+        return add_initializer(self.graph, self.names.fresh(f"{name_of(like)}_packed"), array, like.dtype)
+
     def _shape(self, image: ir.Value, packs: int) -> ir.Value:
         """[N, H, W/f, f·C]; a Reshape is enough, since packs hold the same bytes in the same order."""
         assert image.shape is not None
         channels, width = image.shape[1], image.shape[3]
         assert isinstance(channels, int)
         assert isinstance(width, int)
-        name = fresh_name(self.graph, f"{name_of(image)}/packs_of_{packs}/shape")
+        name = self.names.fresh(f"{name_of(image)}/packs_of_{packs}/shape")
         return add_initializer(self.graph, name, np.array([0, 0, width // packs, channels * packs], np.int64))
 
     def _insert(
         self, op: str, source: ir.Value, image: str, form: str, *more: ir.Value, perm: tuple[int, ...] = ()
     ) -> ir.Value:
         node = ir.node(op, [source, *more], {"perm": perm} if perm else {}, name=f"{image}/{form}")
-        node.outputs[0].name = fresh_name(self.graph, f"{image}_{form}")
+        node.outputs[0].name = self.names.fresh(f"{image}_{form}")
         producer = source.producer()
         if producer is None:
             self.graph.insert_before(self.graph[0], node)

@@ -76,7 +76,7 @@ class _Lowering:
 
     def convolution(self, node: ir.Node) -> None:
         found = island(node, self.graph, images=1)
-        made = integer_convolution(found, self.graph, self.images, packs=self.packs) if found is not None else None
+        made = integer_convolution(found, self.images, packs=self.packs) if found is not None else None
         if found is None or made is None:
             return
         new, packs = made
