@@ -3,8 +3,9 @@
     QPIPE_BENCH_DATA=/path/to/data python docs/benchmarks/edge.py [--rows 1000] [--micro-rows 200] [--pairs 60]
 
 Prints Markdown tables. `drop` is float minus engine in points; SQNR is that of the outputs against the float model,
-beside the ONNX Runtime INT8 engines of the same recipe (x86 leaves the first convolution of an image in float; arm64
-quantizes the same layers as LiteRT). Speed is a paired ratio of CPU time on one thread.
+beside the ONNX Runtime INT8 engines of the same recipe. Rows `in float` are the steps of the loss attribution: nodes
+that another target leaves in float, and outputs that a microcontroller writes as int8. Speed is a paired ratio of CPU
+time on one thread.
 """
 
 from __future__ import annotations
@@ -31,7 +32,10 @@ from qpipe.engines import read_engine, write_engine
 from qpipe.models import read_model
 from qpipe.plugins.backend import Backend, Session, Tensors
 from qpipe.prepare import builtin_recipe, prepare
-from qpipe.quant.schemes import LITERT, LITERT_INTEGER, ORT_ARM64, ORT_X86_VNNI
+from qpipe.quant.graph import open_graph, save_graph
+from qpipe.quant.outputs import with_float_outputs
+from qpipe.quant.schemes import LITERT, LITERT_INTEGER, ORT_ARM64, ORT_X86_AVX2, ORT_X86_VNNI
+from qpipe.quant.spared import spare
 from qpipe.records.engine import Engine, Prepared
 from qpipe.records.model import Model
 from qpipe.records.scheme import Scheme
@@ -152,27 +156,43 @@ def row(case: Case, found: Floats, size_bytes: int) -> Row:
 
 
 def quality(case: Case, folder: Path, micro_rows: int) -> Iterator[tuple[str, Row]]:
-    """Every engine of one model."""
-    for name, scheme in (("ONNX Runtime INT8, x86", ORT_X86_VNNI), ("ONNX Runtime INT8, arm64", ORT_ARM64)):
-        ort = prepared(case, scheme, "int8", folder / scheme.name).deployable
+    """Every engine of one model, with the steps that their losses are attributed to."""
+    x86 = prepared(case, ORT_X86_VNNI, "int8", folder / ORT_X86_VNNI.name).deployable
+    arm = prepared(case, ORT_ARM64, "int8", folder / ORT_ARM64.name).deployable
+    for name, ort in (("ONNX Runtime INT8, x86", x86), ("ONNX Runtime INT8, arm64", arm)):
         yield name, row(case, edge.run_onnx(ort.path, case.gate)[0], ort.size_bytes)
     ready = prepared(case, LITERT, "int8", folder / "litert")
-    yield (
-        "the LiteRT plan as Q/DQ",
-        row(case, edge.run_onnx(ready.deployable.path, case.gate)[0], ready.deployable.size_bytes),
-    )
+    yield "the LiteRT plan as Q/DQ", of_graph(case, ready.deployable.path)
+    for names, path in in_float(case, ready, folder / "litert"):
+        yield f"the same, {names} in float", of_graph(case, path)
     engine = built(LiteRtBackend(), ready, LITERT_TARGET, folder / "e-litert")
     session = LiteRtBackend().open(engine, LITERT_TARGET)
     yield "LiteRT INT8", row(case, outputs(session, case, len(case.gate)), engine.main_file.stat().st_size)
     whole = prepared(case, LITERT_INTEGER, "int8", folder / "litert-integer")
-    yield (
-        "the plan of microcontrollers as Q/DQ",
-        row(case, edge.run_onnx(whole.deployable.path, case.gate)[0], whole.deployable.size_bytes),
-    )
+    yield "the plan of microcontrollers as Q/DQ", of_graph(case, whole.deployable.path)
+    if (model := with_float_outputs(whole.deployable.path)) is not None:
+        onnx.save(model, folder / "float-outputs.onnx")
+        yield "the same, outputs in float", of_graph(case, folder / "float-outputs.onnx")
     micro = built(TflmBackend(), whole, CORTEX, folder / "e-tflm")
     found = outputs(TflmBackend().open(micro, CORTEX), case, min(micro_rows, len(case.gate)))
     arena = next(int(fact.value) for fact in micro.facts if fact.name == "arena_bytes")
     yield f"tflite-micro INT8 (arena {arena:,} bytes)", row(case, found, micro.main_file.stat().st_size)
+    planned = edge.run_onnx(whole.deployable.path, case.gate[: len(found)])[0]
+    yield "its plan as Q/DQ on the same rows", row(case, planned, whole.deployable.size_bytes)
+
+
+def of_graph(case: Case, path: Path) -> Row:
+    """What onnxruntime makes of a graph."""
+    return row(case, edge.run_onnx(path, case.gate)[0], path.stat().st_size)
+
+
+def in_float(case: Case, ready: Prepared, folder: Path) -> Iterator[tuple[str, Path]]:
+    """The plan with fewer nodes quantized, as the loss attribution of a cell has it."""
+    assert ready.plan is not None
+    rows = {case.model.signature.inputs[0].name: case.gate[:16]}
+    found = spare(open_graph(ready.graph.path), ready.plan, ORT_X86_AVX2, rows)
+    if found is not None:
+        yield ", ".join(found.nodes), save_graph(found.qdq, folder / "in-float.onnx")
 
 
 def estimates(case: Case, folder: Path) -> Iterator[str]:
@@ -224,6 +244,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--micro-rows", type=int, default=200)
     parser.add_argument("--pairs", type=int, default=60)
+    parser.add_argument("--quality-only", action="store_true", help="the first table alone")
     arguments = parser.parse_args()
     with TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -237,6 +258,8 @@ def main() -> None:
                     f"| {drop:+.2f} | {one.sqnr_db:.1f} | {one.size_bytes:,} |",
                     flush=True,
                 )
+        if arguments.quality_only:
+            return
         print("\n" + header("model", "target", "cycles", "ms", "SRAM, KiB", "DRAM, KiB", "flash, KiB", "NPU share"))
         for case in kept:
             for line in estimates(case, folder / case.name):

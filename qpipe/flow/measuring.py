@@ -60,7 +60,11 @@ def _obstacle(workplace: Workplace, group: Sequence[Worked], todo: Sequence[Work
     baseline = _baseline(group)
     if baseline.outcome is None:
         return f"there is no float engine to compare with: {baseline.reason}"
-    kind = _kind(workplace, baseline)
+    return withheld(_kind(workplace, baseline))
+
+
+def withheld(kind: Kind) -> str | None:
+    """Why times of runs of this kind are not taken, or None."""
     return None if kind == "measured" else f"timings of {kind} runs mean nothing for the hardware: withheld"
 
 

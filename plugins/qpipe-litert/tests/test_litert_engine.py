@@ -45,6 +45,8 @@ def test_int8_digits_lose_at_most_half_a_point(
 
 def test_session_hides_layout_and_any_batch(digits_engine: Engine, digits: edge.Digits) -> None:
     assert read_layout(digits_engine.path).inputs[0].permutation == (0, 2, 3, 1)
+    flat = read_flatbuffer(digits_engine.main_file)
+    assert {flat.tensors[i].dtype for i in (*flat.inputs, *flat.outputs)} == {"float32"}  # integers are the default
     session = LiteRtBackend().open(digits_engine, TARGET)
     whole = session.run({"input": digits.gate[:7]})["logits"]
     single = np.concatenate([session.run({"input": digits.gate[i : i + 1]})["logits"] for i in range(7)])

@@ -22,7 +22,7 @@ from qpipe.hosts.emulator import EmulatedDevice
 from qpipe.hosts.engine import DeviceEngine
 from qpipe.hosts.known_answer import read_known_answer
 from qpipe.hosts.known_answer import require_known_answer as require
-from qpipe.hosts.qemu_root import root_state
+from qpipe.hosts.qemu_root import qemu_root, root_state
 from qpipe.hosts.remote import ONNXRUNTIME, Job, RemoteEngine
 from qpipe.plugins.backend import DeviceTimed, OnDevice, Remarking
 from qpipe.records.engine import Engine, Kind, Prepared, Ready, Unavailable
@@ -119,6 +119,15 @@ def arm64() -> None:
     state = root_state()
     if isinstance(state, Unavailable):
         pytest.skip(f"{state.reason}: {state.hint}")
+
+
+@pytest.mark.device
+@pytest.mark.usefixtures("arm64")
+def test_the_root_folder_shows_the_cpu_that_is_emulated() -> None:
+    """onnxruntime reads `/proc/cpuinfo`, and crashes at import on an x86 one."""
+    shown = (qemu_root().folder / "proc" / "cpuinfo").read_text()
+    assert "CPU part\t: 0xd0c" in shown  # Neoverse N1
+    assert "asimddp" in shown
 
 
 @pytest.mark.device

@@ -58,6 +58,16 @@ def test_environment_of_another_version_is_not_taken(empty_home: Path, text: str
     assert "of another version" in state.reason
 
 
+def test_every_package_of_the_environment_has_one_version_and_python_is_not_asked(empty_home: Path) -> None:
+    """Its metadata asks for Python 3.12 and pins what qpipe runs with in other versions: a place of its own, whole."""
+    lines = [line for line in tools.requirements().splitlines() if line and not line.startswith("#")]
+    assert f"onnx2tf=={tools.ONNX2TF}" in lines
+    assert all(line.count("==") == 1 for line in lines)
+    command = tools._pip_command(tools.tool_environment(), empty_home / "list.txt")
+    assert command[0] == str(tools.tool_environment().python) != sys.executable
+    assert {"--no-deps", "--ignore-requires-python"} <= set(command)
+
+
 class Told(edge.Silent):
     def __init__(self) -> None:
         self.steps: list[str] = []

@@ -11,9 +11,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper
+from qpipe_litert import quantize
 from qpipe_litert.backend import LiteRtBackend
 from qpipe_litert.benchmark import cross_check
-from qpipe_litert.convert import Converted, convert, find_layout
+from qpipe_litert.convert import Converted, UnknownOperatorError, convert, find_layout, refuse_custom
 from qpipe_litert.flatbuffer import read_flatbuffer
 from qpipe_litert.interpreter import invoke, open_interpreter
 from qpipe_litert.layout import to_file
@@ -95,6 +96,21 @@ def test_operator_that_the_converter_does_not_know_is_refused(tmp_path: Path) ->
     with pytest.raises(BuildError, match="LiteRT has no operator for: ONNX_EINSUM"):
         edge.built_engine(LiteRtBackend(), ready, TARGET, tmp_path / "e")
     assert list((tmp_path / "e").iterdir()) == []
+
+
+def test_custom_operators_are_refused_by_name(tmp_path: Path) -> None:
+    """As the converter leaves them: it exits 0, and the file fails at load."""
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model(str(Path(quantize.__file__).parent / "known_answer" / "model.tflite"))
+    code = model.operatorCodes[model.subgraphs[0].operators[1].opcodeIndex]
+    code.builtinCode = code.deprecatedBuiltinCode = 32  # CUSTOM
+    code.customCode = b"ONNX_EINSUM"
+    flatbuffer_utils.write_model(model, str(tmp_path / "custom.tflite"))
+    with pytest.raises(UnknownOperatorError, match=r"LiteRT has no operator for: ONNX_EINSUM \("):
+        refuse_custom(tmp_path / "custom.tflite")
+    with pytest.raises((RuntimeError, ValueError), match="ONNX_EINSUM"):
+        open_interpreter(tmp_path / "custom.tflite")
 
 
 def test_file_that_cannot_run_is_refused(conv_ready: Prepared, conv_float: Converted, tmp_path: Path) -> None:
