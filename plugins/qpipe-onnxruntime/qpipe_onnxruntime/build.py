@@ -84,7 +84,8 @@ def write_graph(
         from qpipe_onnxruntime.lower.passes import lower
 
         if changes := lower(source, workdir / MAIN, packs=scheme.packs > 0):
-            return (Path(MAIN),), changes
+            written = (data.relative_to(workdir.resolve()) for data in external_files(workdir / MAIN))
+            return (Path(MAIN), *written), changes
     return copy_model(source, workdir), ()
 
 

@@ -165,6 +165,22 @@ def test_external_data_travels(kit, build):
     assert (kit.folder / "built" / "big.bin").stat().st_size == (kit.folder / "sub" / "big.bin").stat().st_size
 
 
+def test_a_lowered_graph_too_large_for_one_file_has_its_weights_beside_it(kit, build, monkeypatch):
+    monkeypatch.setattr("qpipe.quant.graph.LARGE_BYTES", 100)
+    graph = kit.network()
+    built = build(kit.prepared(graph, kit.static(graph)))
+    assert [str(file) for file in built.files] == ["model.onnx", "model.onnx.data"]
+    assert any("NHWC" in note for note in built.placement.notes)
+
+
+def test_a_truncated_quantized_graph_is_refused(kit, build):
+    graph = kit.network()
+    qdq = kit.static(graph)
+    qdq.write_bytes(qdq.read_bytes()[:-200])
+    with pytest.raises(BuildError, match="not a readable ONNX file"):
+        build(kit.prepared(graph, qdq))
+
+
 def test_missing_external_data_is_named(kit, build):
     model = onnx.load(kit.network())
     path = kit.folder / "big.onnx"

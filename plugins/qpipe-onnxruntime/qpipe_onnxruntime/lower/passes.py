@@ -6,6 +6,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from qpipe.errors import BuildError
 from qpipe.quant.graph import save_graph
 from qpipe_onnxruntime.lower.integer import lower_images
 
@@ -19,8 +20,14 @@ def lower(source: Path, destination: Path, *, packs: bool) -> tuple[str, ...]:
         source: a quantized graph.
         destination: of the engine's graph, weights inside up to 2 GB.
         packs: whether convolutions of few channels may run on packs of pixels.
+
+    Raises:
+        BuildError: the source cannot be read.
     """
-    model = ir.load(source)
+    try:
+        model = ir.load(source)
+    except Exception as error:
+        raise BuildError(f"{source} is not a readable ONNX file: {error}") from error
     notes = lower_images(model, packs=packs)
     if notes:
         save_graph(model, destination)
