@@ -1,6 +1,6 @@
 """TensorRT for RTX: our Q/DQ graphs, onnxruntime's and modelopt's through one builder; the cost of building with qpipe.
 
-Run: `python docs/benchmarks/tensorrt.py [compare|cost|bytes]` from the repository's root; prints Markdown tables.
+Run: `python docs/benchmarks/tensorrt.py [compare|cost|turns|bytes]` from the repository's root; prints Markdown tables.
 Real models and data come from the folder in QPIPE_BENCH_DATA; without it only the random-weight networks are shown.
 nvidia-modelopt runs in an environment of its own: `--modelopt-python /path/to/its/bin/python`.
 """
@@ -10,12 +10,15 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import math
 import os
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -202,7 +205,7 @@ def modelopts(subject: Subject, base: Prepared, folder: Path, python: str, metho
     return replace(base, qdq=describe(made), plan=None)
 
 
-def target_of(capability: str, builds: int = 1, *, reproducible: bool = False) -> Target:
+def target_of(capability: str, builds: int = 1, *, reproducible: bool = True) -> Target:
     """A TensorRT for RTX target."""
     options = {
         "product": "tensorrt-rtx",
@@ -213,7 +216,7 @@ def target_of(capability: str, builds: int = 1, *, reproducible: bool = False) -
     return Target(name="rtx", backend="tensorrt", options=options)
 
 
-def build(prepared: Prepared, capability: str, builds: int = 1, *, reproducible: bool = False) -> Built:
+def build(prepared: Prepared, capability: str, builds: int = 1, *, reproducible: bool = True) -> Built:
     """One engine in a folder that is thrown away."""
     with tempfile.TemporaryDirectory() as folder:
         workdir = Path(folder) / "engine"
@@ -337,66 +340,154 @@ def by_hand(prepared: Prepared, made: Path, *before: str) -> list[float]:
     return [float(number) for number in json.loads(done.stdout.splitlines()[-1])]
 
 
-def cost(pairs: int = 9) -> None:
-    """CPU time and peak memory of the builder: called by hand in a bare script, and through the plugin's builder."""
-    print("| model | pairs | CPU time, qpipe / by hand | peak RSS, qpipe / by hand | engine bytes, qpipe / by hand |")
-    print("|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as folder:
-        for name, shape in (("resnet20", (3, 32, 32)), ("resnet50", (3, 224, 224))):
-            subject = _random(Path(folder), name, shape)
-            prepared = ours(subject, target_of("8.9"), Path(folder) / f"stages-{name}")
-            _cost(name, prepared, pairs)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What one build took."""
+
+    process_s: float
+    """CPU of the builder's process, its start included."""
+    building_s: float
+    """CPU of parsing and building in it."""
+    wall_s: float
+    """Wall time of the same."""
+    peak_bytes: float
+    asking_s: float = 0.0
+    """CPU of the process that asked for it."""
 
 
-def _cost(name: str, prepared: Prepared, pairs: int) -> None:
-    seconds, memory, sizes, ranges = [], [], [], []
-    for _ in range(pairs):
-        hand = by_hand(prepared, Path(os.devnull))
-        facts = {fact.name: fact.value for fact in build(prepared, "8.9").facts}
-        seconds.append(facts["build_cpu_s"] / hand[0])
-        memory.append(facts["build_peak_rss_bytes"] / hand[1])
-        sizes.append(facts["engine_bytes"] / hand[2])
-        ranges.append((facts["build_cpu_s"], hand[0], facts["build_peak_rss_bytes"] / 2**20, hand[1] / 2**20))
-    ends = np.median(np.array(ranges), axis=0)
-    print(
-        f"| {name} | {pairs} | {statistics.median(seconds):.2f} ({min(seconds):.2f}–{max(seconds):.2f}; {ends[0]:.2f} s"
-        f" and {ends[1]:.2f} s) | {statistics.median(memory):.2f} ({ends[2]:.0f} MiB and {ends[3]:.0f} MiB) |"
-        f" {statistics.median(sizes):.2f} |",
-        flush=True,
+def _children_s() -> float:
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
+
+
+def spent_by_hand(prepared: Prepared) -> Spent:
+    """A bare script that calls the builder."""
+    before = _children_s()
+    building_s, peak_bytes, _ = by_hand(prepared, Path(os.devnull))
+    return Spent(process_s=_children_s() - before, building_s=building_s, wall_s=math.nan, peak_bytes=peak_bytes)
+
+
+def spent_by_qpipe(prepared: Prepared, *, reproducible: bool = True) -> Spent:
+    """The same through the plugin."""
+    before, own = _children_s(), time.process_time()
+    facts = {fact.name: fact.value for fact in build(prepared, "8.9", reproducible=reproducible).facts}
+    return Spent(
+        process_s=_children_s() - before,
+        building_s=facts["build_cpu_s"],
+        wall_s=facts["build_s"],
+        peak_bytes=facts["build_peak_rss_bytes"],
+        asking_s=time.process_time() - own,
     )
+
+
+def _pairs(
+    first: Callable[[], Spent], second: Callable[[], Spent], pairs: int
+) -> tuple[tuple[Spent, ...], tuple[Spent, ...]]:
+    """Alternating, and every other pair the other way round."""
+    found: list[tuple[Spent, Spent]] = []
+    for turn in range(pairs):
+        if turn % 2:
+            late = second()
+            found.append((first(), late))
+        else:
+            found.append((first(), second()))
+    return tuple(one for one, _ in found), tuple(one for _, one in found)
+
+
+def _ratio(ours: Sequence[Spent], others: Sequence[Spent], name: str, unit: str = "s", scale: float = 1.0) -> str:
+    """Median and range of the paired ratios, and both medians."""
+    above, below = ([getattr(one, name) / scale for one in many] for many in (ours, others))
+    ratios = sorted(a / b for a, b in zip(above, below, strict=True))
+    ends = f"{ratios[0]:.2f}–{ratios[-1]:.2f}"
+    medians = f"{statistics.median(above):.2f} {unit} and {statistics.median(below):.2f} {unit}"
+    return f"{statistics.median(ratios):.2f} ({ends}; {medians})"
+
+
+def _costly(folder: Path) -> Iterator[tuple[str, Prepared]]:
+    for name, shape in (("resnet20", (3, 32, 32)), ("resnet50", (3, 224, 224))):
+        yield name, ours(_random(folder, name, shape), target_of("8.9"), folder / f"stages-{name}")
+
+
+def cost(pairs: int = 9) -> None:
+    """CPU time and peak memory of the builder: called by hand in a bare script, and through the plugin."""
+    print(
+        "| model | `reproducible` | pairs | CPU of the whole process, qpipe / by hand | CPU of parsing and building |",
+        end="",
+    )
+    print(" peak RSS | CPU of the process that asks |\n|---|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, prepared in _costly(Path(folder)):
+            for wanted in (False, True):
+                through, hand = _pairs(
+                    partial(spent_by_qpipe, prepared, reproducible=wanted), partial(spent_by_hand, prepared), pairs
+                )
+                cells = [_ratio(through, hand, key) for key in ("process_s", "building_s")]
+                memory = _ratio(through, hand, "peak_bytes", "MiB", 2**20)
+                asking = f"{statistics.median(one.asking_s for one in through):.2f} s"
+                told = f"| {name} | {str(wanted).lower()} | {pairs} | {' | '.join(cells)} | {memory} | {asking} |"
+                print(told, flush=True)
+
+
+def turns(pairs: int = 9) -> None:
+    """What `reproducible` costs: one CPU and a first-in-first-out schedule against the ordinary one."""
+    print("| model | pairs | CPU of parsing and building, on / off | wall | peak RSS |\n|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, prepared in _costly(Path(folder)):
+            given, ordinary = _pairs(
+                partial(spent_by_qpipe, prepared), partial(spent_by_qpipe, prepared, reproducible=False), pairs
+            )
+            cells = [_ratio(given, ordinary, key) for key in ("building_s", "wall_s")]
+            memory = _ratio(given, ordinary, "peak_bytes", "MiB", 2**20)
+            print(f"| {name} | {pairs} | {' | '.join(cells)} | {memory} |", flush=True)
 
 
 def same_bytes() -> None:
-    """Three builds of one model: by hand and with qpipe, as they are and `reproducible`; the memory layout is fixed."""
+    """Three builds of one model: with qpipe, without its schedule, and by hand; the memory layout is fixed in all."""
     print(
-        "| model | how | distinct files of 3 | bytes that differ | distinct choices of tactics |\n|---|---|---|---|---|"
+        "| model | capability | how | distinct files of 3 | bytes that differ | distinct choices of tactics |", end=""
     )
+    print("\n|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for number, subject in enumerate(subjects(Path(folder))):
             prepared = ours(subject, target_of("8.9"), Path(folder) / f"ours{number}")
-            made = [Path(folder) / f"hand{turn}" for turn in range(3)]
-            for path in made:
-                by_hand(prepared, path, "setarch", "-R")
-            files = [np.fromfile(path, np.uint8) for path in made]
-            differing = [len(one) if one.size != files[0].size else int((one != files[0]).sum()) for one in files[1:]]
-            print(f"| {subject.name} | by hand | {len({one.tobytes() for one in files})} | {max(differing)} | |")
-            for reproducible in (False, True):
-                built = build(prepared, "8.9", builds=3, reproducible=reproducible)
-                facts = {fact.name: fact.value for fact in built.facts}
-                distinct, tactics = facts["distinct_builds"], facts["distinct_tactic_choices"]
-                how = "qpipe, `reproducible`" if reproducible else "qpipe"
-                print(f"| {subject.name} | {how} | {distinct:.0f} | | {tactics:.0f} |", flush=True)
-                for note in built.notes:
-                    print(f"<!-- {note} -->")
+            for capability in CAPABILITIES:
+                _three_by_qpipe(subject, prepared, capability, reproducible=True)
+            _three_by_qpipe(subject, prepared, "8.9", reproducible=False)
+            _three_by_hand(subject, prepared, Path(folder))
+
+
+def _three_by_qpipe(subject: Subject, prepared: Prepared, capability: str, *, reproducible: bool) -> None:
+    built = build(prepared, capability, builds=3, reproducible=reproducible)
+    facts = {fact.name: fact.value for fact in built.facts}
+    how = "qpipe" if reproducible else "qpipe, `reproducible: false`"
+    counts = f"{facts['distinct_builds']:.0f} | | {facts['distinct_tactic_choices']:.0f}"
+    print(f"| {subject.name} | {capability} | {how} | {counts} |", flush=True)
+    for note in built.notes:
+        print(f"<!-- {note} -->")
+
+
+def _three_by_hand(subject: Subject, prepared: Prepared, folder: Path) -> None:
+    made = [folder / f"hand{turn}" for turn in range(3)]
+    for path in made:
+        by_hand(prepared, path, "setarch", "-R")
+    files = [np.fromfile(path, np.uint8) for path in made]
+    differing = [len(one) if one.size != files[0].size else int((one != files[0]).sum()) for one in files[1:]]
+    distinct = len({one.tobytes() for one in files})
+    print(f"| {subject.name} | 8.9 | by hand | {distinct} | {max(differing)} | |", flush=True)
 
 
 def main() -> None:
     """The tables that are asked for, one after the other."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("tables", nargs="*", help="compare, cost, bytes; all where none is named")
+    parser.add_argument("tables", nargs="*", help="compare, cost, turns, bytes; all where none is named")
     parser.add_argument("--modelopt-python", help="interpreter of an environment with nvidia-modelopt[onnx]")
     given = parser.parse_args()
-    commands = {"compare": partial(compare, given.modelopt_python), "cost": cost, "bytes": same_bytes}
+    commands: dict[str, Callable[[], None]] = {
+        "compare": partial(compare, given.modelopt_python),
+        "cost": cost,
+        "turns": turns,
+        "bytes": same_bytes,
+    }
     for wanted in given.tables or commands:
         commands[wanted]()
         print()
