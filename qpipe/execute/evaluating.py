@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from qpipe.data import open_role
 from qpipe.execute.attributing import Judged, attribute
 from qpipe.execute.jobs import EvaluationPair
+from qpipe.execute.outputs import are_small, kept_outputs, outputs_key
 from qpipe.execute.pairs import save_pair
-from qpipe.execute.passes import count_batches, real_batches
+from qpipe.execute.passes import LIGHT_BYTES, count_batches, light_batches, real_batches
 from qpipe.execute.reference import reference_outputs
 from qpipe.gates import save_outcomes
 from qpipe.measure.evaluation import evaluate
@@ -18,6 +19,7 @@ from qpipe.measure.feeds import digest_outputs, make_feeds
 from qpipe.measure.reference import reference_computation
 from qpipe.measure.rows import Outputs, run_rows
 from qpipe.metrics import compare_rows, find_metric, is_labelled, measure_units
+from qpipe.planning.sources import source_digest
 from qpipe.plugins.backend import Remarking
 from qpipe.plugins.metric import Rows
 from qpipe.records.cell import Cell, Key
@@ -155,14 +157,25 @@ def _attributed(bench: Bench, pair: EvaluationPair, prepared: Prepared, role: Ro
 def run_once(bench: Bench, session: Session, role: Role) -> Outputs:
     """Outputs over all rows; what a digest can name is not computed twice.
 
-    A session that computes exactly what the reference runner computes (the same bytes, runtime and settings: the
-    float engine of ONNX Runtime on the CPU) shares its outputs, unless a fresh run is asked for.
+    A session that computes exactly what another one does (the same bytes, runtime and settings) shares its outputs,
+    unless a fresh run is asked for: the float engine of ONNX Runtime on the CPU those of the reference runner, and two
+    recipes that come to the same graph each other's.
     """
     model = bench.cell.model
     computes = getattr(session, "computes", "")
-    if computes and not bench.job.fresh and computes == reference_computation(model.file):
+
+    def compute() -> Outputs:
+        return run_rows(session, light_batches(role), bench.progress)
+
+    if not computes or bench.job.fresh:
+        return compute()
+    if computes == reference_computation(model.file):
         return reference_outputs(bench.store, model.digest, model.file.path, role, bench.progress)
-    return run_rows(session, real_batches(role), bench.progress)
+    if not are_small(session.signature, role.rows):
+        return compute()
+    device = next(item.value for item in bench.cell.measure.ingredients if item.name == "device")
+    parts = (computes, device, digest(session.signature), role.digest, str(LIGHT_BYTES), source_digest("measure"))
+    return kept_outputs(bench.store, "outputs", outputs_key(*parts), compute)
 
 
 def _rows(outputs: Outputs, role: Role) -> Rows:

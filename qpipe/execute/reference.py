@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from qpipe.data import open_role
+from qpipe.data import open_role, role_digest
 from qpipe.execute.jobs import ReferenceJob
-from qpipe.execute.passes import count_batches, real_batches
+from qpipe.execute.outputs import kept_outputs, outputs_key
+from qpipe.execute.passes import LIGHT_BYTES, count_batches, light_batches
 from qpipe.measure.reference import open_reference
 from qpipe.measure.rows import Outputs, run_rows
 from qpipe.planning.sources import package_version, source_digest
@@ -19,46 +15,43 @@ from qpipe.records.codec import decode
 from qpipe.store import Store
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from qpipe.data import Role
     from qpipe.plugins.backend import Progress
+    from qpipe.records.cell import Cell
+
+SPACE = "reference"
 
 
 def run_reference(request: str, progress: Progress) -> str:
-    """Entry of the child: a `ReferenceJob` as JSON → the object of its outputs."""
+    """Entry of the child: a `ReferenceJob` as JSON → the key of its outputs in the store."""
     job = decode(ReferenceJob, request)
     role = open_role(job.data, job.role, job.model.signature)
-    return reference_folder(Store(job.store), job.model.digest, job.model.file.path, role, progress).name
+    reference_outputs(Store(job.store), job.model.digest, job.model.file.path, role, progress)
+    return reference_key(job.model.digest, role.digest)
 
 
-def try_model(request: str, _progress: Progress) -> str:
-    """Entry of a child: the path of a model → nothing, if the reference runner loads it."""
-    open_reference(Path(request)).close()
-    return ""
+def reference_key(model_digest: str, data_digest: str) -> str:
+    """What names the float model's outputs on the rows of a role."""
+    code = source_digest("measure")
+    return outputs_key(model_digest, data_digest, str(LIGHT_BYTES), package_version("onnxruntime"), code)
+
+
+def has_reference(store: Store, cell: Cell) -> bool:
+    """Whether somebody has computed those of a cell before."""
+    key = reference_key(cell.model.digest, role_digest(cell.data, cell.role))
+    return store.recall(SPACE, key) is not None
 
 
 def reference_outputs(store: Store, model_digest: str, path: Path, role: Role, progress: Progress) -> Outputs:
     """The outputs; whoever asks first computes them, others wait."""
-    folder = reference_folder(store, model_digest, path, role, progress)
-    index = json.loads((folder / "outputs.json").read_text())
-    tensors = {
-        name: np.load(folder / f"{number}.npy", allow_pickle=False) for number, name in enumerate(index["names"])
-    }
-    return Outputs(tensors=tensors, rows=index["rows"], seconds=index["seconds"])
 
-
-def reference_folder(store: Store, model_digest: str, path: Path, role: Role, progress: Progress) -> Path:
-    """The object that holds them: `outputs.json` and one `.npy` per output."""
-
-    def make(folder: Path) -> None:
+    def compute() -> Outputs:
         session = open_reference(path)
         progress.step("float reference", total=count_batches(role))
-        found = run_rows(session, real_batches(role), progress)
+        found = run_rows(session, light_batches(role), progress)
         session.close()
-        for number, tensor in enumerate(found.tensors.values()):
-            np.save(folder / f"{number}.npy", tensor, allow_pickle=False)
-        index = {"names": list(found.tensors), "rows": found.rows, "seconds": found.seconds}
-        (folder / "outputs.json").write_text(json.dumps(index))
+        return found
 
-    parts = (model_digest, role.digest, package_version("onnxruntime"), source_digest("measure"))
-    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()
-    return store.made_once("reference", key, make)
+    return kept_outputs(store, SPACE, reference_key(model_digest, role.digest), compute)

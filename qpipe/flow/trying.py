@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from qpipe.records.model import Model
     from qpipe.records.tensors import Signature
 
-TRIAL = "qpipe.execute.reference:try_model"
+TRIAL = "qpipe.execute.trial:try_model"
 PATIENCE_S = 600.0
 LARGE = 50_000_000
 """Numbers in an output from which on labels are left for the cells."""
