@@ -37,12 +37,17 @@ def die_with_parent(alive: int) -> None:
 
 
 def main(workdir: str, progress: int, alive: int) -> None:
+    """Make sure of our own end, then work."""
+    die_with_parent(alive)
+    work(workdir, progress)
+
+
+def work(workdir: str, progress: int) -> None:
     """Run the entry named in `request.json` and write `result.json`.
 
     Leaves through `os._exit`: the result is complete then, and what a vendor library does while the interpreter
     is torn down is no part of the work.
     """
-    die_with_parent(alive)
     os.set_inheritable(progress, False)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     import json

@@ -10,7 +10,7 @@ import hashlib
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ from qpipe.records.evidence import NotMeasured
 from qpipe.store import Store
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from distributed import Client, Future
@@ -65,6 +66,10 @@ class DaskExecutor:
             decoded = {address: decode(handshake.Greeting, text) for address, text in greetings.items()}
             handshake.check_greetings(decoded, self.store)
             return {target.name: _offer(client, target, offering[target.name]) for target in targets}
+
+    def ready(self) -> AbstractContextManager[None]:
+        """Nothing: children are started by the workers."""
+        return nullcontext()
 
     def run(
         self, jobs: Sequence[Job], *, watch: Watch, stop: threading.Event, done: Callable[[Job, Exit], None]

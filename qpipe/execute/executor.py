@@ -1,15 +1,17 @@
-"""Where work is done: this machine, or others. An executor is asked three things and keeps nothing in between."""
+"""Where work is done: this machine, or others. An executor is asked for few things and keeps nothing in between."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from qpipe.execute.nursery import Nursery
 from qpipe.planning.offers import Offer, ask_backend
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from qpipe.execute.exits import Exit
@@ -30,6 +32,10 @@ class Executor(Protocol):
             UnavailableError: a machine that is needed is not there; the hint says how to start it.
             QpipeError: a backend that nobody has, machines that differ, a store that they do not see.
         """
+        ...
+
+    def ready(self) -> AbstractContextManager[None]:
+        """A block in which jobs begin sooner: what children need is loaded beside whatever else is done."""
         ...
 
     def run(
@@ -54,10 +60,16 @@ class LocalExecutor:
     """Where children have their work folders."""
     workers: int
     """Children at a time."""
+    nursery: Nursery = field(default_factory=Nursery, repr=False, compare=False)
+    """Where they come from while it is open; those that measure are always fresh interpreters."""
 
     def survey(self, targets: Sequence[Target]) -> Mapping[str, Offer]:
         """What the backends here say."""
         return {target.name: ask_backend(target, self.registry) for target in targets}
+
+    def ready(self) -> AbstractContextManager[None]:
+        """Opens the nursery."""
+        return self.nursery.opened()
 
     def run(
         self, jobs: Sequence[Job], *, watch: Watch, stop: threading.Event, done: Callable[[Job, Exit], None]
@@ -65,7 +77,15 @@ class LocalExecutor:
         """`workers` at a time, in threads that wait for their children."""
         from qpipe.execute.local import run_jobs
 
-        run_jobs(jobs, folder=self.folder, workers=self.workers, watch=watch, stop=stop, done=done)
+        run_jobs(
+            jobs,
+            folder=self.folder,
+            workers=self.workers,
+            watch=watch,
+            stop=stop,
+            done=done,
+            nursery=self.nursery,
+        )
 
     def profile(
         self, orders: Sequence[Order], *, watch: Watch, stop: threading.Event

@@ -32,6 +32,14 @@ def peak_resident_bytes(pid: int) -> int:
     return int(line.split()[1]) * 1024
 
 
+def state(pid: int) -> str:
+    """One letter (`R`, `S`, `Z` …) that says what a process does; empty if it is gone. Source: proc(5)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
 def kill(group: int) -> None:
     """SIGKILL every process of a group; one that is empty already is fine."""
     try:

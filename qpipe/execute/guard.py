@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import select
-import subprocess
 import sys
 import threading
 import time
@@ -15,7 +14,9 @@ from pathlib import Path
 
 from qpipe.execute import group
 from qpipe.execute.exits import Exit, ExitError, ExitKind, Usage, read_exit
+from qpipe.execute.nursery import Nursery
 from qpipe.execute.progress import Lines, ProgressEvent
+from qpipe.execute.starting import Started, spawn
 from qpipe.records.target import Limits
 
 __all__ = ["Exit", "ExitError", "ExitKind", "ProgressEvent", "run_guarded"]
@@ -32,8 +33,11 @@ def run_guarded(
     limits: Limits,
     on_progress: Callable[[ProgressEvent], None] | None = None,
     stop: threading.Event | None = None,
+    nursery: Nursery | None = None,
 ) -> Exit:
     """Call `entry` (`module:function`, from `(str, Progress)` to `str`) in a fresh interpreter and wait for its end.
+
+    With an open `nursery` the interpreter is forked from one that has imported what children need, instead of started.
 
     The child has a session of its own, so that Ctrl-C reaches it only through `stop` or an exception here; it and all
     processes of its group are killed before this function returns, also by an exception, and by the kernel if this
@@ -46,19 +50,13 @@ def run_guarded(
     job = {"entry": entry, "request": request, "path": [path or os.getcwd() for path in sys.path]}  # noqa: PTH109  (a str)
     (workdir / "request.json").write_text(json.dumps(job), encoding="utf-8")
     (workdir / "result.json").unlink(missing_ok=True)
-    with _child(workdir) as child:
+    with _child(workdir, nursery) as child:
         ended = child.watch(limits, on_progress or _ignore, stop or threading.Event())
     return read_exit(workdir, ended, child.usage(time.monotonic() - began), limits)
 
 
-def _environment() -> dict[str, str]:
-    """The caller's environment as it is now; another thread may change it meanwhile."""
-    found = {name: os.environ.get(name) for name in tuple(os.environ)}
-    return {name: value for name, value in found.items() if value is not None} | {"PYTHONFAULTHANDLER": "1"}
-
-
 @contextmanager
-def _child(workdir: Path) -> Iterator[_Child]:
+def _child(workdir: Path, nursery: Nursery | None) -> Iterator[_Child]:
     """A running child; its group is killed and it is waited for at the end of the block."""
     with ExitStack() as ours:
         progress, its_progress = os.pipe()
@@ -66,41 +64,28 @@ def _child(workdir: Path) -> Iterator[_Child]:
         its_alive, alive = os.pipe()
         ours.callback(os.close, alive)
         try:
-            process = _start(workdir, its_progress, its_alive)
+            forked = nursery.fork(workdir, its_progress, its_alive) if nursery is not None else None
+            started = forked or spawn(workdir, its_progress, its_alive)
         finally:
             os.close(its_progress)
             os.close(its_alive)
-        child = _Child(process, progress)
+        child = _Child(started, progress)
         try:
             yield child
         finally:
             child.end()
 
 
-def _start(workdir: Path, progress: int, alive: int) -> subprocess.Popen[bytes]:
-    program = Path(__file__).with_name("child.py")
-    with (workdir / "log.txt").open("wb") as log:
-        return subprocess.Popen(
-            [sys.executable, "-u", "-P", str(program), str(workdir), str(progress), str(alive)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=_environment(),
-            pass_fds=(progress, alive),
-            start_new_session=True,
-        )
-
-
 class _Child:
     """The child's process, what it says and what it uses."""
 
-    def __init__(self, process: subprocess.Popen[bytes], progress: int) -> None:
-        self.pid = process.pid
+    def __init__(self, started: Started, progress: int) -> None:
+        self.pid = started.pid
         self.peak_rss_bytes = 0
         self.cpu_seconds = 0.0
         self.status = 0
         """Negative signal or exit status, once it has ended."""
-        self._process = process
+        self._started = started
         self._progress = progress
         self._lines = Lines()
         self._nap_s = 0.0
@@ -113,7 +98,7 @@ class _Child:
         """Wait for the end (`ok`, whatever it was), a limit or the stop event."""
         deadline = time.monotonic() + limits.timeout_s
         look = 0.0
-        while not self._has_ended():
+        while not self._started.has_ended():
             self._listen(on_progress)
             now = time.monotonic()
             if stop.is_set():
@@ -130,9 +115,7 @@ class _Child:
     def end(self) -> None:
         """Kill the group, then reap the child: its id, and so the group's, is not reused before."""
         group.kill(self.pid)
-        _, status, usage = os.wait4(self.pid, 0)
-        self._process.returncode = self.status = os.waitstatus_to_exitcode(status)
-        self.cpu_seconds = usage.ru_utime + usage.ru_stime
+        self.status, self.cpu_seconds = self._started.reap()
 
     def usage(self, seconds: float) -> Usage:
         """What it used, once it has ended."""
@@ -142,9 +125,6 @@ class _Child:
             cpu_seconds=self.cpu_seconds,
             peak_rss_bytes=self.peak_rss_bytes,
         )
-
-    def _has_ended(self) -> bool:
-        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def _listen(self, on_progress: Callable[[ProgressEvent], None]) -> None:
         """Wait up to one tick for progress or for the pipe's end."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qpipe.execute.guard import Exit, run_guarded
+from qpipe.execute.nursery import Nursery
 from qpipe.execute.watch import Watch
 from qpipe.records.target import Limits
 from qpipe.store.scratch import scratch
@@ -38,6 +39,7 @@ def run_jobs(
     watch: Watch,
     stop: threading.Event,
     done: Callable[[Job, Exit], None],
+    nursery: Nursery | None = None,
 ) -> None:
     """Run all jobs, `workers` at a time; `done` is called as each ends, from its thread.
 
@@ -47,7 +49,7 @@ def run_jobs(
         BaseException: whatever `done` raises, after the running children have ended.
     """
     with ThreadPoolExecutor(max_workers=max(1, workers), thread_name_prefix="qpipe-cell") as pool:
-        futures = [pool.submit(_run_one, job, folder, watch, stop, done) for job in jobs]
+        futures = [pool.submit(_run_one, job, folder, watch, stop, done, nursery) for job in jobs]
         try:
             for future in futures:
                 future.result()
@@ -56,16 +58,23 @@ def run_jobs(
             raise
 
 
-def _run_one(job: Job, folder: Path, watch: Watch, stop: threading.Event, done: Callable[[Job, Exit], None]) -> None:
+def _run_one(  # noqa: PLR0917  (what `run_jobs` was given)
+    job: Job,
+    folder: Path,
+    watch: Watch,
+    stop: threading.Event,
+    done: Callable[[Job, Exit], None],
+    nursery: Nursery | None,
+) -> None:
     if stop.is_set():
         return
     watch.begin(job.label)
-    ended = run_job(job, folder, watch, stop)
+    ended = run_job(job, folder, watch, stop, nursery)
     watch.end(job.label, ended.kind)
     done(job, ended)
 
 
-def run_job(job: Job, folder: Path, watch: Watch, stop: threading.Event) -> Exit:
+def run_job(job: Job, folder: Path, watch: Watch, stop: threading.Event, nursery: Nursery | None = None) -> Exit:
     """Run one job in a guarded child. Its work folder below `folder` is swept by the store if we are killed."""
     with scratch(folder) as workdir:
         return run_guarded(
@@ -75,4 +84,5 @@ def run_job(job: Job, folder: Path, watch: Watch, stop: threading.Event) -> Exit
             limits=job.limits,
             on_progress=lambda event: watch.update(job.label, event),
             stop=stop,
+            nursery=nursery,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from qpipe.flow.reaching import Reached, reach
 from qpipe.flow.searching import search
 from qpipe.flow.settled import settle, settled
 from qpipe.flow.syncing import forget_unlogged, keep_unlogged
-from qpipe.flow.working import work
+from qpipe.flow.working import has_work, work
 from qpipe.records.evidence import Profile
 from qpipe.records.result import RunResult
 
@@ -43,7 +43,15 @@ def conduct(
         QpipeError: with code 2, before any work; failures of cells are results, not errors.
         Interrupted: `stop` was set; what was finished is in the store.
     """
-    watch, stop = watch or Silence(), stop or threading.Event()
+    with ExitStack() as hands:
+        if has_work(workplace, options):
+            hands.enter_context(workplace.executor.ready())
+        return _conduct(workplace, options, watch or Silence(), stop or threading.Event(), hands)
+
+
+def _conduct(
+    workplace: Workplace, options: RunOptions, watch: Watch, stop: threading.Event, hands: ExitStack
+) -> RunResult:
     warnings = check_before_work(workplace)
     run_id = run_identity(workplace, fresh=options.fresh)
     if not options.fresh and (before := settled(workplace, options, run_id, watch)) is not None:
@@ -56,6 +64,7 @@ def conduct(
         searched = search(workplace, options, watch, stop)
         workplace, warnings = searched.workplace, (*warnings, *searched.warnings)
         worked = work(workplace, options, watch, stop)
+        hands.close()
         reached = reaching.wait()  # it takes CPU: before anything is timed
         results = _judged(workplace, worked, watch, stop, run_id=run_id, fresh=options.fresh)
         warnings += _remarks(workplace, results)

@@ -70,9 +70,15 @@ def work(workplace: Workplace, options: RunOptions, watch: Watch, stop: threadin
             found[cell.key] = worked_of(cell, ended)
 
     fresh = f"-{uuid.uuid4().hex}" if options.fresh else ""
-    jobs = [*_references(todo, workplace), *(_cell_job(cell, workplace, fresh) for cell in todo)]
+    last = sorted(todo, key=lambda cell: cell.recipe.is_reference)  # most often it waits for the reference outputs
+    jobs = [*_references(todo, workplace), *(_cell_job(cell, workplace, fresh) for cell in last)]
     workplace.executor.run(jobs, watch=watch, stop=stop, done=done)
     return tuple(known for cell in workplace.cells if (known := found[cell.key]) is not None)
+
+
+def has_work(workplace: Workplace, options: RunOptions) -> bool:
+    """Whether some cell is not in the store whole."""
+    return options.fresh or any(recall_cell(workplace.store, cell.key) is None for cell in workplace.cells)
 
 
 def recall_cell(store: Store, key: str) -> CellObjects | None:
@@ -119,6 +125,8 @@ def _without_work(cell: Cell, workplace: Workplace, options: RunOptions) -> Work
 
 def _references(cells: list[Cell], workplace: Workplace) -> list[Job]:
     """One job per model whose reference outputs somebody will need, so that no cell has to begin with them."""
+    from qpipe.execute.reference import has_reference
+
     models = {cell.model.digest: cell for cell in cells}
     return [
         Job(
@@ -131,6 +139,7 @@ def _references(cells: list[Cell], workplace: Workplace) -> list[Job]:
             files=input_files(cell.data, cell.model),
         )
         for cell in models.values()
+        if not has_reference(workplace.store, cell)
     ]
 
 

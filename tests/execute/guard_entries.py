@@ -34,6 +34,18 @@ def facts(request, progress):
     )
 
 
+def parent(request, progress):
+    return str(os.getppid())
+
+
+def luck(request, progress):
+    import random
+
+    import numpy as np
+
+    return f"{random.random()} {np.random.random()}"
+
+
 def big(request, progress):
     return "x" * int(request)
 
