@@ -1,0 +1,206 @@
+"""What can be proven about lengths in a graph without shapes: equal leading axes, and what a computed shape holds.
+
+Quantized graphs carry no shapes of intermediates, and onnx infers none behind the runtime's own operators. Two lengths
+are equal here if both lead back to one axis of one value, or have one number or one name.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from qpipe.quant.graph import attr_int, constant, rank_of
+
+Extent = int | str | tuple[ir.Value, int]
+"""A length: a number, the name of a symbolic axis, or an axis of a value."""
+
+_SAME = frozenset(
+    {
+        *("Identity", "Cast", "Dropout", "Relu", "LeakyRelu", "Elu", "Gelu", "FastGelu", "Erf", "Tanh", "Sigmoid"),
+        *("Clip", "Sqrt", "Neg", "Abs", "Softmax", "HardSigmoid", "HardSwish"),
+        *("LayerNormalization", "SimplifiedLayerNormalization"),
+        *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"),
+    }
+)
+"""Operators whose first output has the shape of their first input."""
+_PAIRS = frozenset({"Add", "Sub", "Mul", "Div"})
+_WEIGHT = {"MatMul": 1, "MatMulInteger": 1, "MatMulIntegerToFloat": 1, "DynamicQuantizeMatMul": 1, "QLinearMatMul": 3}
+"""Where products of an activation and a weight have the weight."""
+_PACKED = frozenset({"MatMulNBits", "MatMulBnb4"})
+_CARRIERS = frozenset({"Unsqueeze", "Squeeze", "Cast", "Identity", "Reshape"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leading:
+    """The value that has the same axes 0 and 1, and the number of axes where it is known."""
+
+    root: ir.Value
+    rank: int | None
+
+
+class Extents:
+    """Lengths of the values of one graph. Ask in the order of its nodes: what is asked later rests on what was."""
+
+    def __init__(self) -> None:
+        self._known: dict[ir.Value, Leading] = {}
+
+    def leading(self, value: ir.Value) -> Leading:
+        """The value that `value` has its first two axes from, itself at worst."""
+        if value not in self._known:
+            self._known[value] = self._trace(value)
+        return self._known[value]
+
+    def extent(self, value: ir.Value, axis: int) -> Extent:
+        """The length of one axis."""
+        root = self.leading(value).root if axis in (0, 1) else value
+        own, first = (_axis(one.shape, axis) for one in (value, root))
+        number = own if isinstance(own, int) else first
+        return (root, axis) if number is None else number
+
+    def last(self, value: ir.Value) -> int | None:
+        """The length of the last axis, where it is a known number."""
+        if value.shape is not None and len(value.shape) and isinstance(size := value.shape[-1], int):
+            return size
+        node = value.producer()
+        if node is None or value is not node.outputs[0]:
+            return None
+        if (columns := _columns(node)) is not None:
+            return columns
+        if node.op_type in _PAIRS:
+            return _vector_size(node)
+        return self.last(node.inputs[0]) if node.op_type in _SAME and node.inputs[0] is not None else None
+
+    def entries(self, shape: ir.Value | None) -> tuple[Extent | None, ...] | None:
+        """What a shape tensor holds, None for an entry that is not known; None where not even its length is."""
+        array = constant(shape)
+        if array is not None:
+            return tuple(int(one) for one in array.reshape(-1))
+        node = shape.producer() if shape is not None else None
+        if node is None:
+            return None
+        if node.op_type in _CARRIERS:
+            return self.entries(node.inputs[0])
+        if node.op_type == "Concat":
+            parts = [self.entries(one) for one in node.inputs]
+            return None if None in parts else tuple(one for part in parts if part is not None for one in part)
+        if node.op_type == "Shape":
+            return self._axes_of(node)
+        return self._picked(node) if node.op_type in {"Gather", "Slice"} else None
+
+    def number(self, value: ir.Value | None) -> float | None:
+        """A scalar, also one that is computed from lengths, as √d is."""
+        array = constant(value)
+        if value is None or array is not None:
+            return float(array.reshape(-1)[0]) if array is not None and array.size == 1 else None
+        found = self.entries(value)
+        if found is not None and len(found) == 1 and isinstance(found[0], int) and found[0] > 0:
+            return float(found[0])
+        node = value.producer()
+        if node is None or node.op_type not in {"Cast", "Sqrt", "Reciprocal", "Div", "Mul"}:
+            return None
+        numbers = [self.number(one) for one in node.inputs]
+        return _calculated(node.op_type, [one for one in numbers if one is not None]) if None not in numbers else None
+
+    def _axes_of(self, node: ir.Node) -> tuple[Extent, ...] | None:
+        source = node.inputs[0]
+        rank = self.leading(source).rank if source is not None else None
+        if source is None or rank is None:
+            return None
+        axes = range(rank)[attr_int(node, "start", 0) : attr_int(node, "end", rank)]
+        return tuple(self.extent(source, axis) for axis in axes)
+
+    def _picked(self, node: ir.Node) -> tuple[Extent | None, ...] | None:
+        table = self.entries(node.inputs[0])
+        numbers = [constant(one) for one in node.inputs[1:]]
+        if table is None or any(one is None for one in numbers):
+            return None
+        indices = [[int(item) for item in one.reshape(-1)] for one in numbers if one is not None]
+        if node.op_type == "Slice":
+            begin, end, step = indices[0][0], indices[1][0], indices[3][0] if len(indices) > 3 else 1
+            return table[begin:end:step]
+        places = indices[0]
+        return tuple(table[place] for place in places) if all(-len(table) <= at < len(table) for at in places) else None
+
+    def _trace(self, value: ir.Value) -> Leading:
+        own = Leading(root=value, rank=rank_of(value))
+        node = value.producer()
+        source = node.inputs[0] if node is not None and node.inputs else None
+        if node is None or source is None or value is not node.outputs[0]:
+            return own
+        if node.op_type == "Reshape":
+            return self._reshaped(node, own)
+        if node.op_type in _PAIRS:
+            return self._paired(node) or own
+        found = self.leading(source)
+        product = node.op_type == "Attention" or _columns(node) is not None
+        if node.op_type in _SAME or (product and found.rank is not None and found.rank > 2):
+            return Leading(root=found.root, rank=own.rank if found.rank is None else found.rank)
+        return own
+
+    def _paired(self, node: ir.Node) -> Leading | None:
+        """Of two values, of which one is a constant vector or both have the same root."""
+        wide = [one for one in node.inputs if one is not None and not _is_vector(one)]
+        found = [self.leading(one) for one in wide]
+        if not found or any(one != found[0] or one.rank is None or one.rank < 2 for one in found):
+            return None
+        return found[0]
+
+    def _reshaped(self, node: ir.Node, own: Leading) -> Leading:
+        source, found = node.inputs[0], self.entries(node.inputs[1])
+        if source is None or found is None or len(found) < 3:
+            return own
+        roots = [one[0] for axis, one in enumerate(found[:2]) if isinstance(one, tuple) and one[1] == axis]
+        kept = attr_int(node, "allowzero", 0) == 0 and found[:2] == (0, 0)
+        if kept:
+            return Leading(root=self.leading(source).root, rank=len(found))
+        root = roots[0] if len(roots) == 2 and roots[0] is roots[1] else own.root
+        return Leading(root=root, rank=len(found))
+
+
+def has_columns(value: ir.Value) -> bool:
+    """Whether a constant matrix, or a constant vector added to it, says how long the last axis is."""
+    node = value.producer()
+    if node is None:
+        return False
+    return _columns(node) is not None or (node.op_type in _PAIRS and _vector_size(node) is not None)
+
+
+def _vector_size(node: ir.Node) -> int | None:
+    """The length of a constant vector among its inputs, if it is over 1."""
+    sizes = [array.size for one in node.inputs if (array := constant(one)) is not None and array.ndim == 1]
+    return next((size for size in sizes if size > 1), None)
+
+
+def _axis(shape: ir.Shape | None, axis: int) -> int | str | None:
+    dim = shape[axis] if shape is not None and axis < len(shape) else None
+    return dim.value if isinstance(dim, ir.SymbolicDim) else dim
+
+
+def _columns(node: ir.Node) -> int | None:
+    """The number of columns of the matrix that this node multiplies its input by."""
+    if node.op_type in _PACKED:
+        return attr_int(node, "N", 0) or None
+    place = _WEIGHT.get(node.op_type)
+    weight = node.inputs[place] if place is not None and len(node.inputs) > place else None
+    behind = weight.producer() if weight is not None else None
+    if behind is not None and behind.op_type == "DequantizeLinear":
+        weight = behind.inputs[0]
+    array = constant(weight)
+    return int(array.shape[1]) if array is not None and array.ndim == 2 else None
+
+
+def _is_vector(value: ir.Value) -> bool:
+    array = constant(value)
+    return array is not None and array.ndim < 2
+
+
+def _calculated(op: str, numbers: list[float]) -> float | None:
+    first, second = numbers[0], numbers[-1]
+    if op == "Sqrt":
+        return math.sqrt(first) if first >= 0 else None
+    if op in {"Reciprocal", "Div"}:
+        over, under = (1.0, first) if op == "Reciprocal" else (first, second)
+        return over / under if under else None
+    return first * second if op == "Mul" else first
