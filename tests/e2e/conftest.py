@@ -95,14 +95,6 @@ def qpipe_in(capfd, monkeypatch) -> Callable[..., Said]:
     return call
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory) -> Path:
-    """A migrated sqlite database without runs: a new one costs two seconds, a copy of it nothing."""
-    from qpipe.tracking import connect
-
-    return Path(connect(None, None, folder=tmp_path_factory.mktemp("template")).uri.removeprefix("sqlite:///"))
-
-
 @pytest.fixture
 def fake(monkeypatch):
     """The fake backend as an installed plugin, here and in children."""

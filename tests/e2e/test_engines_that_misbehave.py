@@ -20,7 +20,7 @@ def test_several_bad_engines_and_one_good_in_one_run(place, make, qpipe_in):
     targets = [
         make.target(place, "good"),
         make.target(place, "crashes", run="crash"),
-        make.target(place, "hangs", build="hang", limits={"timeout_s": 4}),
+        make.target(place, "hangs", build="hang", limits={"timeout_s": 1}),
         make.target(place, "eats", run="eat", limits={"memory_bytes": MEMORY}),
         make.target(place, "refuses", build="refuse"),
         make.target(place, "raises", run="raise"),
@@ -46,7 +46,7 @@ def test_several_bad_engines_and_one_good_in_one_run(place, make, qpipe_in):
     }
     words = {
         "crashes": ("SIGSEGV", "log's tail"),
-        "hangs": ("limit of 4 s", "timeout_s"),
+        "hangs": ("limit of 1 s", "timeout_s"),
         "eats": ("limit of 700 MiB", "memory_bytes"),
         "refuses": ("refuses to build", "options say so"),
         "raises": ("ZeroDivisionError", ""),

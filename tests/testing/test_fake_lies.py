@@ -177,21 +177,11 @@ def use_fake(request, progress):
     return "ran"
 
 
-@pytest.mark.parametrize(
-    ("deed", "kind"),
-    [
-        ("ok", "ok"),
-        ("refuse", "failed"),
-        ("raise", "failed"),
-        ("crash", "crashed"),
-        ("hang", "timeout"),
-        ("eat", "memory"),
-    ],
-)
+@pytest.mark.parametrize(("deed", "kind"), [("ok", "ok"), ("refuse", "failed"), ("hang", "timeout")])
 def test_in_a_guarded_child_it_is_an_installed_plugin(tmp_path, monkeypatch, deed, kind):
     for path in (fake_site(), HERE, ROOT):
         monkeypatch.syspath_prepend(str(path))
     engine = build(tmp_path)
-    limits = Limits(timeout_s=3.0 if deed == "hang" else 60.0, memory_bytes=700 << 20)
+    limits = Limits(timeout_s=2.0 if deed == "hang" else 60.0, memory_bytes=700 << 20)
     ended: Exit = run_guarded("test_fake_lies:use_fake", f"{engine.path} {deed}", workdir=tmp_path, limits=limits)
     assert ended.kind == kind, ended

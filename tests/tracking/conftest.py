@@ -148,9 +148,10 @@ def result(engine):
 
 
 @pytest.fixture(scope="session")
-def database(tmp_path_factory) -> str:
-    """One migrated sqlite database for the session: a new one costs two seconds."""
+def database(empty_database, tmp_path_factory) -> str:
+    """One sqlite database for the session."""
     folder = tmp_path_factory.mktemp("mlflow")
+    shutil.copy(empty_database, folder)
     return connect(None, "first", folder=folder).uri
 
 
