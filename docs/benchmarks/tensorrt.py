@@ -363,7 +363,8 @@ def _children_s() -> float:
 def spent_by_hand(prepared: Prepared) -> Spent:
     """A bare script that calls the builder."""
     before = _children_s()
-    building_s, peak_bytes, _ = by_hand(prepared, Path(os.devnull))
+    with tempfile.TemporaryDirectory() as folder:
+        building_s, peak_bytes, _ = by_hand(prepared, Path(folder) / "engine")
     return Spent(process_s=_children_s() - before, building_s=building_s, wall_s=math.nan, peak_bytes=peak_bytes)
 
 

@@ -152,7 +152,7 @@ def _inspect(workdir: Path, options: Options) -> tuple[tuple[Path, ...], str]:
 def _schedule_notes(options: Options, reply: Reply) -> tuple[str, ...]:
     if not options.reproducible or reply.in_turn:
         return ()
-    return ("builds of a large network may differ in names: no first-in-first-out schedule here (CAP_SYS_NICE)",)
+    return ("builds of a large network may differ in names: no first-in-first-out schedule (it needs CAP_SYS_NICE)",)
 
 
 def _keep_graph(path: Path, workdir: Path) -> Path:

@@ -24,7 +24,7 @@ from typing import IO, TYPE_CHECKING, cast
 from qpipe import errors
 from qpipe_tensorrt.job import Job, Refusal, Reply, unpacked
 from qpipe_tensorrt.order import Order, job_of
-from qpipe_tensorrt.worker import REPLY, REQUEST
+from qpipe_tensorrt.worker import ENGINE_FILE, REPLY, REQUEST
 
 if TYPE_CHECKING:
     from qpipe.plugins.backend import Progress
@@ -53,6 +53,10 @@ def run_build(order: Order, folder: Path, progress: Progress) -> Reply:
         code = _run(job, folder, progress)
         if code == -signal.SIGXCPU and job.in_turn:  # a thread that waits without giving way: let the system share out
             code = _run(job._replace(in_turn=False), folder, progress)
+    except BaseException:
+        for made in (ENGINE_FILE, REPLY):  # it may have been as fast as whoever stopped it
+            (folder / made).unlink(missing_ok=True)
+        raise
     finally:
         link.unlink()
         (folder / REQUEST).unlink(missing_ok=True)

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from qpipe_tensorrt.job import Demand
-from qpipe_tensorrt.vendor import names
+from qpipe_tensorrt.vendor import numbered
 
 if TYPE_CHECKING:
     from qpipe_tensorrt.api import ILayer, INetworkDefinition, ITensor, Vendor
@@ -34,15 +34,15 @@ class _Reader:
     """Layers of a network, and which of them makes each tensor."""
 
     def __init__(self, vendor: Vendor, network: INetworkDefinition) -> None:
-        self._kinds = names(vendor.LayerType)
-        self._dtypes = names(vendor.DataType)
+        self._kinds = numbered(vendor.LayerType)
+        self._dtypes = numbered(vendor.DataType)
         self._layers = [network.get_layer(index) for index in range(network.num_layers)]
         self._makers = {
             layer.get_output(index).name: layer for layer in self._layers for index in range(layer.num_outputs)
         }
 
     def demands(self) -> tuple[Demand, ...]:
-        return tuple(self._demand(layer) for layer in self._layers if self._kinds[layer.type] in _PRODUCTS)
+        return tuple(self._demand(layer) for layer in self._layers if self._kinds[int(layer.type)] in _PRODUCTS)
 
     def _demand(self, layer: ILayer) -> Demand:
         data, weight = (self._quantized(layer, index) for index in (0, 1))
@@ -55,9 +55,9 @@ class _Reader:
     def _quantized(self, layer: ILayer, index: int) -> str | None:
         """The stored type behind an input that comes from a DequantizeLinear, or None."""
         maker = self._maker(layer.get_input(index)) if index < layer.num_inputs else None
-        while maker is not None and self._kinds[maker.type] in _THROUGH:
+        while maker is not None and self._kinds[int(maker.type)] in _THROUGH:
             maker = self._maker(maker.get_input(0))
-        if maker is None or self._kinds[maker.type] != "DEQUANTIZE":
+        if maker is None or self._kinds[int(maker.type)] != "DEQUANTIZE":
             return None
         return self._type_of(maker.get_input(0))
 
@@ -65,4 +65,4 @@ class _Reader:
         return self._makers.get(tensor.name) if tensor is not None else None
 
     def _type_of(self, tensor: ITensor | None) -> str | None:
-        return _NAMES.get(self._dtypes[tensor.dtype]) if tensor is not None else None
+        return _NAMES.get(self._dtypes[int(tensor.dtype)]) if tensor is not None else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Protocol, cast
 
-from qpipe_tensorrt.vendor import names
+from qpipe_tensorrt.vendor import numbered
 
 if TYPE_CHECKING:
     from qpipe_tensorrt.api import Member, Vendor
@@ -52,14 +52,14 @@ class Logger(Protocol):
 def attach(vendor: Vendor, journal: Journal) -> Logger:
     """A logger of the vendor's type that writes into the journal."""
     base = cast("type", vendor.ILogger)
-    severities = {int(value): name for value, name in names(vendor.ILogger.Severity).items()}
+    severities = numbered(vendor.ILogger.Severity)
     loud = {number for number, name in severities.items() if name in _LOUD}
 
     def start(self: object) -> None:
         base.__init__(self)  # type: ignore[misc]  # the vendor demands its own initializer
 
     def log(self: object, severity: Member, text: str) -> None:  # noqa: ARG001 - the vendor's signature
-        number = int(severity)  # half the cost of a look-up by member, and there are thousands of verbose lines
+        number = int(severity)
         if number in loud or text.startswith(_DUMP_START):
             journal.write(severities[number], text)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import marshal
 import os
-import signal
 import time
 from typing import TYPE_CHECKING
 
@@ -24,6 +23,7 @@ ENGINE_FILE = "engine.trt"
 REQUEST = "order"
 REPLY = "reply"
 _PDEATHSIG = 1  # PR_SET_PDEATHSIG
+_SIGINT, _SIGKILL, _SIG_IGN = 2, 9, 1  # the module `signal` would be loaded for these alone
 _TURN_LIMIT_US = 120_000_000
 """CPU time of one turn. Whoever waits for another thread without giving way would keep the only CPU for ever."""
 
@@ -137,5 +137,6 @@ def _occupy_gpu(job: Job) -> Cuda | None:
 
 def _die_with_parent() -> None:
     """Ctrl-C is the parent's to handle; if the parent is gone, so is the build."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGKILL)
+    libc = ctypes.CDLL(None)
+    libc.signal(_SIGINT, ctypes.c_void_p(_SIG_IGN))
+    libc.prctl(_PDEATHSIG, _SIGKILL)
