@@ -8,8 +8,7 @@ Source: ONNX operator Attention, opset 23; onnxruntime 1.31.1, core/providers/cp
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -17,17 +16,24 @@ import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from qpipe.errors import ModelError
-from qpipe.quant.graph import add_initializer, constant, fresh_name, infer_shapes, name_of, upgraded
+from qpipe.quant.graph import (
+    add_initializer,
+    attr_ints,
+    constant,
+    fresh_name,
+    infer_shapes,
+    name_of,
+    upgraded,
+)
 from qpipe.quant.render import forget_shapes
-from qpipe_onnxruntime.lower.extents import Extent, Extents, has_columns
-from qpipe_onnxruntime.lower.heads import Block, Heads, Mask, added, find_block
-from qpipe_onnxruntime.lower.masks import FLOOR, needs_floor
+from qpipe_onnxruntime.lower.extents import Extents, has_columns
+from qpipe_onnxruntime.lower.heads import Block, Heads, find_block
+from qpipe_onnxruntime.lower.masks import Masks, insert
 
 OPSET = 23
 """The first with Attention."""
 _NEEDED = 13
 """The first whose Softmax works along one axis."""
-NONE: Mapping[str, int | float] = MappingProxyType({})
 
 
 def fuse_attention(model: onnx.ModelProto) -> tuple[str, ...]:
@@ -47,92 +53,68 @@ def lower_attention(model: ir.Model) -> tuple[str, ...]:
     opset = model.opset_imports.get("", 0)
     if opset < _NEEDED or all(node.op_type != "Softmax" for node in model.graph):
         return ()
-    changed = model.clone()
-    count = _fuse(changed)
-    if count and opset < OPSET:
-        # Only what is there to be fused is worth another opset, and the nodes are to be fused in that one.
+    changed, spared = model.clone(), frozenset[str]()
+    found = _fuse(changed, spared)
+    if found.twice:
+        changed, spared = model.clone(), found.twice
+        found = _fuse(changed, spared)
+    if found.count and opset < OPSET:
+        # What is there to be fused was tried out first: a graph is not raised for nothing.
         try:
             changed = upgraded(model, OPSET)
         except ModelError as error:
             return (f"attention stays in separate operators: {error.message}",)
-        count = _fuse(changed)
-    if not count:
+        found = _fuse(changed, spared)
+    if not found.count:
         return ()
     forget_shapes(changed.graph)
     model.graph = changed.graph
-    one = count == 1
-    return (
-        f"{count} attention {'block runs' if one else 'blocks run'} as one kernel{'' if one else ' each'} (Attention)",
-    )
+    many = "blocks run as one kernel each" if found.count > 1 else "block runs as one kernel"
+    return (f"{found.count} attention {many} (Attention)",)
 
 
-def _fuse(model: ir.Model) -> int:
-    """Fuse what can be fused, in place; how many blocks."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fused:
+    """What a pass over the graph did."""
+
+    count: int
+    twice: frozenset[str]
+    """Softmax nodes of fused blocks that somebody still reads: these would be computed twice."""
+
+
+def _fuse(model: ir.Model, spared: frozenset[str]) -> Fused:
+    """Fuse what can be fused, in place, except around the Softmax nodes of these names."""
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     infer_shapes(model)
     graph, extents = model.graph, Extents()
     masks = Masks(graph, extents)
-    count = 0
+    done: set[ir.Node] = set()
     for node in list(graph):
-        if node.op_type == "Softmax" and (block := find_block(node, graph, extents)) is not None:
+        block = find_block(node, graph, extents) if node.op_type == "Softmax" and node.name not in spared else None
+        if block is not None:
             _replace(graph, block, masks)
-            count += 1
+            done.add(node)
             continue
         for value in node.outputs:
             extents.leading(value)
-    if count:
+    if done:
+        passes.RemoveUnusedNodesPass()(model)
+        _ask_sources(graph)
         passes.RemoveUnusedNodesPass()(model)
         graph.sort()
-    return count
+    return Fused(count=len(done), twice=frozenset(node.name or "" for node in done if node.graph is graph))
 
 
-class Masks:
-    """The masks of a graph as the kernel takes them; the same one for all blocks that mean the same."""
-
-    def __init__(self, graph: ir.Graph, extents: Extents) -> None:
-        self.graph = graph
-        self.extents = extents
-        self._made: dict[tuple[object, ...], ir.Value] = {}
-
-    def get(self, wanted: tuple[Mask, ...], q: ir.Value, k: ir.Value, before: ir.Node) -> ir.Value | None:
-        """The sum of these masks as [B or 1, n or 1, S, T]."""
-        if not wanted:
-            return None
-        lengths = self.extents.extent(q, 1), self.extents.extent(k, 1)
-        key = (wanted, lengths)
-        if key not in self._made:
-            total = self._added(wanted[0], before)
-            for one in wanted[1:]:
-                total = _insert(before, "Add", [total, self._added(one, before)])
-            if needs_floor([added(one) for one in wanted]):
-                floor = add_initializer(self.graph, fresh_name(self.graph, "mask_floor"), np.asarray(FLOOR))
-                shape, total = total.shape, _insert(before, "Max", [total, floor])
-                total.shape = shape
-            self._made[key] = total if self._fits(total, lengths) else self._expanded(total, q, k, before)
-        return self._made[key]
-
-    def _added(self, mask: Mask, before: ir.Node) -> ir.Value:
-        if isinstance(mask, ir.Value):
-            return mask
-        key = (mask,)
-        if key not in self._made:
-            zero = add_initializer(self.graph, fresh_name(self.graph, "mask_zero"), np.zeros((), np.float32))
-            branches = [zero, mask.fill] if mask.keeps else [mask.fill, zero]
-            self._made[key] = _insert(before, "Where", [mask.condition, *branches])
-        return self._made[key]
-
-    def _fits(self, mask: ir.Value, lengths: tuple[Extent, Extent]) -> bool:
-        if mask.shape is None or not 2 <= len(mask.shape) <= 4:
-            return False
-        rank = len(mask.shape)
-        own = tuple(self.extents.extent(mask, axis) for axis in (rank - 2, rank - 1))
-        return own == lengths
-
-    def _expanded(self, mask: ir.Value, q: ir.Value, k: ir.Value, before: ir.Node) -> ir.Value:
-        ones = add_initializer(self.graph, fresh_name(self.graph, "mask_ones"), np.ones(2, np.int64))
-        rows, columns = (_insert(before, "Shape", [one], {"start": 1, "end": 2}) for one in (q, k))
-        shape = _insert(before, "Concat", [ones, rows, columns], {"axis": 0})
-        return _insert(before, "Expand", [mask, shape])
+def _ask_sources(graph: ir.Graph) -> None:
+    """Shape of a transposed value becomes the transposed Shape: causal masks ask heads for lengths, and copy them."""
+    for node in list(graph):
+        source = node.inputs[0] if node.op_type == "Shape" and not node.attributes else None
+        turn = source.producer() if source is not None else None
+        if turn is None or turn.op_type != "Transpose" or not (perm := attr_ints(turn, "perm", ())):
+            continue
+        axes = add_initializer(graph, fresh_name(graph, f"{turn.name}_axes"), np.array(perm))
+        lengths = insert(node, "Gather", [insert(node, "Shape", [turn.inputs[0]]), axes], {"axis": 0})
+        node.outputs[0].replace_all_uses_with(lengths, replace_graph_outputs=True)
 
 
 def _replace(graph: ir.Graph, block: Block, masks: Masks) -> None:
@@ -143,7 +125,7 @@ def _replace(graph: ir.Graph, block: Block, masks: Masks) -> None:
         inputs.append(mask)
     count = scores.q.count
     settings = {"q_num_heads": count, "kv_num_heads": count, "scale": scores.scale}
-    output = _insert(end, "Attention", inputs, settings, block.softmax.name or "")
+    output = insert(end, "Attention", inputs, settings, block.softmax.name or "")
     if not block.joins:
         output.name = fresh_name(graph, f"{name_of(end.outputs[0])}_heads")
         end.replace_input_with(0, output)
@@ -166,9 +148,9 @@ def _joined(graph: ir.Graph, heads: Heads, before: ir.Node) -> ir.Value:
         joined = add_initializer(graph, name, np.concatenate([array[:2], width]))
     else:
         first = add_initializer(graph, fresh_name(graph, f"{name}_axes"), np.arange(2))
-        leading = _insert(before, "Gather", [shape, first], {"axis": 0})
-        joined = _insert(before, "Concat", [leading, add_initializer(graph, name, width)], {"axis": 0})
-    return _insert(before, "Reshape", [heads.source, joined])
+        leading = insert(before, "Gather", [shape, first], {"axis": 0})
+        joined = insert(before, "Concat", [leading, add_initializer(graph, name, width)], {"axis": 0})
+    return insert(before, "Reshape", [heads.source, joined])
 
 
 def _stated(graph: ir.Graph, heads: Heads, value: ir.Value, before: ir.Node) -> ir.Value:
@@ -176,18 +158,4 @@ def _stated(graph: ir.Graph, heads: Heads, value: ir.Value, before: ir.Node) -> 
     if has_columns(value):
         return value
     shape = add_initializer(graph, fresh_name(graph, f"{heads.reshape.name}/width"), np.array([0, 0, heads.width]))
-    return _insert(before, "Reshape", [value, shape])
-
-
-def _insert(
-    before: ir.Node,
-    op: str,
-    inputs: Sequence[ir.Value | None],
-    attributes: Mapping[str, int | float] = NONE,
-    name: str = "",
-) -> ir.Value:
-    node = ir.node(op, inputs, attributes, name=name or None)
-    graph = before.graph
-    assert isinstance(graph, ir.Graph)
-    graph.insert_before(before, node)
-    return node.outputs[0]
+    return insert(before, "Reshape", [value, shape])

@@ -7,11 +7,13 @@ are equal here if both lead back to one axis of one value, or have one number or
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
-from qpipe.quant.graph import attr_int, constant, rank_of
+from qpipe.quant.graph import attr_int, attr_ints, constant, rank_of
 
 Extent = int | str | tuple[ir.Value, int]
 """A length: a number, the name of a symbolic axis, or an axis of a value."""
@@ -29,6 +31,15 @@ _PAIRS = frozenset({"Add", "Sub", "Mul", "Div"})
 _WEIGHT = {"MatMul": 1, "MatMulInteger": 1, "MatMulIntegerToFloat": 1, "DynamicQuantizeMatMul": 1, "QLinearMatMul": 3}
 """Where products of an activation and a weight have the weight."""
 _PACKED = frozenset({"MatMulNBits", "MatMulBnb4"})
+_ARITHMETIC: Mapping[str, Callable[..., np.float64]] = {
+    "Cast": np.positive,
+    "Sqrt": np.sqrt,
+    "Reciprocal": np.reciprocal,
+    "Add": np.add,
+    "Mul": np.multiply,
+    "Div": np.divide,
+    "Pow": np.power,
+}
 _CARRIERS = frozenset({"Unsqueeze", "Squeeze", "Cast", "Identity", "Reshape"})
 
 
@@ -56,6 +67,8 @@ class Extents:
         """The length of one axis."""
         root = self.leading(value).root if axis in (0, 1) else value
         own, first = (_axis(one.shape, axis) for one in (value, root))
+        if axis + 1 == self.leading(value).rank and not isinstance(own, int):
+            own = self.last(value)
         number = own if isinstance(own, int) else first
         return (root, axis) if number is None else number
 
@@ -64,13 +77,39 @@ class Extents:
         if value.shape is not None and len(value.shape) and isinstance(size := value.shape[-1], int):
             return size
         node = value.producer()
-        if node is None or value is not node.outputs[0]:
+        if node is None or (value is not node.outputs[0] and node.op_type != "Split"):
             return None
-        if (columns := _columns(node)) is not None:
-            return columns
+        columns = _columns(node)
+        return self._last_behind(node, value) if columns is None else columns
+
+    def _last_behind(self, node: ir.Node, value: ir.Value) -> int | None:
         if node.op_type in _PAIRS:
             return _vector_size(node)
-        return self.last(node.inputs[0]) if node.op_type in _SAME and node.inputs[0] is not None else None
+        if node.op_type == "Split":
+            return self._part(node, value)
+        if node.op_type == "Reshape":
+            end = (self.entries(node.inputs[1]) or (None,))[-1]
+            return end if isinstance(end, int) and end > 0 else None
+        kept = node.op_type in _SAME or (node.op_type == "Transpose" and _keeps_last(node))
+        return self.last(node.inputs[0]) if kept and node.inputs[0] is not None else None
+
+    def _part(self, node: ir.Node, value: ir.Value) -> int | None:
+        """The last axis of one part of a Split along it."""
+        if not self._splits_after(node, 1) or attr_int(node, "axis", 0) not in (-1, (self._rank(node) or 0) - 1):
+            return None
+        sizes = constant(node.inputs[1]) if len(node.inputs) > 1 else None
+        if sizes is not None:
+            return int(sizes.reshape(-1)[node.outputs.index(value)])
+        whole = self.last(node.inputs[0]) if len(node.inputs) == 1 and node.inputs[0] is not None else None
+        return whole // len(node.outputs) if whole is not None and whole % len(node.outputs) == 0 else None
+
+    def _rank(self, node: ir.Node) -> int | None:
+        return self.leading(node.inputs[0]).rank if node.inputs[0] is not None else None
+
+    def _splits_after(self, node: ir.Node, axis: int) -> bool:
+        """Whether a Split leaves the axes up to this one alone."""
+        at, rank = attr_int(node, "axis", 0), self._rank(node)
+        return at > axis or (at < 0 and rank is not None and rank + at > axis)
 
     def entries(self, shape: ir.Value | None) -> tuple[Extent | None, ...] | None:
         """What a shape tensor holds, None for an entry that is not known; None where not even its length is."""
@@ -94,14 +133,18 @@ class Extents:
         array = constant(value)
         if value is None or array is not None:
             return float(array.reshape(-1)[0]) if array is not None and array.size == 1 else None
-        found = self.entries(value)
-        if found is not None and len(found) == 1 and isinstance(found[0], int) and found[0] > 0:
-            return float(found[0])
+        held = self.entries(value)
+        if held is not None and len(held) == 1 and isinstance(held[0], int) and held[0] > 0:
+            return float(held[0])
         node = value.producer()
-        if node is None or node.op_type not in {"Cast", "Sqrt", "Reciprocal", "Div", "Mul"}:
+        if node is None or node.op_type not in _ARITHMETIC:
             return None
         numbers = [self.number(one) for one in node.inputs]
-        return _calculated(node.op_type, [one for one in numbers if one is not None]) if None not in numbers else None
+        if None in numbers:
+            return None
+        with np.errstate(all="ignore"):
+            found = float(_ARITHMETIC[node.op_type](*(np.float64(one) for one in numbers if one is not None)))
+        return found if math.isfinite(found) else None
 
     def _axes_of(self, node: ir.Node) -> tuple[Extent, ...] | None:
         source = node.inputs[0]
@@ -127,23 +170,30 @@ class Extents:
         own = Leading(root=value, rank=rank_of(value))
         node = value.producer()
         source = node.inputs[0] if node is not None and node.inputs else None
-        if node is None or source is None or value is not node.outputs[0]:
+        if node is None or source is None:
             return own
-        if node.op_type == "Reshape":
-            return self._reshaped(node, own)
-        if node.op_type in _PAIRS:
-            return self._paired(node) or own
-        found = self.leading(source)
+        if node.op_type == "Split":
+            return self._passed(source, own) if self._splits_after(node, 1) else own
+        if value is not node.outputs[0] or node.op_type not in {"Reshape", "Transpose", *_PAIRS}:
+            return self._passed(source, own) if value is node.outputs[0] and self._keeps(node, source) else own
+        if node.op_type == "Transpose":
+            return Leading(root=value, rank=len(attr_ints(node, "perm", ())) or own.rank)
+        return self._reshaped(node, own) if node.op_type == "Reshape" else self._paired(node) or own
+
+    def _keeps(self, node: ir.Node, source: ir.Value) -> bool:
+        """Whether the first output has the first two axes of the first input."""
         product = node.op_type == "Attention" or _columns(node) is not None
-        if node.op_type in _SAME or (product and found.rank is not None and found.rank > 2):
-            return Leading(root=found.root, rank=own.rank if found.rank is None else found.rank)
-        return own
+        return node.op_type in _SAME or (product and (self.leading(source).rank or 0) > 2)
+
+    def _passed(self, source: ir.Value, own: Leading) -> Leading:
+        found = self.leading(source)
+        return Leading(root=found.root, rank=own.rank if found.rank is None else found.rank)
 
     def _paired(self, node: ir.Node) -> Leading | None:
         """Of two values, of which one is a constant vector or both have the same root."""
         wide = [one for one in node.inputs if one is not None and not _is_vector(one)]
         found = [self.leading(one) for one in wide]
-        if not found or any(one != found[0] or one.rank is None or one.rank < 2 for one in found):
+        if not found or any(one != found[0] or one.rank is None or one.rank < 3 for one in found):
             return None
         return found[0]
 
@@ -157,6 +207,11 @@ class Extents:
             return Leading(root=self.leading(source).root, rank=len(found))
         root = roots[0] if len(roots) == 2 and roots[0] is roots[1] else own.root
         return Leading(root=root, rank=len(found))
+
+
+def _keeps_last(node: ir.Node) -> bool:
+    perm = attr_ints(node, "perm", ())
+    return len(perm) > 0 and perm[-1] == len(perm) - 1
 
 
 def has_columns(value: ir.Value) -> bool:
@@ -194,13 +249,3 @@ def _columns(node: ir.Node) -> int | None:
 def _is_vector(value: ir.Value) -> bool:
     array = constant(value)
     return array is not None and array.ndim < 2
-
-
-def _calculated(op: str, numbers: list[float]) -> float | None:
-    first, second = numbers[0], numbers[-1]
-    if op == "Sqrt":
-        return math.sqrt(first) if first >= 0 else None
-    if op in {"Reciprocal", "Div"}:
-        over, under = (1.0, first) if op == "Reciprocal" else (first, second)
-        return over / under if under else None
-    return first * second if op == "Mul" else first

@@ -8,8 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 from qpipe.quant.graph import attr_int, attr_ints, constant, is_float, top_consumers
+from qpipe_onnxruntime.lower.bounds import ABSORBED, are_safe
 from qpipe_onnxruntime.lower.extents import Extent, Extents
-from qpipe_onnxruntime.lower.masks import ABSORBED, are_safe
 
 _APART, _TURNED = (0, 2, 1, 3), (0, 2, 3, 1)
 
@@ -122,9 +122,9 @@ def _joins(end: ir.Node, q: Heads, v: Heads, extents: Extents) -> bool | None:
         return None
     if len(found) != 3:
         return False
-    kept = [
-        one == 0 or (mine is not None and one == mine) for one, mine in zip(found, (q.batch, q.length), strict=False)
-    ]
+    turned = end.inputs[0]
+    own = [(0, mine, extents.extent(turned, axis)) for axis, mine in enumerate((q.batch, q.length))] if turned else []
+    kept = [one is not None and one in mine for one, mine in zip(found, own, strict=False)]
     return sum(kept) + (found[2] == v.width) >= 2  # the third follows from the number of elements
 
 
