@@ -23,7 +23,7 @@ RESAMPLES = 20_000
 BOOTSTRAP_ERROR = 0.2
 """How far two bootstraps of 5,000 and 20,000 resamples may differ, in standard errors of the statistic."""
 FEW_FLIPS = 20
-MOVED, CHANCE = math.log(1.04), 0.025
+MOVED, CHANCE = math.log(1.04), 0.05
 """How far a ratio may drift, and how likely that is by chance: within the processes, and from one to the next."""
 
 
@@ -176,9 +176,13 @@ def speedup(samples: Path) -> Interval | str:
     logs = np.array([math.log(np.median(theirs) / np.median(ours)) for theirs, ours in times])
     thirds = np.array([[np.median(part) for part in np.array_split(one, 3)] for pair in times for one in pair])
     changes = np.diff(np.log(thirds[::2] / thirds[1::2])[:, [0, 2]]).ravel()
-    line = stats.linregress(np.arange(len(logs)), logs)
-    within = abs(changes.mean()) * 1.5 > MOVED and stats.ttest_1samp(changes, 0).pvalue < CHANCE
-    if within or (abs(line.slope) * (len(logs) - 1) > MOVED and line.pvalue < CHANCE):
+    if abs(changes.mean()) * 1.5 > MOVED and stats.ttest_1samp(changes, 0).pvalue < CHANCE:
+        return "drifted"
+    places = np.arange(len(logs))
+    shapes = [places / places[-1], *(places >= one for one in places[1:])]
+    fits = [stats.linregress(shape.astype(float), logs) for shape in shapes]
+    best = min(fits, key=lambda one: one.pvalue)
+    if abs(best.slope) > MOVED and best.pvalue * len(fits) < CHANCE:
         return "drifted"
     error = stats.sem(logs)
     low, high = (logs.mean() + stats.t.ppf(q, len(logs) - 1) * error for q in (ALPHA, 1 - ALPHA_FAIL))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from qpipe.measure.samples import Floats, Samples
 
 MOVED = 0.04
 """A ratio that moves by less from end to end does not matter: its mean is then off by about 2 %."""
-ALPHA = 0.05
+ALPHA = 0.10
 """How often an engine whose ratio stays is measured again at most, over both kinds and all batch sizes."""
 FEWEST_PROCESSES = 3
 """Below so many nothing tells drift from chance, and no gate decides on a ratio."""
@@ -63,11 +63,12 @@ def movements(own: Sequence[Floats], base: Sequence[Floats]) -> tuple[Movement, 
     """The movement within processes and the one from process to process.
 
     Within: log ratios of medians in each process's last third against its first one, 3/2 of their mean over processes
-    (the middles of these thirds are 2/3 of a process apart); t over processes. Between: the least-squares line through
-    the log ratios of the processes in their order, from the first to the last; t of its slope.
+    (the middles of these thirds are 2/3 of a process apart); t over processes. Between: the log ratios of the processes
+    in their order are fitted by a line, and by a step after each of them; t of the slope, and the smallest p of all
+    these shapes counts times their number (Bonferroni).
 
     Args:
-        own: times of the engine in each process, in order.
+        own: times of the engine in each process, in order; at least three processes.
         base: the same of the float engine, run for run interleaved with it.
 
     Source: Student's t of a mean and of a slope, e.g. Draper & Smith 1998, Applied Regression Analysis, section 1.4.
@@ -96,16 +97,21 @@ def _within(changes: Floats) -> Movement:
 
 
 def _between(logs: Floats) -> Movement:
-    order = np.arange(len(logs)) - (len(logs) - 1) / 2
-    spread = float(order @ order)
-    slope = float(order @ logs) / spread
-    rest = logs - logs.mean() - slope * order
+    order = np.arange(len(logs))
+    shapes = {"from the first process to the last": order / order[-1]}
+    shapes |= {f"after process {number} of {len(logs)}": (order >= number).astype(float) for number in order[1:]}
+    best = min((_fitted(where, logs, shape) for where, shape in shapes.items()), key=lambda one: one.chance)
+    return replace(best, chance=min(1.0, best.chance * len(shapes)))
+
+
+def _fitted(where: str, logs: Floats, shape: Floats) -> Movement:
+    """The least-squares change along a shape that rises from 0 to 1."""
+    centred = shape - shape.mean()
+    spread = float(centred @ centred)
+    change = float(centred @ logs) / spread
+    rest = logs - logs.mean() - change * centred
     error = math.sqrt(float(rest @ rest) / (len(logs) - 2) / spread)
-    return Movement(
-        where="from the first process to the last",
-        log_change=slope * (len(logs) - 1),
-        chance=_chance(slope, error, freedom=len(logs) - 2),
-    )
+    return Movement(where=where, log_change=change, chance=_chance(change, error, freedom=len(logs) - 2))
 
 
 def _chance(value: float, error: float, *, freedom: int) -> float:
