@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from qpipe.errors import BuildError
 from qpipe.quant.graph import save_graph
+from qpipe_onnxruntime.lower.attention import lower_attention
 from qpipe_onnxruntime.lower.integer import lower_images
 
 
@@ -28,7 +29,7 @@ def lower(source: Path, destination: Path, *, packs: bool) -> tuple[str, ...]:
         model = ir.load(source)
     except Exception as error:
         raise BuildError(f"{source} is not a readable ONNX file: {error}") from error
-    notes = lower_images(model, packs=packs)
+    notes = (*lower_images(model, packs=packs), *lower_attention(model))
     if notes:
         save_graph(model, destination)
     return notes
