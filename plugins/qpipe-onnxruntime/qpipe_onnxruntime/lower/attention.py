@@ -8,6 +8,7 @@ Source: ONNX operator Attention, opset 23; onnxruntime 1.31.1, core/providers/cp
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,11 +30,15 @@ from qpipe.quant.render import forget_shapes
 from qpipe_onnxruntime.lower.extents import Extents, has_columns
 from qpipe_onnxruntime.lower.heads import Block, Heads, find_block
 from qpipe_onnxruntime.lower.masks import Masks, insert
+from qpipe_onnxruntime.machine import onnxruntime_version
 
 OPSET = 23
 """The first with Attention."""
 _NEEDED = 13
 """The first whose Softmax works along one axis."""
+_FIRST = (1, 31)
+"""The first onnxruntime whose kernel was compared with what it replaces: masks, empty rows, lengths of one."""
+_SMALL_BYTES = 1024
 
 
 def fuse_attention(model: onnx.ModelProto) -> tuple[str, ...]:
@@ -51,7 +56,7 @@ def fuse_attention(model: onnx.ModelProto) -> tuple[str, ...]:
 def lower_attention(model: ir.Model) -> tuple[str, ...]:
     """The same on a graph that is open already."""
     opset = model.opset_imports.get("", 0)
-    if opset < _NEEDED or all(node.op_type != "Softmax" for node in model.graph):
+    if opset < _NEEDED or not _checked() or all(node.op_type != "Softmax" for node in model.graph):
         return ()
     changed, spared = model.clone(), frozenset[str]()
     found = _fuse(changed, spared)
@@ -61,7 +66,7 @@ def lower_attention(model: ir.Model) -> tuple[str, ...]:
     if found.count and opset < OPSET:
         # What is there to be fused was tried out first: a graph is not raised for nothing.
         try:
-            changed = upgraded(model, OPSET)
+            changed = _raised(model)
         except ModelError as error:
             return (f"attention stays in separate operators: {error.message}",)
         found = _fuse(changed, spared)
@@ -71,6 +76,34 @@ def lower_attention(model: ir.Model) -> tuple[str, ...]:
     model.graph = changed.graph
     many = "blocks run as one kernel each" if found.count > 1 else "block runs as one kernel"
     return (f"{found.count} attention {many} (Attention)",)
+
+
+def _checked() -> bool:
+    """Whether this onnxruntime is one whose kernel the rules here were compared with."""
+    return tuple(int(part) for part in re.findall(r"\d+", onnxruntime_version())[:2]) >= _FIRST
+
+
+def _raised(model: ir.Model) -> ir.Model:
+    """The graph in opset 23. Weights stay out of the conversion, which has a copy of what it gets and 2 GB at most."""
+    bare, held = model.clone(), dict[str, ir.TensorProtocol]()
+    for name, value in list(bare.graph.initializers.items()):
+        tensor = value.const_value
+        if tensor is None or tensor.dtype == ir.DataType.STRING or value.is_graph_input():
+            continue
+        if tensor.nbytes <= _SMALL_BYTES:
+            # A copy: the conversion may need its numbers, and does not find files beside the graph.
+            value.const_value = ir.Tensor(tensor.numpy().copy(), dtype=tensor.dtype, name=name)
+            continue
+        held[name] = tensor
+        bare.graph.initializers.pop(name)
+        value.const_value, value.shape, value.type = None, ir.Shape(tensor.shape.numpy()), ir.TensorType(tensor.dtype)
+        bare.graph.inputs.append(value)
+    raised = upgraded(bare, OPSET)
+    for value in [one for one in raised.graph.inputs if one.name in held]:
+        raised.graph.inputs.remove(value)
+        value.const_value = held[name_of(value)]
+        raised.graph.register_initializer(value)
+    return raised
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
