@@ -268,6 +268,12 @@ def test_queries_and_keys_of_other_lengths():
     np.testing.assert_allclose(run(after, feed), run(before, feed), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("mask", ["", "keys", "where"])
+def test_lengths_of_one(mask):
+    before, after = fused(Net(mask=mask))
+    same(before, after, ((1, 1), (2, 1)), masked="none")
+
+
 @pytest.mark.parametrize("mask", ["keys", "all"])
 def test_a_row_that_sees_nothing_is_what_it_was(mask):
     before, after = fused(Net(mask=mask))
