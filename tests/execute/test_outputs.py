@@ -1,0 +1,116 @@
+"""What one computation gives is computed once, and large inputs are run few at a time."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from qpipe.data import open_role
+from qpipe.execute.evaluating import run_once
+from qpipe.execute.outputs import are_small
+from qpipe.execute.passes import count_batches, light_batches, light_rows
+from qpipe.models import read_model
+from qpipe.records.data import DataSpec, RoleSpec
+from qpipe.records.tensors import Signature, TensorSpec
+from qpipe.store import Store
+
+
+class Silent:
+    def step(self, name, *, total=None):
+        pass
+
+    def advance(self, amount=1):
+        pass
+
+
+def signature(row, batch="N", outputs=(("N", 3),)):
+    return Signature(
+        inputs=(TensorSpec(name="x", dtype="float32", shape=(batch, *row)),),
+        outputs=tuple(
+            TensorSpec(name=f"y{number}", dtype="float32", shape=shape) for number, shape in enumerate(outputs)
+        ),
+    )
+
+
+def gate(folder, row, count, sig):
+    spec = RoleSpec(role="gate", npz=folder / "gate.npz")
+    np.savez(folder / "gate.npz", x=np.zeros((count, *row), np.float32))
+    return open_role(DataSpec(inputs=(), label=None, preprocess=(), roles=(spec,)), "gate", sig)
+
+
+@pytest.mark.parametrize(
+    ("row", "batch", "rows"),
+    [
+        ((3, 32, 32), "N", 16),  # 12 KiB: the pipeline's batch stays
+        ((3, 224, 224), "N", 2),
+        ((3, 512, 512), "N", 1),  # one row is more than a run should have
+        ((3, 224, 224), 8, 8),  # the model's own batch stays
+    ],
+)
+def test_rows_at_once(tmp_path, row, batch, rows):
+    role = gate(tmp_path, row, 9, signature(row, batch))
+    assert light_rows(role) == rows
+    found = [len(one["x"]) for one in light_batches(role)]
+    assert (max(found), sum(found), len(found)) == (min(rows, 9), 9, count_batches(role))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "rows", "small"),
+    [
+        ([("N", 1000)], 4000, True),
+        ([("N", 1000)], 50_000, False),
+        ([("N", "length")], 4, False),
+        ([()], 4, False),
+        ([("N", 10), ("N", 21, 512, 512)], 10, False),
+    ],
+)
+def test_which_outputs_are_worth_keeping(outputs, rows, small):
+    assert are_small(signature((4,), outputs=outputs), rows) == small
+
+
+class Counting:
+    """A session that says what it computes, and counts its runs."""
+
+    def __init__(self, sig, computes):
+        self.signature, self.computes, self.runs = sig, computes, 0
+
+    def run(self, inputs):
+        self.runs += 1
+        return {"y0": np.full((len(inputs["x"]), 3), self.runs, np.float32)}
+
+
+@pytest.mark.parametrize(
+    ("other", "runs"),
+    [
+        (("the same", "this", ""), 0),
+        (("another", "this", ""), 1),
+        (("the same", "another", ""), 1),
+        (("", "this", ""), 1),
+        (("the same", "this", "-fresh"), 1),
+    ],
+)
+def test_two_cells_that_compute_the_same_run_once(tmp_path, network, other, runs):
+    (computes, device, fresh), sig = other, signature((4,))
+    role = gate(tmp_path, (4,), 5, sig)
+
+    def ask(session, device, fresh):
+        measure = SimpleNamespace(ingredients=(SimpleNamespace(name="device", value=device),))
+        cell = SimpleNamespace(model=network, measure=measure)
+        job = SimpleNamespace(fresh=fresh)
+        bench = SimpleNamespace(cell=cell, job=job, store=Store(tmp_path / "store"), progress=Silent())
+        return run_once(bench, session, role).tensors["y0"]
+
+    first, second = Counting(sig, "the same"), Counting(sig, computes)
+    wanted = ask(first, "this", "")
+    assert np.array_equal(ask(second, device, fresh), wanted)
+    assert (first.runs, second.runs) == (1, runs)
+
+
+@pytest.fixture
+def network(tmp_path):
+    import onnx
+    from onnx import parser
+
+    text = '<ir_version: 8, opset_import: ["" : 17]> g (float[N,4] x) => (float[N,4] y0) { y0 = Relu(x) }'
+    onnx.save(parser.parse_model(text), tmp_path / "net.onnx")
+    return read_model(tmp_path / "net.onnx", name="net", origin="here")
