@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from qpipe.errors import Interrupted, StoreError, TrackingError
 from qpipe.execute.watch import Silence
 from qpipe.flow.checking import check_before_work
-from qpipe.flow.deciding import decide
+from qpipe.flow.deciding import decide, load_statistics
 from qpipe.flow.evidence import assemble
 from qpipe.flow.exitcodes import UNABLE, run_code, worst
 from qpipe.flow.identity import run_identity
@@ -43,6 +43,7 @@ def conduct(
         QpipeError: with code 2, before any work; failures of cells are results, not errors.
         Interrupted: `stop` was set; what was finished is in the store.
     """
+    workplace.store.check_writable()  # a mistake of the user's, so told before anything is read there
     with ExitStack() as hands:
         if has_work(workplace, options):
             hands.enter_context(workplace.executor.ready())
@@ -58,6 +59,7 @@ def _conduct(
         keep_run(workplace, before)  # as the latest
         return before
     reaching = reach(workplace, options, run_id, stop)
+    threading.Thread(target=load_statistics, name="qpipe-statistics").start()  # deciding waits for it, work does not
     try:
         if workplace.pipeline.search is not None:
             reaching.wait()  # a search times its candidates at once

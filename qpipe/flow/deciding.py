@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from qpipe.records.verdict import Decision, GateSpec, Verdict
 
 
+def load_statistics() -> None:
+    """Import what intervals are computed with: a third of a second that nobody waits for, where it is done in time."""
+    import scipy.special  # noqa: F401
+
+
 def decide(
     workplace: Workplace, worked: Sequence[Worked], evidence: Mapping[str, Evidence], *, run_id: str, fresh: bool
 ) -> tuple[CellResult, ...]:
