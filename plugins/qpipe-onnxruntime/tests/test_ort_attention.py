@@ -91,6 +91,9 @@ class Net:
         if side == "scores" and self.scale == "lengths":
             last = self.op("Slice", self.op("Shape", self.q), [-1], [2**62])
             return self.op("Div", value, self.op("Sqrt", self.op("Cast", last, to=TensorProto.FLOAT)))
+        if side == "scores" and self.scale == "double":
+            self.weights["double"] = np.float64(2.75)
+            return self.op("Div", value, self.op("Cast", "double", to=TensorProto.FLOAT))
         spelled = {
             ("scores", "mul"): ("Mul", value, factor),
             ("scores", "left"): ("Mul", factor, value),
@@ -234,7 +237,7 @@ def fused(net: Net, layers: int = 1) -> tuple[onnx.ModelProto, onnx.ModelProto]:
 
 SPELLINGS = [
     *(Net(shapes=shapes) for shapes in ("zeros", "rows", "computed", "flat")),
-    *(Net(scale=scale) for scale in ("left", "div", "q", "both", "lengths", "")),
+    *(Net(scale=scale) for scale in ("left", "div", "q", "both", "lengths", "double", "")),
     *(Net(mask=mask) for mask in ("keys", "all", "causal", "matrix", "where", "where-turned", "two", "heads")),
     *(Net(cross=True, mask=mask) for mask in ("", "keys")),
     *(Net(shapes=shapes, heads="left", mask="all") for shapes in ("zeros", "computed")),

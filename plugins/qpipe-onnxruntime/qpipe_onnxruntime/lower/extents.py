@@ -115,7 +115,7 @@ class Extents:
         """What a shape tensor holds, None for an entry that is not known; None where not even its length is."""
         array = constant(shape)
         if array is not None:
-            return tuple(int(one) for one in array.reshape(-1))
+            return tuple(int(one) for one in array.reshape(-1)) if array.ndim < 2 and array.dtype.kind == "i" else None
         node = shape.producer() if shape is not None else None
         if node is None:
             return None
@@ -161,8 +161,8 @@ class Extents:
             return None
         indices = [[int(item) for item in one.reshape(-1)] for one in numbers if one is not None]
         if node.op_type == "Slice":
-            begin, end, step = indices[0][0], indices[1][0], indices[3][0] if len(indices) > 3 else 1
-            return table[begin:end:step]
+            steps = indices[3] if len(indices) > 3 else [1]
+            return table[indices[0][0] : indices[1][0]] if steps == [1] else None
         places = indices[0]
         return tuple(table[place] for place in places) if all(-len(table) <= at < len(table) for at in places) else None
 
