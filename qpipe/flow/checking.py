@@ -24,11 +24,9 @@ def check_before_work(workplace: Workplace) -> tuple[str, ...]:
         DataError: rows that are missing, broken or mixed between roles; labels that the metric refuses.
         ModelError: a model that the reference runner cannot load.
         TargetError: a demand that no machine can meet.
-        ConfigError: the store cannot be written.
     """
     _check_targets(workplace)
     warnings = _left_out(workplace)
-    workplace.store.check_writable()
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="qpipe-trial") as pool:
         trial = pool.submit(try_models, workplace)  # in a child, while data are looked at here
         for model in workplace.models:

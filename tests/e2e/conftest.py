@@ -9,8 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +21,8 @@ import yaml
 
 import qpipe
 from qpipe.cli.guarded import run_app
-from qpipe.execute import profiling
+from qpipe.execute import guard, profiling
+from qpipe.execute.nursery import MODULES, Nursery
 from qpipe.testing.fake import fake_site
 from qpipe.testing.models import small_rows, write_small_model
 
@@ -65,20 +66,40 @@ class Said:
 
 @contextmanager
 def as_at_a_shell(lock: Path):
-    """No variable of the caller's, a measuring lock of our own, and signals as they were."""
-    before = signal.getsignal(signal.SIGTERM)
+    """No variable of the caller's, Ctrl-C also in the background, a measuring lock of our own, signals as they were."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.MonkeyPatch.context() as patch:
         for name in VARIABLES:
             patch.delenv(name, raising=False)
         patch.setattr(profiling, "measuring", functools.partial(profiling.measuring, path=lock))
         yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)
 def clean_environment(tmp_path):
     with as_at_a_shell(tmp_path / "measure.lock"):
         yield
+
+
+@pytest.fixture(scope="session")
+def seed() -> Iterator[Nursery]:
+    """One interpreter that the children of all these tests are forked from, with onnxruntime in it."""
+    nursery = Nursery((*MODULES, "onnxruntime", "qpipe.execute.profiling", "qpipe.execute.trial"))
+    with nursery.opened():
+        yield nursery
+
+
+@pytest.fixture(autouse=True)
+def one_seed(seed, monkeypatch) -> None:
+    """No seed for each run, and no fresh interpreters to measure: their imports took half of the time.
+
+    `first_run` and each `qpipe` process of its own have them as always.
+    """
+    monkeypatch.setattr(Nursery, "opened", lambda _: nullcontext())
+    monkeypatch.setattr(guard, "spawn", seed.fork)
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
+from qpipe.flow import conduct
 from qpipe.flow.kept import KeptRun, keep_result, recall_run
 from qpipe.records.target import Limits
 from qpipe.store import Store
@@ -339,26 +340,20 @@ def test_too_few_rows_are_inconclusive(place, make, qpipe_in):
     assert qpipe_in(place, "promote", "last").code == 5
 
 
-BREAKS_MLFLOW = """
-import numpy as np
-from pathlib import Path
-
-def score(outputs, columns):
-    Path({database!r}).write_bytes(b"this was a database")
-    logits = next(iter(outputs.values()))
-    return (logits.argmax(1) == columns["label"]).astype(float)
-
-score.bounds = (0.0, 1.0)
-"""
-
-
-def test_mlflow_lost_in_mid_run_costs_the_log_and_not_the_results(place, make, qpipe_in):
-    """The database is destroyed while the cells work: exit 5, results kept; `qpipe sync` logs and promotes later."""
+def test_mlflow_lost_in_mid_run_costs_the_log_and_not_the_results(place, make, qpipe_in, monkeypatch):
+    """The database is destroyed when the cells are done: exit 5, results kept; `qpipe sync` logs and promotes later."""
     database = place / "mlflow.db"
     whole = database.read_bytes()
-    (place / "own.py").write_text(BREAKS_MLFLOW.format(database=str(database)))
-    make.pipeline(place, task=None, metric={"fn": "own:score"}, gates={"quality": {"margin": 0.05}})
-    said = qpipe_in(place, "run", "small.yaml", "--no-profile", "--json")
+    make.pipeline(place)
+
+    def judge(*given, **named):
+        database.write_bytes(b"this was a database")
+        return judged(*given, **named)
+
+    judged = conduct._judged
+    with monkeypatch.context() as patch:
+        patch.setattr(conduct, "_judged", judge)
+        said = qpipe_in(place, "run", "small.yaml", "--no-profile", "--json")
     assert said.code == 5
     assert said.json["exit_code"] == 5
     assert said.cell("int8/cpu-local")["verdict"] == "PASS"

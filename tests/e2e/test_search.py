@@ -65,10 +65,10 @@ def test_explain_says_where_the_loss_is_and_compare_what_changed(place, qpipe_in
     make.pipeline(place)
     first = qpipe_in(place, "run", "small.yaml", "--no-profile", "--offline", "--json").json["run_id"]
     found = qpipe_in(place, "explain", "last", "--json").json["cells"][0]
-    assert [step["name"] for step in found["steps"]] == ["float", "prepared", "quantized", "engine"]
+    assert [step["name"] for step in found["steps"]] == ["float", "prepared", "float nodes", "quantized", "engine"]
     assert found["role"] == "search"
     assert found["steps"][0]["metric"] == pytest.approx(1.0)
-    assert 10 < found["steps"][3]["sqnr_db"] < 100
+    assert 10 < found["steps"][-1]["sqnr_db"] < 100
     assert found["layers"]
     assert all(0 <= layer["clipped"] <= 1 for layer in found["layers"])
     assert any(layer["kernel"].endswith("QLinearConv") for layer in found["layers"])
@@ -101,5 +101,5 @@ def test_timings_of_an_emulator_are_withheld(place, qpipe_in, make):
     assert cell["gates"]["speedup"]["verdict"] == "INCONCLUSIVE"
     assert "timings of emulated runs mean nothing" in cell["gates"]["speedup"]["reason"]
     assert not [found for found in cell["lint"] if found["kind"] == "device"]  # what is gated runs on all rows
-    assert said.cell("none/board")["lint"][0]["message"].startswith("the float engine ran 128 of 400 rows")
+    assert said.cell("none/board")["lint"][0]["message"].startswith("ran 128 of 400 rows: this is the float")
     assert said.code == 4
