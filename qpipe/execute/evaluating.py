@@ -58,10 +58,10 @@ def evaluate_engine(bench: Bench, engine: Engine, folder: Path, prepared: Prepar
     try:
         progress.step("evaluate", total=count_batches(role))
         outputs = run_once(bench, session, role)
+        said = session.remarks if isinstance(session, Remarking) else ()  # of these rows, before others are run
         feeds = make_feeds(real_batches(whole), cell.target.batch_sizes, cell.model.signature)
         kind, sampled = session.kind, digest_outputs(session, feeds)
         computes = str(getattr(session, "computes", ""))
-        said = session.remarks if isinstance(session, Remarking) else ()
         if role.rows < whole.rows:
             said = (*said, f"ran {role.rows:,} of {whole.rows:,} rows: {_why_fewer(cell)}")
     finally:
