@@ -119,6 +119,16 @@ def test_a_foldable_chain_becomes_one_node(tmp_path):
     assert [node.op_type for node in model.graph] == ["Conv"]
 
 
+@pytest.mark.parametrize(("kind", "left"), [("Add", ["Conv"]), ("Div", ["Conv", "Div"])])
+def test_zeros_are_added_and_never_divided_by(tmp_path, kind, left):
+    chain = Chain(0)
+    chain.step("conv")
+    chain.op(kind, chain.add(np.zeros((1, CHANNELS, 1, 1), np.float32)))
+    model = open_graph(chain.save(tmp_path / "m.onnx"))
+    fold(model)
+    assert [node.op_type for node in model.graph] == left
+
+
 def network(path, seed):
     chain = Chain(seed)
     for kind in ("conv", "norm", "relu", "depthwise", "clip", "conv"):

@@ -58,7 +58,11 @@ def _affine_of(after: ir.Node, data: ir.Value, channels: int, rank: int | None, 
     ones, zeros = np.ones(channels), np.zeros(channels)
     if after.op_type == "Sub":
         return (ones, -vector) if first else (-ones, vector)
-    return {"Mul": (vector, zeros), "Div": (1.0 / vector, zeros), "Add": (ones, vector)}[after.op_type]
+    if after.op_type == "Add":
+        return ones, vector
+    if after.op_type == "Div" and not vector.all():
+        return None  # an infinite weight is no weight
+    return (vector if after.op_type == "Mul" else 1.0 / vector), zeros
 
 
 def _batch_norm(node: ir.Node) -> tuple[F64, F64] | None:
