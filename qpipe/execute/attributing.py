@@ -179,7 +179,7 @@ def open_float_nodes(prepared: Prepared, rows: Tensors) -> FloatNodes | None:
     from qpipe.quant.graph import open_graph, save_graph
     from qpipe.quant.spared import may_spare, spare
 
-    spared = spare(open_graph(prepared.graph.path), plan, LIKE, rows) if may_spare(plan.scheme, LIKE) else None
+    spared = spare(open_graph(prepared.graph.path), plan, LIKE, rows) if may_spare(plan, LIKE) else None
     if spared is None:
         return None
     with TemporaryDirectory() as scratch:

@@ -31,9 +31,16 @@ class Spared:
     """Weighted nodes that the plan quantizes and this graph does not, in graph order."""
 
 
-def may_spare(ours: Scheme, like: Scheme) -> bool:
-    """Whether the other scheme leaves anything in float that ours quantizes: False where both choose alike."""
-    return _less(ours, like) != ours
+def may_spare(plan: QuantPlan, like: Scheme) -> bool:
+    """Whether the other scheme may leave a weighted node in float that the plan quantizes: told without the graph."""
+    ours = plan.scheme
+    less = _less(ours, like)
+    ops = set(ours.ops) - set(less.ops)
+    if (ours.direct_channels, ours.packs) != (less.direct_channels, less.packs):
+        ops.add("Conv")
+    if ours.activation_matmul != less.activation_matmul:
+        ops.add("MatMul")
+    return any(choice.quantized and choice.op in ops for choice in plan.nodes)
 
 
 def spare(model: ir.Model, plan: QuantPlan, like: Scheme, rows: Tensors) -> Spared | None:

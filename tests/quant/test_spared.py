@@ -10,9 +10,10 @@ from onnx import numpy_helper, parser
 from qpipe.measure.evaluation import sqnr_db
 from qpipe.quant.check import run_float
 from qpipe.quant.graph import open_graph
-from qpipe.quant.schemes import LITERT, LITERT_INTEGER, ORT_ARM64, ORT_X86_AVX2, TENSORRT
+from qpipe.quant.schemes import LITERT, LITERT_INTEGER, ORT_ARM64, ORT_X86_AVX2, ORT_X86_VNNI, TENSORRT
 from qpipe.quant.spared import may_spare, spare
 from qpipe.quant.static import quantize_static
+from qpipe.records.quantization import NodeChoice, QuantPlan
 
 
 @pytest.fixture
@@ -73,8 +74,20 @@ def test_a_network_without_such_nodes_has_nothing_to_spare(image):
 
 
 @pytest.mark.parametrize(
-    ("scheme", "may"),
-    [(ORT_X86_AVX2, False), (ORT_ARM64, True), (LITERT, True), (TENSORRT, True)],
+    ("scheme", "op", "may"),
+    [
+        (ORT_X86_AVX2, "Conv", False),
+        (ORT_X86_VNNI, "Conv", True),  # its packs of pixels
+        (ORT_X86_VNNI, "MatMul", False),
+        (ORT_ARM64, "Gemm", False),
+        (LITERT, "MatMul", True),
+        (TENSORRT, "ConvTranspose", True),
+    ],
 )
-def test_schemes_that_choose_alike_are_known_without_a_graph(scheme, may):
-    assert may_spare(scheme, ORT_X86_AVX2) is may
+def test_plans_that_cannot_have_such_nodes_are_told_without_the_graph(scheme, op, may):
+    def plan(*, quantized):
+        node = NodeChoice(node="n", op=op, quantized=quantized)
+        return QuantPlan(scheme=scheme, mode="static", activations=(), weights=(), nodes=(node,))
+
+    assert may_spare(plan(quantized=True), ORT_X86_AVX2) is may
+    assert may_spare(plan(quantized=False), ORT_X86_AVX2) is False
