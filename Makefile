@@ -13,7 +13,7 @@ demo: .venv/demo  ## the main job: quantize, measure, gate, log, promote
 	$(BIN)/qpipe demo
 
 test: .venv/test  ## the suite, without `slow`, `gpu` and `device`
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/test  ## ruff, mypy --strict, the direction of imports
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
