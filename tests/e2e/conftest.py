@@ -66,16 +66,14 @@ class Said:
 
 @contextmanager
 def as_at_a_shell(lock: Path):
-    """No variable of the caller's, Ctrl-C also in the background, a measuring lock of our own, signals as they were."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    """No variable of the caller's, a measuring lock of our own, and signals as they were."""
+    before = signal.getsignal(signal.SIGTERM)
     with pytest.MonkeyPatch.context() as patch:
         for name in VARIABLES:
             patch.delenv(name, raising=False)
         patch.setattr(profiling, "measuring", functools.partial(profiling.measuring, path=lock))
         yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(autouse=True)
