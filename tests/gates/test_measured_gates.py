@@ -54,7 +54,8 @@ def test_speedup_of_a_named_batch(made):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"drifted": True, "voided": 2}, "the machine drifted"),
+        ({"drifted": True, "voided": 2}, "the machine drifted (2 runs voided)"),
+        ({"drifted": True, "drift": "the ratio moved by +9 %"}, "the machine drifted: the ratio moved by +9 %"),
         ({"outputs_match": False}, "the outputs of the timed run differ"),
         ({"kind": "estimated"}, "the evidence is estimated, and this gate accepts only measured"),
     ],
