@@ -55,14 +55,16 @@ def _affine_of(after: ir.Node, data: ir.Value, channels: int, rank: int | None, 
     vector = _per_channel(np.asarray(other, np.float64), channels, rank, axis=1 if op.startswith("Conv") else rank - 1)
     if vector is None:
         return None
-    ones, zeros = np.ones(channels), np.zeros(channels)
-    if after.op_type == "Sub":
-        return (ones, -vector) if first else (-ones, vector)
-    if after.op_type == "Add":
-        return ones, vector
-    if after.op_type == "Div" and not vector.all():
-        return None  # an infinite weight is no weight
-    return (vector if after.op_type == "Mul" else 1.0 / vector), zeros
+    return _arithmetic(after.op_type, vector, first=first)
+
+
+def _arithmetic(op: str, vector: F64, *, first: bool) -> tuple[F64, F64] | None:
+    """(factor, offset) of an operator with a constant; `first` where the data come before it."""
+    ones, zeros = np.ones_like(vector), np.zeros_like(vector)
+    if op == "Div":
+        return (1.0 / vector, zeros) if vector.all() else None  # an infinite weight is no weight
+    found = {"Mul": (vector, zeros), "Add": (ones, vector), "Sub": (ones, -vector) if first else (-ones, vector)}
+    return found[op]
 
 
 def _batch_norm(node: ir.Node) -> tuple[F64, F64] | None:
