@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
-import tempfile
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from qpipe.errors import ConfigError, UnreachableError
+from qpipe.tracking.database import make_database
 from qpipe.tracking.patience import address, first_line, patience, quiet
 from qpipe.tracking.tracker import Tracker
 
@@ -182,7 +181,7 @@ def _open(uri: str, name: str, database: Path | None, left_s: int) -> tuple[Mlfl
     try:
         with patience(probing), quiet():
             if database is not None and not database.exists():
-                _make_database(database)
+                make_database(database, (database.parent / "mlartifacts").as_uri())
             if urlsplit(uri).scheme.split("+")[0] in DATABASES:
                 _try_database(uri)
             client = MlflowClient(tracking_uri=uri, registry_uri=os.environ.get("MLFLOW_REGISTRY_URI") or uri)
@@ -196,18 +195,6 @@ def _open(uri: str, name: str, database: Path | None, left_s: int) -> tuple[Mlfl
             hint=f"restore it (`mlflow experiments restore -x {found.experiment_id}`) or name another one",
         )
     return client, found
-
-
-def _make_database(database: Path) -> None:
-    """A new database appears whole: MLflow's migrations take a second in which a run may be killed."""
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-    with tempfile.TemporaryDirectory(prefix=".qpipe-", dir=database.parent) as scratch:
-        part = Path(scratch) / database.name
-        artifacts = (database.parent / "mlartifacts").as_uri()
-        SqlAlchemyStore(f"sqlite:///{part}", artifacts).engine.dispose()  # type: ignore[no-untyped-call]  # MLflow's
-        with suppress(FileExistsError):  # somebody else made it meanwhile
-            os.link(part, database)
 
 
 def _experiment(client: MlflowClient, name: str, artifacts: str | None) -> Experiment:
