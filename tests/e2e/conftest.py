@@ -84,8 +84,8 @@ def clean_environment(tmp_path):
 
 @pytest.fixture(scope="session")
 def seed() -> Iterator[Nursery]:
-    """One interpreter that the children of all these tests are forked from, with onnxruntime in it."""
-    nursery = Nursery((*MODULES, "onnxruntime", "qpipe.execute.profiling", "qpipe.execute.trial"))
+    """One interpreter that the children of all these tests are forked from, with all in it that they import."""
+    nursery = Nursery((*MODULES, "onnxruntime", "pydantic.type_adapter", "qpipe.builtins", "qpipe.execute.profiling"))
     with nursery.opened():
         yield nursery
 
