@@ -30,20 +30,22 @@ def _direct(node: ir.Node, scheme: Scheme) -> str:
     if weight is None or node.op_type != "Conv" or attr_int(node, "group", 1) > 1:
         return ""
     channels = int(weight.shape[1])
-    if channels > scheme.direct_channels or _packable(node, scheme.packs):
+    if channels > scheme.direct_channels or _packable(node, scheme):
         return ""
     return f"a convolution of {channels} input channels is faster in float on this target"
 
 
-def _packable(node: ir.Node, packs: int) -> bool:
-    """Whether the rows of image and result are known, and divide into packs."""
+def _packable(node: ir.Node, scheme: Scheme) -> bool:
+    """Whether the rows of image and result are known, long enough, and divide into packs."""
+    packs = scheme.packs
     data, stride = node.inputs[0], attr_ints(node, "strides", (1, 1))[-1]
     if not packs or data is None or data.shape is None or node.outputs[0].shape is None:
         return False
     width, outputs = data.shape[-1], node.outputs[0].shape[-1]
     if not isinstance(width, int) or not isinstance(outputs, int) or (stride > 2 and stride % packs):
         return False
-    return rank_of(data) == 4 and width % packs == 0 and outputs * stride == width
+    fits = width >= scheme.packs_from and width % packs == 0 and outputs * stride == width
+    return rank_of(data) == 4 and fits
 
 
 def _activation_matmul(node: ir.Node, scheme: Scheme) -> str:

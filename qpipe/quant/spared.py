@@ -86,6 +86,7 @@ def _less(ours: Scheme, like: Scheme) -> Scheme:
         activation_matmul=ours.activation_matmul and like.activation_matmul,
         direct_channels=max(ours.direct_channels, like.direct_channels),
         packs=like.packs,
+        packs_from=like.packs_from,
     )
 
 

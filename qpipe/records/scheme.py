@@ -52,6 +52,8 @@ class Scheme:
     packs: int = 0
     """Pixels of a row that the backend packs into channels: where rows are a multiple of it, integers are faster than
     the direct kernel, and such convolutions run on integers all the same. 0: it packs none."""
+    packs_from: int = 64
+    """Pixels of a row from which that holds at every batch size; in smaller images pixels keep their precision."""
     dynamic_ops: tuple[str, ...] = ()
     """Operators that have a dynamically quantized kernel on this target."""
     float_types: tuple[str, ...] = ("float32",)

@@ -33,12 +33,14 @@ def test_it_stays_float_on_x86_and_says_why(scheme, channels):
 @pytest.mark.parametrize(
     ("scheme", "width", "stride", "quantized"),
     [
-        (ORT_X86_VNNI, 32, 1, True),
-        (ORT_X86_VNNI, 32, 2, True),
-        (ORT_X86_VNNI, 32, 4, True),
-        (ORT_X86_VNNI, 33, 1, False),
-        (ORT_X86_VNNI, 24, 3, False),
-        (ORT_X86_AVX2, 32, 1, False),
+        (ORT_X86_VNNI, 64, 1, True),
+        (ORT_X86_VNNI, 64, 2, True),
+        (ORT_X86_VNNI, 64, 4, True),
+        (ORT_X86_VNNI, 60, 1, False),
+        (replace(ORT_X86_VNNI, packs_from=32), 60, 1, True),
+        (ORT_X86_VNNI, 66, 1, False),
+        (ORT_X86_VNNI, 96, 3, False),
+        (ORT_X86_AVX2, 64, 1, False),
     ],
 )
 def test_it_runs_on_integers_where_its_pixels_can_be_packed(scheme, width, stride, quantized):
