@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import tempfile
 import time
 import uuid
@@ -13,6 +16,7 @@ from typing import TYPE_CHECKING
 from qpipe.errors import ConfigError
 from qpipe.records.result import RunResult
 from qpipe.report.document import run_json
+from qpipe.store.locks import lock_file
 from qpipe.tracking.tracker import RunStatus, Tracker, owner
 
 if TYPE_CHECKING:
@@ -68,20 +72,30 @@ def find_or_create(
 ) -> Run:
     """The oldest run with the tags of `identity`; made where there is none.
 
-    A retried request may have made more than one: the oldest is adopted, and doubles are deleted if this call made
-    them or if they are old. A young one of another process is left to that process, which may be about to write to it.
+    Makers on this machine take turns, so that they see each other's. A retried request, or another machine at the same
+    moment, may have made more than one: the oldest is adopted, and doubles are deleted if this call made them or if
+    they are old. A young one of another process is left to that process, which may be about to write to it.
     """
-    runs = find_runs(tracker, experiment, identity)
-    maker = ""
+    runs, maker = find_runs(tracker, experiment, identity), ""
     if not runs:
-        maker = identity.get(MAKER, uuid.uuid4().hex)
-        made = tracker.client.create_run(experiment, tags=cut({**tags, MAKER: maker}), run_name=name)
-        runs = find_runs(tracker, experiment, identity) or [made]
+        with lock_file(_turn(tracker, identity)):
+            runs = find_runs(tracker, experiment, identity)
+            if not runs:
+                maker = identity.get(MAKER, uuid.uuid4().hex)
+                made = tracker.client.create_run(experiment, tags=cut({**tags, MAKER: maker}), run_name=name)
+                runs = find_runs(tracker, experiment, identity) or [made]
     old = time.time() * 1000 - _YOUNG_MS
     for double in runs[1:]:
         if double.data.tags.get(MAKER) == maker or double.info.start_time < old:
             tracker.client.delete_run(double.info.run_id)
     return runs[0]
+
+
+def _turn(tracker: Tracker, identity: Mapping[str, str]) -> Path:
+    """The lock file of those who make this run."""
+    what = json.dumps([tracker.address, *sorted(identity.items())])
+    name = hashlib.sha256(what.encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir(), f"qpipe-runs-{os.getuid()}", name)
 
 
 def find_runs(tracker: Tracker, experiment: str, identity: Mapping[str, str]) -> list[Run]:
