@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -189,8 +188,13 @@ def call(tool: str, name: str, source: str, target: str, rows: int) -> None:
             types = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
             quantize_static(prepared, target, Reader(), per_channel=True, **types)
     used = time.process_time() - begun, time.perf_counter() - wall
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"cpu_s": used[0], "wall_s": used[1], "rss_mb": peak}))
+    print(json.dumps({"cpu_s": used[0], "wall_s": used[1], "rss_mb": peak_mb()}))
+
+
+def peak_mb() -> float:
+    """Peak resident set of this process; `ru_maxrss` begins with that of the parent."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) / 1024
 
 
 def called(tool: str, name: str, source: Path, target: Path, rows: int) -> dict[str, float]:
