@@ -65,7 +65,7 @@ def test_explain_says_where_the_loss_is_and_compare_what_changed(place, qpipe_in
     make.pipeline(place)
     first = qpipe_in(place, "run", "small.yaml", "--no-profile", "--offline", "--json").json["run_id"]
     found = qpipe_in(place, "explain", "last", "--json").json["cells"][0]
-    assert [step["name"] for step in found["steps"]] == ["float", "prepared", "float nodes", "quantized", "engine"]
+    assert [step["name"] for step in found["steps"]] == ["float", "prepared", "quantized", "engine"]
     assert found["role"] == "search"
     assert found["steps"][0]["metric"] == pytest.approx(1.0)
     assert 10 < found["steps"][-1]["sqnr_db"] < 100
