@@ -89,7 +89,12 @@ def compare(before: RunId, after: RunId, *, store: StoreOption = None, as_json: 
 
 
 def explain(
-    run_id: RunId = "last",
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="run_id|cell", help="Id of a run, its beginning, or `last`; or a cell of the last run by its label."
+        ),
+    ] = "last",
     *,
     cell: Annotated[str | None, typer.Option("--cell", help="Only this cell: its label or key.")] = None,
     store: StoreOption = None,
@@ -103,8 +108,9 @@ def explain(
     from qpipe.flow.explaining import explain_run
     from qpipe.flow.workplace import open_store
 
+    run_id, only = ("last", what) if "/" in what and cell is None else (what, cell)
     with nullcontext(Silence()) if as_json else Screen() as watch:
-        found = explain_run(open_store(store), run_id, cell, watch)
+        found = explain_run(open_store(store), run_id, only, watch)
     if as_json:
         from qpipe.records.codec import plain
 

@@ -54,17 +54,24 @@ def results_table(cells: Iterable[CellResult]) -> Table:
     for name in ("cell", "verdict", "float → engine", "p50 ms", "× float", "size"):
         text = name in ("cell", "verdict", "float → engine")
         table.add_column(name, justify="left" if text else "right", no_wrap=True, overflow="fold")
-    for cell in cells:
-        table.add_row(*_cell_row(cell))
+    shown = tuple(cells)
+    most = max((_rows(cell) for cell in shown), default=0)
+    for cell in shown:
+        table.add_row(*_cell_row(cell, most))
     return table
 
 
-def _cell_row(cell: CellResult) -> tuple[str, ...]:
+def _rows(cell: CellResult) -> int:
+    evaluation = cell.evidence.evaluation if cell.evidence else None
+    return evaluation.rows if isinstance(evaluation, Evaluation) else 0
+
+
+def _cell_row(cell: CellResult, most: int) -> tuple[str, ...]:
     otherwise = "reference" if cell.status == "ok" else f"[red]{cell.status}[/]"
     return (
         _escaped(cell.label) + (" [dim]cached[/]" if cell.cached else ""),
         decision_text(cell.decision, otherwise),
-        _quality(cell),
+        _quality(cell) + (f" ({rows:,} rows)" if 0 < (rows := _rows(cell)) < most else ""),
         *_speed(cell),
         size(cell.engine.size_bytes if cell.engine else None),
     )

@@ -64,7 +64,7 @@ def test_a_speed_search_without_a_profile_chooses_nobody(place, qpipe_in, make):
 def test_explain_says_where_the_loss_is_and_compare_what_changed(place, qpipe_in, make):
     make.pipeline(place)
     first = qpipe_in(place, "run", "small.yaml", "--no-profile", "--offline", "--json").json["run_id"]
-    found = qpipe_in(place, "explain", "last", "--json").json["cells"][0]
+    (found,) = qpipe_in(place, "explain", "small/int8/cpu-local", "--json").json["cells"]
     assert [step["name"] for step in found["steps"]] == ["float", "prepared", "quantized", "engine"]
     assert found["role"] == "search"
     assert found["steps"][0]["metric"] == pytest.approx(1.0)
