@@ -1,1 +1,1 @@
-"""Jobs in guarded children: one fresh interpreter each, on this machine or another."""
+"""Jobs in guarded children: one process each, forked from a prepared interpreter, on this machine or another."""

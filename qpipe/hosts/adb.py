@@ -6,8 +6,7 @@ import shlex
 from pathlib import Path
 
 from qpipe.errors import EngineError
-from qpipe.hosts.device import work_folder_name
-from qpipe.hosts.program import Ran, last_line, run_program
+from qpipe.hosts.program import Ran, last_line, run_program, work_folder_name
 from qpipe.records.engine import Kind, Ready, Unavailable
 
 ANY = "any"

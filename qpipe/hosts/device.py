@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from pathlib import Path
 from typing import Protocol
 
@@ -71,8 +70,3 @@ def open_device(host: Host, *, python: str = "python3") -> Device:
     if host.kind == "adb":
         return AdbDevice(host.address, python=python)
     return EmulatedDevice(host.address)
-
-
-def work_folder_name() -> str:
-    """A folder name that nobody else uses; the runner removes only folders that begin like this."""
-    return f"qpipe-{uuid.uuid4().hex[:12]}"

@@ -10,8 +10,7 @@ import tempfile
 from pathlib import Path
 
 from qpipe.errors import EngineError, TargetError
-from qpipe.hosts.device import work_folder_name
-from qpipe.hosts.program import last_line
+from qpipe.hosts.program import last_line, work_folder_name
 from qpipe.hosts.qemu_root import HINT, QEMU, qemu_root, root_state
 from qpipe.records.engine import Kind, Ready, Unavailable
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import uuid
 from dataclasses import dataclass
 
 
@@ -62,3 +63,8 @@ def last_line(text: str) -> str:
     """The last line that says something."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:300] if lines else "no message"
+
+
+def work_folder_name() -> str:
+    """A folder name that nobody else uses; the runner removes only folders that begin like this."""
+    return f"qpipe-{uuid.uuid4().hex[:12]}"
