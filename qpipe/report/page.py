@@ -16,7 +16,7 @@ from qpipe.report.html import head, row
 from qpipe.report.insight import insight
 from qpipe.report.plots import write_plots
 from qpipe.report.style import STYLE
-from qpipe.report.table import NOTHING, number, size
+from qpipe.report.table import NOTHING, fewer_rows, number, size
 
 NOBODY: Mapping[str, Explanation] = MappingProxyType({})
 """No cell has been explained."""
@@ -86,11 +86,12 @@ def _overview(cells: Iterable[CellResult]) -> str:
         "× float",
         "integer nodes",
     )
-    rows = "".join(_overview_row(cell) for cell in cells)
+    shown = tuple(cells)
+    rows = "".join(_overview_row(cell, fewer) for cell, fewer in zip(shown, fewer_rows(shown), strict=True))
     return f'<section><h2>Cells</h2><div class="wide"><table>{head(names)}<tbody>{rows}</tbody></table></div></section>'
 
 
-def _overview_row(cell: CellResult) -> str:
+def _overview_row(cell: CellResult, fewer: str) -> str:
     evidence = cell.evidence
     evaluation = evidence.evaluation if evidence and isinstance(evidence.evaluation, Evaluation) else None
     reference = evidence.reference if evidence and isinstance(evidence.reference, Evaluation) else None
@@ -107,7 +108,7 @@ def _overview_row(cell: CellResult) -> str:
         _badge(cell.decision) if cell.decision else escape("reference" if cell.status == "ok" else cell.status),
         escape(evaluation.metric) if evaluation else NOTHING,
         number(reference.value if reference else None),
-        number(evaluation.value if evaluation else None),
+        number(evaluation.value if evaluation else None) + fewer,
         number(dict(batch.latency_ms)["p50"].value) if batch else NOTHING,
         number(ratio.median if ratio else None),
         f"{number(ratio.low)} … {number(ratio.high)}" if ratio else NOTHING,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from typing import TYPE_CHECKING
@@ -55,23 +55,24 @@ def results_table(cells: Iterable[CellResult]) -> Table:
         text = name in ("cell", "verdict", "float → engine")
         table.add_column(name, justify="left" if text else "right", no_wrap=True, overflow="fold")
     shown = tuple(cells)
-    most = max((_rows(cell) for cell in shown), default=0)
-    for cell in shown:
-        table.add_row(*_cell_row(cell, most))
+    for cell, fewer in zip(shown, fewer_rows(shown), strict=True):
+        table.add_row(*_cell_row(cell, fewer))
     return table
 
 
-def _rows(cell: CellResult) -> int:
-    evaluation = cell.evidence.evaluation if cell.evidence else None
-    return evaluation.rows if isinstance(evaluation, Evaluation) else 0
+def fewer_rows(cells: Sequence[CellResult]) -> tuple[str, ...]:
+    """` (128 rows)` for each cell that was evaluated on fewer rows than another one, else nothing."""
+    found = [cell.evidence.evaluation if cell.evidence else None for cell in cells]
+    rows = [one.rows if isinstance(one, Evaluation) else 0 for one in found]
+    return tuple(f" ({count:,} rows)" if 0 < count < max(rows) else "" for count in rows)
 
 
-def _cell_row(cell: CellResult, most: int) -> tuple[str, ...]:
+def _cell_row(cell: CellResult, fewer: str) -> tuple[str, ...]:
     otherwise = "reference" if cell.status == "ok" else f"[red]{cell.status}[/]"
     return (
         _escaped(cell.label) + (" [dim]cached[/]" if cell.cached else ""),
         decision_text(cell.decision, otherwise),
-        _quality(cell) + (f" ({rows:,} rows)" if 0 < (rows := _rows(cell)) < most else ""),
+        _quality(cell) + fewer,
         *_speed(cell),
         size(cell.engine.size_bytes if cell.engine else None),
     )

@@ -1,6 +1,8 @@
+from dataclasses import replace
+
 import pytest
 
-from qpipe.report.table import as_text, cell_text, number, render_result, size
+from qpipe.report.table import as_text, cell_text, fewer_rows, number, render_result, size
 
 
 @pytest.mark.parametrize(
@@ -34,6 +36,13 @@ def test_a_result_shows_cells_gates_troubles_promotions_and_notes(result):
         "note: two [cores] alone",
     ):
         assert part in text, part
+
+
+def test_a_cell_that_saw_fewer_rows_says_how_many(result):
+    cell = result.cells[1]
+    assert fewer_rows(result.cells) == ("",) * len(result.cells)
+    fewer = replace(cell.evidence, evaluation=replace(cell.evidence.evaluation, rows=3))
+    assert fewer_rows((cell, replace(cell, evidence=fewer))) == ("", " (3 rows)")
 
 
 def test_each_gate_has_one_line_with_its_numbers(result):
