@@ -76,14 +76,13 @@ def find_or_create(
     moment, may have made more than one: the oldest is adopted, and doubles are deleted if this call made them or if
     they are old. A young one of another process is left to that process, which may be about to write to it.
     """
-    runs, maker = find_runs(tracker, experiment, identity), ""
-    if not runs:
-        with lock_file(_turn(tracker, identity)):
-            runs = find_runs(tracker, experiment, identity)
-            if not runs:
-                maker = identity.get(MAKER, uuid.uuid4().hex)
-                made = tracker.client.create_run(experiment, tags=cut({**tags, MAKER: maker}), run_name=name)
-                runs = find_runs(tracker, experiment, identity) or [made]
+    maker = ""
+    with lock_file(_turn(tracker, identity)):
+        runs = find_runs(tracker, experiment, identity)
+        if not runs:
+            maker = identity.get(MAKER, uuid.uuid4().hex)
+            made = tracker.client.create_run(experiment, tags=cut({**tags, MAKER: maker}), run_name=name)
+            runs = find_runs(tracker, experiment, identity) or [made]
     old = time.time() * 1000 - _YOUNG_MS
     for double in runs[1:]:
         if double.data.tags.get(MAKER) == maker or double.info.start_time < old:
