@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
-from qpipe_onnxruntime.lower.pixels import ALONE, Packs, Rows, choose_packs, pack_weights, packed_rows
+from qpipe_onnxruntime.lower.pixels import ALONE, Packs, Rows, choose_packs, fits, pack_weights, packed_rows
 
 REPEATS = 4
 """Convolutions of one graph, all on its input, each with weights of its own: onnxruntime merges equal ones."""
@@ -148,17 +148,10 @@ def quantizers(shape: Shape, batch: int) -> Variant:
     return Variant(nodes, constants, image.astype(np.float32))
 
 
-def possible(rows: Rows, packs: Packs) -> bool:
-    """Whether rows divide into these packs and strides fall on them."""
-    if rows.width % packs.image or rows.outputs % packs.result or rows.stride * packs.result % packs.image:
-        return False
-    return packed_rows(rows, packs).outputs == rows.outputs // packs.result
-
-
 def line(shape: Shape, rounds: int, batch: int) -> str:
     """One line of the table."""
     chosen = choose_packs((shape.outputs, shape.inputs, shape.kernel, shape.kernel), shape.rows)
-    variants = {kind: integers(shape, kind, batch) for kind in (ALONE, *KINDS) if possible(shape.rows, kind)}
+    variants = {kind: integers(shape, kind, batch) for kind in (ALONE, *KINDS) if fits(shape.rows, kind)}
     others = [floats(shape, batch), quantizers(shape, batch)] if shape.inputs <= 3 else []
     for number in range(rounds + 5):
         turn = [*variants.values(), *others]

@@ -27,6 +27,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from qpipe.execute.group import peak_resident_bytes
+
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
@@ -188,13 +190,7 @@ def call(tool: str, name: str, source: str, target: str, rows: int) -> None:
             types = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
             quantize_static(prepared, target, Reader(), per_channel=True, **types)
     used = time.process_time() - begun, time.perf_counter() - wall
-    print(json.dumps({"cpu_s": used[0], "wall_s": used[1], "rss_mb": peak_mb()}))
-
-
-def peak_mb() -> float:
-    """Peak resident set of this process; `ru_maxrss` begins with that of the parent."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) / 1024
+    print(json.dumps({"cpu_s": used[0], "wall_s": used[1], "rss_mb": peak_resident_bytes(os.getpid()) / 2**20}))
 
 
 def called(tool: str, name: str, source: Path, target: Path, rows: int) -> dict[str, float]:

@@ -14,6 +14,7 @@ from qpipe_onnxruntime.lower.integer import lower_images
 from qpipe_onnxruntime.lower.pixels import ALONE, Packs, Rows, choose_packs, pack_weights, packed_rows
 
 from qpipe.quant.calibrate import batches_of
+from qpipe.quant.operators import refusal
 from qpipe.quant.schemes import ORT_X86_VNNI
 from qpipe.quant.static import quantize_static
 
@@ -239,3 +240,20 @@ def test_a_packed_convolution_is_the_convolution(rows, inputs, outputs):
 )
 def test_packs_are_for_few_channels_and_rows_that_divide(shape, rows, packs):
     assert choose_packs(shape, rows) == packs
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 4, 7])
+@pytest.mark.parametrize("stride", [1, 2, 3, 4])
+@pytest.mark.parametrize("width", [62, 64, 96, 224])
+def test_what_the_plan_puts_on_integers_for_its_packs_is_packed(width, stride, kernel):
+    """The plan knows the scheme alone; the engine must keep what it promises."""
+    pads = [kernel // 2, (kernel - 1) // 2]
+    rows = Rows(width=width, kernel=kernel, left=pads[0], right=pads[1], stride=stride)
+    data = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(["N", 3, width, width]))
+    weights = ir.tensor(np.ones((16, 3, kernel, kernel), np.float32), name="w")
+    value = ir.Value(name="w", const_value=weights, type=data.type, shape=weights.shape)
+    node = ir.node("Conv", [data, value], {"strides": [stride, stride], "pads": [pads[0]] * 2 + [pads[1]] * 2})
+    ir.Graph([data], node.outputs, nodes=[node], initializers=[value], opset_imports={"": 21})
+    node.outputs[0].shape = ir.Shape(["N", 16, rows.outputs, rows.outputs])
+    if not refusal(node, ORT_X86_VNNI):
+        assert choose_packs((16, 3, kernel, kernel), rows).image == ORT_X86_VNNI.packs

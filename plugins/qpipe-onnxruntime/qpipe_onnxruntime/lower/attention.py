@@ -12,7 +12,6 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
@@ -41,20 +40,11 @@ _FIRST = (1, 31)
 _SMALL_BYTES = 1024
 
 
-def fuse_attention(model: onnx.ModelProto) -> tuple[str, ...]:
+def lower_attention(model: ir.Model) -> tuple[str, ...]:
     """Run each attention core as one kernel, in place; a note for each kind of change.
 
     The graph is raised to opset 23 for it. A graph in which nothing matches is left as it is.
     """
-    opened = ir.from_proto(model)
-    notes = lower_attention(opened)
-    if notes:
-        model.CopyFrom(ir.to_proto(opened))
-    return notes
-
-
-def lower_attention(model: ir.Model) -> tuple[str, ...]:
-    """The same on a graph that is open already."""
     opset = model.opset_imports.get("", 0)
     if opset < _NEEDED or not _checked() or all(node.op_type != "Softmax" for node in model.graph):
         return ()

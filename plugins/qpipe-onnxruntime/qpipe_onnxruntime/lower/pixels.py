@@ -62,10 +62,10 @@ def choose_packs(shape: tuple[int, ...], rows: Rows) -> Packs:
         pack = 2 if channels <= (32 if rows.kernel >= 5 else 16) else 1
     # As many pixels of the result as a pack of the image moves it on: the packed stride is 1, or that of whole packs.
     wanted = (Packs(image=size, result=max(size // rows.stride, 1)) for size in (pack, 2) if size <= pack)
-    return next((packs for packs in wanted if _fits(rows, packs)), ALONE)
+    return next((packs for packs in wanted if fits(rows, packs)), ALONE)
 
 
-def _fits(rows: Rows, packs: Packs) -> bool:
+def fits(rows: Rows, packs: Packs) -> bool:
     """Whether image and result divide into these packs, and the stride falls on packs."""
     if rows.left >= rows.kernel or rows.width % packs.image or rows.outputs % packs.result:
         return False
