@@ -36,7 +36,7 @@ def may_spare(plan: QuantPlan, like: Scheme) -> bool:
     ours = plan.scheme
     less = _less(ours, like)
     ops = set(ours.ops) - set(less.ops)
-    if (ours.direct_channels, ours.packs) != (less.direct_channels, less.packs):
+    if _direct(ours) != _direct(less):
         ops.add("Conv")
     if ours.activation_matmul != less.activation_matmul:
         ops.add("MatMul")
@@ -88,6 +88,11 @@ def _less(ours: Scheme, like: Scheme) -> Scheme:
         packs=like.packs,
         packs_from=like.packs_from,
     )
+
+
+def _direct(scheme: Scheme) -> tuple[int, int, int]:
+    """What decides which convolutions of few channels stay in float."""
+    return scheme.direct_channels, scheme.packs, scheme.packs_from
 
 
 def _both(ours: Iterable[str], theirs: Iterable[str]) -> tuple[str, ...]:
