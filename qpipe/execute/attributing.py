@@ -105,9 +105,8 @@ def with_cost(steps: tuple[Step, ...]) -> tuple[Step, ...]:
 
 
 def _with_cost(step: Step, later: Step | None) -> Step:
-    if not step.nodes or later is None or step.sqnr_db is None or later.sqnr_db is None:
-        return step
-    return replace(step, note=f"{step.note}: integers there cost {step.sqnr_db - later.sqnr_db:.1f} dB")
+    cost = step.cost_of_nodes(later)
+    return replace(step, note=f"{step.note}: {cost}") if cost else step
 
 
 def first_rows(batch: Tensors) -> Tensors:

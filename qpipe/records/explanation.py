@@ -23,6 +23,12 @@ class Step:
     nodes: tuple[str, ...] = ()
     """Nodes that this step has in float and the next one in integers, where they are why it was taken."""
 
+    def cost_of_nodes(self, later: Step | None) -> str:
+        """In words, what integers in `nodes` cost at the next step; empty without nodes or SQNR on both sides."""
+        if not self.nodes or later is None or self.sqnr_db is None or later.sqnr_db is None:
+            return ""
+        return f"integers in these nodes cost {self.sqnr_db - later.sqnr_db:.1f} dB"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attribution:

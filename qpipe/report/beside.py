@@ -38,9 +38,8 @@ def _line(cell: CellResult, other: CellResult, step: Step, later: Step | None, r
         line += f": SQNR {theirs:.1f} dB there, {ours:.1f} dB here"
     if len(shared) < len(step.nodes):
         return f"{line}; the other nodes of step `{step.name}` are integers there too"
-    if later is None or step.sqnr_db is None or later.sqnr_db is None:
-        return line
-    return f"{line}; integers in these nodes cost {step.sqnr_db - later.sqnr_db:.1f} dB (first {rows} rows)"
+    cost = step.cost_of_nodes(later)
+    return f"{line}; {cost} (first {rows} rows)" if cost else line
 
 
 def _left_in_float(cell: CellResult) -> dict[str, str]:

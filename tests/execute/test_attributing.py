@@ -116,7 +116,7 @@ def test_what_another_target_leaves_in_float_and_this_one_does_not_has_a_step_an
         step, later = steps[FLOAT_NODES], steps[named[named.index(FLOAT_NODES) + 1]]
         assert step.nodes == ("image",)
         assert step.sqnr_db > later.sqnr_db + 1
-        cost = f"integers there cost {step.sqnr_db - later.sqnr_db:.1f} dB"
+        cost = f"integers in these nodes cost {step.sqnr_db - later.sqnr_db:.1f} dB"
         assert step.note == f"quantized, but for image: {cost}"
     assert found.remarks == ()
 
