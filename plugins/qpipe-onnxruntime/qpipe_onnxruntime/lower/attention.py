@@ -16,19 +16,12 @@ import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from qpipe.errors import ModelError
-from qpipe.quant.graph import (
-    add_initializer,
-    attr_ints,
-    constant,
-    fresh_name,
-    infer_shapes,
-    name_of,
-    upgraded,
-)
+from qpipe.quant.graph import attr_ints, constant, infer_shapes, name_of, upgraded
 from qpipe.quant.render import forget_shapes
 from qpipe_onnxruntime.lower.extents import Extents, has_columns
 from qpipe_onnxruntime.lower.heads import Block, Heads, find_block
-from qpipe_onnxruntime.lower.masks import Masks, insert
+from qpipe_onnxruntime.lower.masks import Masks
+from qpipe_onnxruntime.lower.writer import Writer
 from qpipe_onnxruntime.machine import onnxruntime_version
 
 OPSET = 23
@@ -110,75 +103,76 @@ def _fuse(model: ir.Model, spared: frozenset[str]) -> Fused:
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     infer_shapes(model)
     graph, extents = model.graph, Extents()
-    masks = Masks(graph, extents)
+    writer = Writer(graph)
+    masks = Masks(writer, extents)
     done: set[ir.Node] = set()
     for node in list(graph):
         block = find_block(node, graph, extents) if node.op_type == "Softmax" and node.name not in spared else None
         if block is not None:
-            _replace(graph, block, masks)
+            _replace(writer, block, masks)
             done.add(node)
             continue
         for value in node.outputs:
             extents.leading(value)
     if done:
         passes.RemoveUnusedNodesPass()(model)
-        _ask_sources(graph)
+        _ask_sources(writer)
         passes.RemoveUnusedNodesPass()(model)
         graph.sort()
     return Fused(count=len(done), twice=frozenset(node.name or "" for node in done if node.graph is graph))
 
 
-def _ask_sources(graph: ir.Graph) -> None:
+def _ask_sources(writer: Writer) -> None:
     """Shape of a transposed value becomes the transposed Shape: causal masks ask heads for lengths, and copy them."""
-    for node in list(graph):
+    for node in list(writer.graph):
         source = node.inputs[0] if node.op_type == "Shape" and not node.attributes else None
         turn = source.producer() if source is not None else None
         if turn is None or turn.op_type != "Transpose" or not (perm := attr_ints(turn, "perm", ())):
             continue
-        axes = add_initializer(graph, fresh_name(graph, f"{turn.name}_axes"), np.array(perm))
-        lengths = insert(node, "Gather", [insert(node, "Shape", [turn.inputs[0]]), axes], {"axis": 0})
+        axes = writer.initializer(f"{turn.name}_axes", np.array(perm))
+        lengths = writer.insert(node, "Gather", [writer.insert(node, "Shape", [turn.inputs[0]]), axes], {"axis": 0})
         node.outputs[0].replace_all_uses_with(lengths, replace_graph_outputs=True)
 
 
-def _replace(graph: ir.Graph, block: Block, masks: Masks) -> None:
+def _replace(writer: Writer, block: Block, masks: Masks) -> None:
     scores, end = block.scores, block.end
-    q, k, v = (_joined(graph, heads, end) for heads in (scores.q, scores.k, block.v))
-    inputs = [q, k, _stated(graph, block.v, v, end)]
+    q, k, v = (_joined(writer, heads, end) for heads in (scores.q, scores.k, block.v))
+    inputs = [q, k, _stated(writer, block.v, v, end)]
     if (mask := masks.get(scores.masks, q, k, end)) is not None:
         inputs.append(mask)
     count = scores.q.count
     settings = {"q_num_heads": count, "kv_num_heads": count, "scale": scores.scale}
-    output = insert(end, "Attention", inputs, settings, block.softmax.name or "")
+    output = writer.insert(end, "Attention", inputs, settings, block.softmax.name or "")
     if not block.joins:
-        output.name = fresh_name(graph, f"{name_of(end.outputs[0])}_heads")
+        output.name = writer.names.fresh(f"{name_of(end.outputs[0])}_heads")
         end.replace_input_with(0, output)
         return
     old = end.outputs[0]
     name, kind = old.name, old.type
     old.replace_all_uses_with(output, replace_graph_outputs=old.is_graph_output())
-    graph.remove(end, safe=True)
+    writer.graph.remove(end, safe=True)
     output.name, output.type = name, kind
 
 
-def _joined(graph: ir.Graph, heads: Heads, before: ir.Node) -> ir.Value:
+def _joined(writer: Writer, heads: Heads, before: ir.Node) -> ir.Value:
     """The heads as [B, S, n·d]: the source, or where that is not proven the same reshape without its last cut."""
     if heads.plain:
         return heads.source
     shape, width = heads.reshape.inputs[1], np.array([heads.width])
     array = constant(shape)
-    name = fresh_name(graph, f"{heads.reshape.name}/joined")
+    name = f"{heads.reshape.name}/joined"
     if array is not None:
-        joined = add_initializer(graph, name, np.concatenate([array[:2], width]))
+        joined = writer.initializer(name, np.concatenate([array[:2], width]))
     else:
-        first = add_initializer(graph, fresh_name(graph, f"{name}_axes"), np.arange(2))
-        leading = insert(before, "Gather", [shape, first], {"axis": 0})
-        joined = insert(before, "Concat", [leading, add_initializer(graph, name, width)], {"axis": 0})
-    return insert(before, "Reshape", [heads.source, joined])
+        first = writer.initializer(f"{name}_axes", np.arange(2))
+        leading = writer.insert(before, "Gather", [shape, first], {"axis": 0})
+        joined = writer.insert(before, "Concat", [leading, writer.initializer(name, width)], {"axis": 0})
+    return writer.insert(before, "Reshape", [heads.source, joined])
 
 
-def _stated(graph: ir.Graph, heads: Heads, value: ir.Value, before: ir.Node) -> ir.Value:
+def _stated(writer: Writer, heads: Heads, value: ir.Value, before: ir.Node) -> ir.Value:
     """The value with a last axis that onnxruntime infers too: where it does not, it takes the output for 0 wide."""
     if has_columns(value):
         return value
-    shape = add_initializer(graph, fresh_name(graph, f"{heads.reshape.name}/width"), np.array([0, 0, heads.width]))
-    return insert(before, "Reshape", [value, shape])
+    shape = writer.initializer(f"{heads.reshape.name}/width", np.array([0, 0, heads.width]))
+    return writer.insert(before, "Reshape", [value, shape])

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
-
 import numpy as np
 import onnx_ir as ir
 
-from qpipe.quant.graph import add_initializer, fresh_name
 from qpipe_onnxruntime.lower.bounds import FLOOR, needs_floor
 from qpipe_onnxruntime.lower.extents import Extent, Extents
 from qpipe_onnxruntime.lower.heads import Mask, added
-
-NONE: Mapping[str, int | float] = MappingProxyType({})
+from qpipe_onnxruntime.lower.writer import Writer
 
 
 class Masks:
     """The masks of a graph as the kernel takes them; the same one for all blocks that mean the same."""
 
-    def __init__(self, graph: ir.Graph, extents: Extents) -> None:
-        self.graph = graph
-        self.extents = extents
+    def __init__(self, writer: Writer, extents: Extents) -> None:
+        self.writer, self.extents = writer, extents
         self._made: dict[tuple[object, ...], ir.Value] = {}
 
     def get(self, wanted: tuple[Mask, ...], q: ir.Value, k: ir.Value, before: ir.Node) -> ir.Value | None:
@@ -33,10 +27,10 @@ class Masks:
         if key not in self._made:
             total = self._added(wanted[0], before)
             for one in wanted[1:]:
-                total = insert(before, "Add", [total, self._added(one, before)])
+                total = self.writer.insert(before, "Add", [total, self._added(one, before)])
             if needs_floor([added(one) for one in wanted]):
-                floor = add_initializer(self.graph, fresh_name(self.graph, "mask_floor"), np.asarray(FLOOR))
-                shape, total = total.shape, insert(before, "Max", [total, floor])
+                floor = self.writer.initializer("mask_floor", np.asarray(FLOOR))
+                shape, total = total.shape, self.writer.insert(before, "Max", [total, floor])
                 total.shape = shape
             self._made[key] = total if self._fits(total, lengths) else self._expanded(total, q, k, before)
         return self._made[key]
@@ -46,9 +40,9 @@ class Masks:
             return mask
         key = (mask,)
         if key not in self._made:
-            zero = add_initializer(self.graph, fresh_name(self.graph, "mask_zero"), np.zeros((), np.float32))
+            zero = self.writer.initializer("mask_zero", np.zeros((), np.float32))
             branches = [zero, mask.fill] if mask.keeps else [mask.fill, zero]
-            self._made[key] = insert(before, "Where", [mask.condition, *branches])
+            self._made[key] = self.writer.insert(before, "Where", [mask.condition, *branches])
         return self._made[key]
 
     def _fits(self, mask: ir.Value, lengths: tuple[Extent, Extent]) -> bool:
@@ -59,22 +53,7 @@ class Masks:
         return own == lengths
 
     def _expanded(self, mask: ir.Value, q: ir.Value, k: ir.Value, before: ir.Node) -> ir.Value:
-        ones = add_initializer(self.graph, fresh_name(self.graph, "mask_ones"), np.ones(2, np.int64))
-        rows, columns = (insert(before, "Shape", [one], {"start": 1, "end": 2}) for one in (q, k))
-        shape = insert(before, "Concat", [ones, rows, columns], {"axis": 0})
-        return insert(before, "Expand", [mask, shape])
-
-
-def insert(
-    before: ir.Node,
-    op: str,
-    inputs: Sequence[ir.Value | None],
-    attributes: Mapping[str, int | float] = NONE,
-    name: str = "",
-) -> ir.Value:
-    """The output of a new node before another one."""
-    node = ir.node(op, inputs, attributes, name=name or None)
-    graph = before.graph
-    assert isinstance(graph, ir.Graph)
-    graph.insert_before(before, node)
-    return node.outputs[0]
+        ones = self.writer.initializer("mask_ones", np.ones(2, np.int64))
+        rows, columns = (self.writer.insert(before, "Shape", [one], {"start": 1, "end": 2}) for one in (q, k))
+        shape = self.writer.insert(before, "Concat", [ones, rows, columns], {"axis": 0})
+        return self.writer.insert(before, "Expand", [mask, shape])
