@@ -22,7 +22,9 @@ from qpipe_onnxruntime.lower.pixels import ALONE, Packs, Rows, choose_packs, fit
 
 REPEATS = 4
 """Convolutions of one graph, all on its input, each with weights of its own: onnxruntime merges equal ones."""
-KINDS = (Packs(image=2, result=2), Packs(image=4, result=4), Packs(image=4, result=2), Packs(image=4, result=1))
+KINDS = tuple(
+    Packs(image=image, result=result) for image, result in ((2, 2), (4, 4), (4, 2), (4, 1), (1, 2), (1, 4), (2, 4))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +47,13 @@ class Shape:
 SHAPES = (
     *(Shape(1, 16, 3, 1, 28), Shape(1, 32, 3, 2, 224), Shape(3, 16, 3, 1, 32), Shape(3, 32, 3, 1, 32)),
     *(Shape(3, 64, 3, 1, 32), Shape(3, 32, 3, 2, 224), Shape(3, 64, 7, 2, 224), Shape(3, 96, 4, 4, 224)),
-    *(Shape(4, 8, 3, 1, 32), Shape(8, 8, 3, 1, 32), Shape(8, 16, 3, 1, 32), Shape(16, 16, 3, 1, 32)),
-    *(Shape(16, 16, 3, 1, 64), Shape(16, 32, 3, 1, 32), Shape(24, 24, 3, 1, 32), Shape(32, 32, 3, 1, 32)),
+    *(Shape(4, 16, 3, 1, 32), Shape(4, 64, 3, 1, 32), Shape(4, 32, 3, 2, 224), Shape(4, 64, 7, 2, 224)),
+    *(Shape(4, 8, 3, 1, 32), Shape(8, 8, 3, 1, 32), Shape(8, 16, 3, 1, 32), Shape(12, 12, 3, 1, 32)),
+    *(Shape(16, 8, 3, 1, 32), Shape(16, 16, 3, 1, 32), Shape(16, 16, 3, 1, 64), Shape(16, 24, 3, 1, 32)),
+    *(Shape(16, 32, 3, 1, 32), Shape(24, 24, 3, 1, 32), Shape(32, 16, 3, 1, 32), Shape(32, 32, 3, 1, 32)),
     *(Shape(16, 16, 5, 1, 32), Shape(32, 32, 5, 1, 32), Shape(64, 64, 5, 1, 32), Shape(16, 16, 1, 1, 32)),
-    *(Shape(24, 24, 1, 1, 32), Shape(16, 96, 1, 1, 32), Shape(8, 32, 3, 2, 112), Shape(16, 32, 3, 2, 32)),
+    *(Shape(24, 24, 1, 1, 32), Shape(16, 96, 1, 1, 32), Shape(16, 16, 3, 2, 32), Shape(8, 32, 3, 2, 112)),
+    *(Shape(16, 32, 3, 2, 32), Shape(24, 48, 3, 2, 32)),
 )
 
 

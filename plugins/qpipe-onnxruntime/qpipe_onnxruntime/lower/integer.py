@@ -18,6 +18,7 @@ from qpipe.quant.render import forget_shapes
 from qpipe_onnxruntime.lower.convolution import integer_convolution
 from qpipe_onnxruntime.lower.images import Images
 from qpipe_onnxruntime.lower.islands import Island, Quantized, island, sizes
+from qpipe_onnxruntime.lower.pixels import ALONE
 
 ELEMENTWISE = {"Add": "QLinearAdd", "Mul": "QLinearMul"}
 POOLS = {"AveragePool": "QLinearAveragePool", "GlobalAveragePool": "QLinearGlobalAveragePool"}
@@ -80,7 +81,7 @@ class _Lowering:
         if found is None or made is None:
             return
         new, packs = made
-        self.count["packed"] += packs.image > 1
+        self.count["packed"] += packs != ALONE
         self.write(found, new, packs.result)
 
     def average(self, node: ir.Node) -> None:

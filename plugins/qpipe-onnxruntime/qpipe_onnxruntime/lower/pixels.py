@@ -1,9 +1,10 @@
 """Convolutions of few channels as convolutions of packs of pixels.
 
 An image [N, H, W, C] read as [N, H, W/f, f·C] is the same bytes: f pixels of a row become one pixel of f·C channels.
-A convolution over it is again a convolution, with zeros where a pixel of the pack is outside the kernel. It computes
-more products; onnxruntime's integer kernels spend their time on pixels rather than products where channels are few,
-and their fast path needs a multiple of 4 channels in and at least 16 out.
+A convolution over it is again a convolution, with zeros where a pixel of the pack is outside the kernel. So is one
+from pixels to packs of the result alone: f times the stride and the channels, a kernel that is f − 1 strides wider.
+Both compute more products; onnxruntime's integer kernels spend their time on pixels rather than products where
+channels are few, and their fast path needs a multiple of 4 channels in and at least 16 out.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class Packs:
 
 
 ALONE = Packs(image=1, result=1)
+TWO = Packs(image=2, result=2)
 
 
 def choose_packs(shape: tuple[int, ...], rows: Rows) -> Packs:
@@ -48,21 +50,25 @@ def choose_packs(shape: tuple[int, ...], rows: Rows) -> Packs:
     Source: paired CPU times of `QLinearConv` with and without packs on AVX512-VNNI, one thread
     (docs/benchmarks/packing.py): 0.3 to 0.9 of the time up to these widths, more than 1 beyond.
     """
-    outputs, inputs = shape[:2]
-    channels = max(inputs, outputs)
-    if inputs <= 3:
-        pack = 4
-    elif rows.stride > 1:
-        pack = 1
-    elif rows.kernel == 1:
-        pack = 2 if channels <= 24 else 1
-    elif channels <= 8:
-        pack = 4
-    else:
-        pack = 2 if channels <= (32 if rows.kernel >= 5 else 16) else 1
-    # As many pixels of the result as a pack of the image moves it on: the packed stride is 1, or that of whole packs.
-    wanted = (Packs(image=size, result=max(size // rows.stride, 1)) for size in (pack, 2) if size <= pack)
-    return next((packs for packs in wanted if fits(rows, packs)), ALONE)
+    return next((packs for packs in _promising(*shape[:2], rows) if fits(rows, packs)), ALONE)
+
+
+def _promising(outputs: int, inputs: int, rows: Rows) -> tuple[Packs, ...]:
+    """Packs by what they gain, the best first."""
+    most = max(inputs, outputs)
+    if inputs <= 4:  # an image itself: as many pixels of the result as a pack of the image moves it on
+        return tuple(Packs(image=size, result=max(size // rows.stride, 1)) for size in (4, 2))
+    if rows.kernel == 1:
+        return (TWO,) if most <= 24 and rows.stride == 1 else ()
+    if rows.stride > 1:
+        return (TWO,) if most <= 16 and rows.stride == 2 else ()
+    if most <= 8:
+        return Packs(image=4, result=4), TWO
+    if rows.kernel >= 5:
+        return (TWO,) if most <= 32 else ()
+    # Packs of the result alone: the kernel moves by as many pixels, and sees none that no pixel of the pack needs.
+    few = inputs + outputs <= 48
+    return (*((Packs(image=1, result=4),) if most <= 16 else ()), *((Packs(image=1, result=2),) if few else ()))
 
 
 def fits(rows: Rows, packs: Packs) -> bool:
