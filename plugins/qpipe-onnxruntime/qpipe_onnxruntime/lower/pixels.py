@@ -50,7 +50,7 @@ def choose_packs(shape: tuple[int, ...], rows: Rows) -> Packs:
     Source: paired CPU times of `QLinearConv` with and without packs on AVX512-VNNI, one thread
     (docs/benchmarks/packing.py): 0.3 to 0.9 of the time up to these widths, more than 1 beyond.
     """
-    return next((packs for packs in _promising(*shape[:2], rows) if fits(rows, packs)), ALONE)
+    return next((packs for packs in _promising(shape[0], shape[1], rows) if fits(rows, packs)), ALONE)
 
 
 def _promising(outputs: int, inputs: int, rows: Rows) -> tuple[Packs, ...]:
