@@ -11,11 +11,11 @@ import onnx_ir as ir
 
 from qpipe.errors import QuantizationError
 from qpipe.quant.graph import (
+    Names,
     add_initializer,
     attr_float,
     attr_int,
     constant,
-    fresh_name,
     is_float,
     name_of,
     only_consumer,
@@ -100,7 +100,7 @@ def _bias_refusal(node: ir.Node) -> str:
 def render_dynamic(model: ir.Model, plan: QuantPlan) -> ir.Model:
     """The graph with the plan's MatMuls and LSTMs as dynamically quantized kernels."""
     copy = model.clone()
-    graph = copy.graph
+    graph, names = copy.graph, Names(copy.graph)
     nodes = {node.name: node for node in graph}
     quantizers: dict[str, ir.Node] = {}
     for spec in plan.weights:
@@ -109,7 +109,7 @@ def render_dynamic(model: ir.Model, plan: QuantPlan) -> ir.Model:
         for name in spec.nodes:
             if name not in nodes:
                 raise QuantizationError(f"the plan quantizes node {name!r}, which the graph does not have")
-            _replace(graph, nodes[name], spec, quantizers)
+            _replace(graph, names, nodes[name], spec, quantizers)
     render_recurrent(graph, plan.weights)
     render_tables(graph, plan)
     copy.opset_imports.setdefault(MICROSOFT, 1)
@@ -117,7 +117,7 @@ def render_dynamic(model: ir.Model, plan: QuantPlan) -> ir.Model:
     return copy
 
 
-def _replace(graph: ir.Graph, node: ir.Node, spec: WeightSpec, quantizers: dict[str, ir.Node]) -> None:
+def _replace(graph: ir.Graph, names: Names, node: ir.Node, spec: WeightSpec, quantizers: dict[str, ir.Node]) -> None:
     weight = node.inputs[1]
     assert weight is not None
     array = np.asarray(constant(weight), np.float32)
@@ -125,18 +125,18 @@ def _replace(graph: ir.Graph, node: ir.Node, spec: WeightSpec, quantizers: dict[
     found = quantize_weight(array, spec)
     integers = np.ascontiguousarray(found.values.T if transposed else found.values)
     zero = np.zeros(found.scale.shape, np.int8)
-    quantizer = _quantizer(graph, node, quantizers)
+    quantizer = _quantizer(graph, names, node, quantizers)
     bias, last = _bias(graph, node, array.shape[0 if transposed else 1])
     inputs = [
         quantizer.outputs[0],
-        add_initializer(graph, fresh_name(graph, f"{node.name}/weight_quantized"), integers),
+        add_initializer(graph, names.fresh(f"{node.name}/weight_quantized"), integers),
         quantizer.outputs[1],
-        add_initializer(graph, fresh_name(graph, f"{node.name}/weight_scale"), found.scale),
+        add_initializer(graph, names.fresh(f"{node.name}/weight_scale"), found.scale),
         quantizer.outputs[2],
-        add_initializer(graph, fresh_name(graph, f"{node.name}/weight_zero_point"), zero),
+        add_initializer(graph, names.fresh(f"{node.name}/weight_zero_point"), zero),
     ]
     if bias is not None:
-        inputs.append(add_initializer(graph, fresh_name(graph, f"{node.name}/bias"), bias))
+        inputs.append(add_initializer(graph, names.fresh(f"{node.name}/bias"), bias))
     fused = ir.node("MatMulIntegerToFloat", inputs, domain=MICROSOFT, name=node.name)
     graph.insert_before(last, fused)
     output, old = fused.outputs[0], last.outputs[0]
@@ -149,14 +149,14 @@ def _replace(graph: ir.Graph, node: ir.Node, spec: WeightSpec, quantizers: dict[
         graph.initializers.pop(name_of(weight), None)
 
 
-def _quantizer(graph: ir.Graph, node: ir.Node, quantizers: dict[str, ir.Node]) -> ir.Node:
+def _quantizer(graph: ir.Graph, names: Names, node: ir.Node, quantizers: dict[str, ir.Node]) -> ir.Node:
     data = node.inputs[0]
     assert data is not None
     name = name_of(data)
     if name not in quantizers:
         quantizer = ir.node("DynamicQuantizeLinear", [data], num_outputs=3, name=f"{name}/quantize")
         for value, suffix in zip(quantizer.outputs, ("quantized", "scale", "zero_point"), strict=True):
-            value.name = fresh_name(graph, f"{name}_{suffix}")
+            value.name = names.fresh(f"{name}_{suffix}")
         producer = data.producer()
         if producer is None:
             graph.insert_before(graph[0], quantizer)
