@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import platform
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qpipe.plugins.backend import DeviceTimed, OnDevice, Session, Tensors
-from qpipe.records.engine import Kind
+from qpipe.plugins.backend import Tensors
 
 
 class Agreement:
@@ -48,53 +46,6 @@ class Agreement:
             f"{machine}: {self._equal:,} of {self._rows:,} rows are bitwise equal{same}; the largest difference is "
             f"{self._worst:.4g} ({100 * share:.2g} % of the largest output)"
         )
-
-
-class Distant(Session, DeviceTimed, OnDevice, Protocol):
-    """A session whose engine runs on a device."""
-
-
-class EmulatedSession:
-    """A session under an emulator that also runs every batch here, and says how far the outputs are from those."""
-
-    kind: Kind = "emulated"
-
-    def __init__(self, there: Distant, here: Session, *, known: str) -> None:
-        self.signature = there.signature
-        self._there = there
-        self._here = here
-        self._known = known
-        self._agreement = Agreement()
-
-    def run(self, inputs: Tensors) -> Tensors:
-        """Outputs by name, as the emulator gives them."""
-        found = self._there.run(inputs)
-        self._agreement.add(self._here.run(inputs), found)
-        return found
-
-    def close(self) -> None:
-        """End both."""
-        self._there.close()
-        self._here.close()
-
-    @property
-    def device_ns(self) -> tuple[int, int]:
-        """The emulator's, which mean nothing."""
-        return self._there.device_ns
-
-    @property
-    def device_memory_bytes(self) -> tuple[int, int]:
-        """Of the emulated runner: before the engine was loaded, and until now."""
-        return self._there.device_memory_bytes
-
-    def device_conditions(self) -> tuple[tuple[str, str], ...]:
-        """What the emulated machine says of itself."""
-        return self._there.device_conditions()
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        """The agreement over all runs so far, and the known answer that the emulator gave first."""
-        return (self._agreement.remark, self._known)
 
 
 def _rows(array: NDArray[np.generic]) -> NDArray[np.float64]:

@@ -33,6 +33,14 @@ class KnownAnswer:
     """One quantization step of the outputs; the largest difference that is allowed."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownNetwork:
+    """A network that a plugin carries, with the file of its rows and their outputs."""
+
+    job: Job
+    rows: Path
+
+
 @runtime_checkable
 class Named(Protocol):
     """A device whose whole environment has a digest: what it answered once holds until that changes."""
@@ -47,6 +55,11 @@ def read_known_answer(path: Path, step: float = 1.0) -> KnownAnswer:
     with np.load(path, allow_pickle=False) as stored:
         known_step = float(stored["step"]) if "step" in stored else step
         return KnownAnswer(inputs=stored["inputs"], outputs=stored["outputs"], step=known_step)
+
+
+def ask_network(device: Device, network: KnownNetwork, *, timeout_s: float) -> str:
+    """`require_known_answer` of the network that a plugin carries."""
+    return require_known_answer(device, network.job, read_known_answer(network.rows), timeout_s=timeout_s)
 
 
 def require_known_answer(device: Device, job: Job, known: KnownAnswer, *, timeout_s: float) -> str:

@@ -9,19 +9,18 @@ from pathlib import Path
 import edge_models as edge
 import numpy as np
 import pytest
-from qpipe_litert import remote
 from qpipe_litert.backend import LiteRtBackend
 from qpipe_litert.interpreter import invoke, open_interpreter
 from qpipe_litert.options import Options
-from qpipe_litert.remote import RUNTIME, open_remote, require_known_answer
+from qpipe_litert.remote import KNOWN, RUNTIME, open_remote
 from qpipe_litert.session import read_layout
 
 from qpipe.errors import EngineError
 from qpipe.hosts import emulator
+from qpipe.hosts import session as host_session
 from qpipe.hosts.emulator import EmulatedDevice
 from qpipe.hosts.engine import DeviceEngine
-from qpipe.hosts.known_answer import read_known_answer
-from qpipe.hosts.known_answer import require_known_answer as require
+from qpipe.hosts.known_answer import ask_network, read_known_answer, require_known_answer
 from qpipe.hosts.qemu_root import qemu_root, root_state
 from qpipe.hosts.remote import ONNXRUNTIME, Job, RemoteEngine
 from qpipe.plugins.backend import DeviceTimed, OnDevice, Remarking
@@ -31,7 +30,6 @@ from qpipe.records.target import Host, Target
 ARM64 = Target(
     name="linux-arm64-litert", backend="litert", arch="aarch64", host=Host(kind="emulator", address="qemu-aarch64")
 )
-KNOWN = Path(remote.__file__).parent / "known_answer"
 
 
 class Here:
@@ -63,18 +61,18 @@ class Here:
 
 
 def test_known_answer_holds_here() -> None:
-    known = np.load(KNOWN / "rows.npz")
-    found = invoke(open_interpreter(KNOWN / "model.tflite"), (known["inputs"],))[0]
-    assert np.abs(found.astype(int) - known["outputs"].astype(int)).max() <= 1
-    assert np.ptp(known["outputs"].astype(int)) > 100
+    known = read_known_answer(KNOWN.rows)
+    found = invoke(open_interpreter(KNOWN.job.file), (known.inputs,))[0]
+    assert np.abs(found.astype(int) - known.outputs.astype(int)).max() <= 1
+    assert np.ptp(known.outputs.astype(int)) > 100
 
 
 def test_known_answer_is_asked_of_the_device(tmp_path: Path) -> None:
-    require_known_answer(Here(tmp_path), timeout_s=60)
-    known = read_known_answer(KNOWN / "rows.npz")
+    ask_network(Here(tmp_path), KNOWN, timeout_s=60)
+    known = read_known_answer(KNOWN.rows)
     other = replace(known, outputs=known.outputs.astype(np.int16) + 7)
     with pytest.raises(EngineError, match=r"the known-answer test failed: this machine is off by [678] steps"):
-        require(Here(tmp_path), Job(file=KNOWN / "model.tflite", runtime=RUNTIME), other, timeout_s=60)
+        require_known_answer(Here(tmp_path), KNOWN.job, other, timeout_s=60)
 
 
 def test_session_on_a_device_equals_the_one_here(
@@ -85,7 +83,7 @@ def test_session_on_a_device_equals_the_one_here(
     def here(_: Host, **__: str) -> Here:
         return Here(tmp_path)
 
-    monkeypatch.setattr(remote, "open_device", here)
+    monkeypatch.setattr(host_session, "open_device", here)
     session = open_remote(digits_engine, target, read_layout(digits_engine.path), Options())
     try:
         for rows in (3, 1, 8):  # another batch resizes there too
@@ -158,10 +156,10 @@ def _scales(engine: Engine) -> list[float]:
 @pytest.mark.usefixtures("arm64")
 def test_emulated_cpu_that_computes_wrong_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """qemu's own default."""
-    require_known_answer(EmulatedDevice("qemu-aarch64"), timeout_s=120)
+    ask_network(EmulatedDevice("qemu-aarch64"), KNOWN, timeout_s=120)
     monkeypatch.setattr(emulator, "CPU", "max")
     with pytest.raises(EngineError, match="the known-answer test failed"):
-        require_known_answer(EmulatedDevice("qemu-aarch64", cpu="max"), timeout_s=120)
+        ask_network(EmulatedDevice("qemu-aarch64", cpu="max"), KNOWN, timeout_s=120)
 
 
 @pytest.mark.device

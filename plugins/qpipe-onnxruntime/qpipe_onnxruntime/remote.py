@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,12 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qpipe.errors import EngineError
-from qpipe.hosts.agreement import Distant, EmulatedSession
-from qpipe.hosts.device import Device, open_device
 from qpipe.hosts.engine import DeviceEngine
-from qpipe.hosts.known_answer import read_known_answer
-from qpipe.hosts.known_answer import require_known_answer as require
+from qpipe.hosts.known_answer import KnownNetwork
 from qpipe.hosts.remote import ONNXRUNTIME, Border, Job
+from qpipe.hosts.session import DeviceSession, open_on_host
+from qpipe.measure.ort import OrtSession
 from qpipe.records.engine import Engine, Kind
 from qpipe.records.target import Target
 from qpipe.records.tensors import Signature, TensorSpec
@@ -26,10 +24,12 @@ if TYPE_CHECKING:
     from qpipe.plugins.backend import Tensors
 
 Array = NDArray[np.generic]
+_KNOWN_ANSWER = Path(__file__).parent / "known_answer"
+KNOWN = KnownNetwork(job=Job(file=_KNOWN_ANSWER / "model.onnx", runtime=ONNXRUNTIME), rows=_KNOWN_ANSWER / "rows.npz")
 
 
-class RemoteSession:
-    """Takes and gives the model's names and dtypes; times, memory and conditions are the device's."""
+class GraphSession:
+    """Takes and gives the model's names and dtypes, whatever float types the graph has at its borders."""
 
     def __init__(self, engine: DeviceEngine, signature: Signature, *, kind: Kind) -> None:
         self.kind: Kind = kind
@@ -47,60 +47,31 @@ class RemoteSession:
         if missing := [border.name for border, _ in self._inputs if border.name not in inputs]:
             raise EngineError(f"input {missing[0]} is missing")
         arrays = tuple(np.asarray(inputs[border.name]).astype(border.dtype, copy=False) for border, _ in self._inputs)
-        self._engine.device_ns = (0, 0)
         found = dict(zip((border.name for border, _ in self._outputs), self._engine.run(arrays), strict=True))
         dtypes = {border.name: spec.dtype for border, spec in self._outputs}
         return {spec.name: found[spec.name].astype(dtypes[spec.name], copy=False) for spec in self.signature.outputs}
 
     def close(self) -> None:
-        """End the runner; nothing stays on the device."""
+        """End the runner."""
         self._engine.close()
 
-    @property
-    def device_ns(self) -> tuple[int, int]:
-        """Wall and CPU nanoseconds of the last run on the device."""
-        return self._engine.device_ns
 
-    @property
-    def device_memory_bytes(self) -> tuple[int, int]:
-        """Peak resident set of the runner: before the engine was loaded, and until now."""
-        return self._engine.hello.before_rss_bytes, self._engine.peak_rss_bytes
-
-    def device_conditions(self) -> tuple[tuple[str, str], ...]:
-        """Version of onnxruntime there, machine, governor, clock and temperatures now."""
-        return (("runtime", self._engine.hello.version), *self._engine.conditions())
-
-
-def open_remote(engine: Engine, target: Target) -> Distant:
+def open_remote(engine: Engine, target: Target) -> DeviceSession:
     """A session on the target's host. An emulator must first give the known answer.
 
     Raises:
         EngineError: the device is unreachable, lacks onnxruntime, or computes wrong results.
     """
+
+    def dress(made: DeviceEngine, kind: Kind) -> GraphSession:
+        return GraphSession(made, engine.signature, kind=kind)
+
+    def here() -> OrtSession:
+        return open_engine(engine, target)
+
     options = read_options(target)
-    device = open_device(target.host, python=options.python)
-    emulated = device.kind == "emulated"
-    known = require_known_answer(open_device(target.host), timeout_s=target.limits.timeout_s) if emulated else ""
-    made = DeviceEngine(device, _job(engine, target, options), timeout_s=target.limits.timeout_s)
-    try:
-        made.require_machine(target.arch)
-        there = RemoteSession(made, engine.signature, kind=device.kind)
-        return EmulatedSession(there, open_engine(engine, target), known=known) if emulated else there
-    except EngineError:
-        made.close()
-        raise
-
-
-def require_known_answer(device: Device, *, timeout_s: float) -> str:
-    """Run a small INT8 network whose outputs are known, unless this environment has; what was found, in words.
-
-    Raises:
-        EngineError: the answer is another one.
-    """
-    folder = files("qpipe_onnxruntime") / "known_answer"
-    with as_file(folder / "model.onnx") as model, as_file(folder / "rows.npz") as rows:
-        job = Job(file=Path(model), runtime=ONNXRUNTIME)
-        return require(device, job, read_known_answer(Path(rows)), timeout_s=timeout_s)
+    job = _job(engine, target, options)
+    return open_on_host(target, job, python=options.python, network=KNOWN, dress=dress, here=here)
 
 
 def _job(engine: Engine, target: Target, options: Options) -> Job:

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
-from qpipe_onnxruntime import remote
 from qpipe_onnxruntime.backend import OnnxRuntimeBackend
-from qpipe_onnxruntime.remote import require_known_answer
+from qpipe_onnxruntime.remote import KNOWN
 
 from qpipe.errors import EngineError
 from qpipe.hosts.emulator import EmulatedDevice
-from qpipe.hosts.known_answer import read_known_answer
+from qpipe.hosts.known_answer import ask_network, read_known_answer
 from qpipe.hosts.qemu_root import root_state
 from qpipe.plugins.backend import DeviceTimed, OnDevice, Remarking
 from qpipe.records.engine import Engine, Ready, Unavailable
 from qpipe.records.target import Host, Target
 
-KNOWN = Path(remote.__file__).parent / "known_answer"
 BOARD = Target(
     name="board", backend="onnxruntime", host=Host(kind="ssh", address="board"), options={"python": sys.executable}
 )
@@ -83,8 +80,8 @@ def test_a_device_of_another_architecture_is_refused_and_left_clean(phone, engin
 
 
 def test_the_known_answer_holds_here():
-    known = read_known_answer(KNOWN / "rows.npz")
-    session = onnxruntime.InferenceSession(str(KNOWN / "model.onnx"), providers=["CPUExecutionProvider"])
+    known = read_known_answer(KNOWN.rows)
+    session = onnxruntime.InferenceSession(str(KNOWN.job.file), providers=["CPUExecutionProvider"])
     found = session.run(None, {session.get_inputs()[0].name: known.inputs})[0]
     assert np.abs(found - known.outputs).max() <= known.step / 100
     assert np.ptp(known.outputs) > 200 * known.step
@@ -95,7 +92,7 @@ def test_emulated_arm64_gives_the_known_answer_and_agrees_with_x86(engine):
     state = root_state()
     if isinstance(state, Unavailable):
         pytest.skip(f"{state.reason}: {state.hint}")
-    require_known_answer(EmulatedDevice("qemu-arm64"), timeout_s=120)
+    ask_network(EmulatedDevice("qemu-arm64"), KNOWN, timeout_s=120)
     target = Target(
         name="arm64", backend="onnxruntime", arch="aarch64", host=Host(kind="emulator", address="qemu-aarch64")
     )
