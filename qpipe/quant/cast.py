@@ -60,6 +60,11 @@ def cast_half(model: ir.Model, dtype: Half, *, keep_float: tuple[str, ...] = BLO
     return copy
 
 
+def half_type(dtype: Half) -> ir.DataType:
+    """The type as onnx-ir names it."""
+    return ir.DataType.FLOAT16 if dtype == "float16" else ir.DataType.BFLOAT16
+
+
 def takes(node: ir.Node, dtype: Half, opset: int) -> bool:
     """Whether ONNX defines the operator for the type as for float32; true of operators that ONNX does not know."""
     from onnx import defs
@@ -76,7 +81,7 @@ class _Caster:
     def __init__(self, graph: ir.Graph, dtype: Half, keep: frozenset[str], opset: int) -> None:
         self.graph, self.dtype, self.keep, self.opset = graph, dtype, keep, opset
         self.able: dict[str, bool] = {}
-        self.half = ir.DataType.FLOAT16 if dtype == "float16" else ir.DataType.BFLOAT16
+        self.half = half_type(dtype)
         self.is_half: set[ir.Value] = set()
         self.casts: dict[tuple[ir.Value, bool], ir.Value] = {}
 

@@ -99,6 +99,16 @@ def test_builtin_recipe(model, tmp_path, name):
 
 
 @pytest.mark.parametrize("scheme", [ORT_X86_VNNI, ORT_X86_AVX2, ORT_ARM64, TENSORRT, LITERT], ids=lambda s: s.name)
+def test_fp16_computes_in_float16_where_the_scheme_has_such_kernels(model, tmp_path, scheme):
+    prepared = prepare(model, builtin_recipe("fp16", scheme), scheme, calibration, tmp_path / "w", None, Counting())
+    graph = onnx.load(prepared.deployable.path).graph
+    halves = {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT16}
+    convolved = {name for node in graph.node if node.op_type == "Conv" for name in node.input}
+    assert halves
+    assert bool(halves & convolved) == ("float16" in scheme.float_types)
+
+
+@pytest.mark.parametrize("scheme", [ORT_X86_VNNI, ORT_X86_AVX2, ORT_ARM64, TENSORRT, LITERT], ids=lambda s: s.name)
 def test_int8_for_every_scheme(model, tmp_path, scheme):
     prepared = prepare(model, builtin_recipe("int8", scheme), scheme, calibration, tmp_path / "w", None, Counting())
     assert sqnr_db(outputs(model.file.path), outputs(prepared.qdq.path)) >= 20

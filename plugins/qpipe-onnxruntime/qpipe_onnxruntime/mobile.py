@@ -30,6 +30,9 @@ USABILITY = "mobile-usability.txt"
 LEAST_DB = {"float": 60.0, "quantized": 30.0}
 """SQNR of the `.ort` file against the `.onnx` engine: other fusions may move a rounding, not the answer."""
 _TOO_LARGE = 2**31 - 1
+_MUCH_LARGER = 1.3
+_COUNTS_FROM_BYTES = 2**17
+"""Smaller files differ by what the format itself takes."""
 _FREE = 16
 _VERDICT = "Model should perform well with "
 
@@ -61,8 +64,21 @@ def write_mobile(prepared: Prepared, engine: Path, target: Target) -> MobileFile
     found = compare(prepared, engine, folder / ORT_MODEL, target)
     return MobileFiles(
         files=(Path(ORT_MODEL), Path(OPERATORS), Path(USABILITY)),
-        notes=(f"{ORT_MODEL} (onnxruntime mobile, made for arm) agrees with {engine.name}: {found}", *more, *notes),
+        notes=(
+            f"{ORT_MODEL} (onnxruntime mobile, made for arm) agrees with {engine.name}: {found}",
+            *_grown(prepared.deployable.size_bytes, folder / ORT_MODEL),
+            *more,
+            *notes,
+        ),
     )
+
+
+def _grown(size_bytes: int, mobile: Path) -> tuple[str, ...]:
+    """Half-precision weights and codebooks are small in an `.onnx` file alone: the tool folds what it can."""
+    ratio = mobile.stat().st_size / size_bytes
+    if ratio < _MUCH_LARGER or mobile.stat().st_size < _COUNTS_FROM_BYTES:
+        return ()
+    return (f"{mobile.name} has {ratio:.1f} times the size: onnxruntime computes what is constant as it writes it",)
 
 
 def convert(engine: Path) -> tuple[str, ...]:

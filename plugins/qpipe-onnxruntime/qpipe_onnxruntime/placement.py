@@ -28,6 +28,7 @@ FLOATING = frozenset(
     }
 )
 """Operators that multiply float weights."""
+_HALVES = {onnx.TensorProto.FLOAT16: "float16", onnx.TensorProto.BFLOAT16: "bfloat16"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +70,7 @@ def read_placement(
         elsewhere=0,  # a session on another provider than asked was refused before
         left_in_float=_explain(rest, deployable, float_graph, plan, quantized=quantized),
         kernels=tuple(Counter(_label(node) for node in optimized.node).most_common()),
-        notes=_notes(found, dtypes, built_on, target_arch),
+        notes=(*_stored(deployable), *_notes(found, dtypes, built_on, target_arch)),
         nodes=_nodes(found, float_graph, optimized),
     )
 
@@ -90,9 +91,10 @@ def _explain(
 ) -> tuple[FloatNode, ...]:
     """Why each of these stayed in float; nothing where float is what was asked for."""
     weights = {tensor.name: tensor.data_type for tensor in float_graph.initializer}
-    half = any(weights.get(item.wanted.weight) == onnx.TensorProto.FLOAT16 for item in rest)
+    half = any(weights.get(item.wanted.weight) in _HALVES for item in rest)
     if not quantized and not half:
         return ()
+    stored = stored_halves(float_graph)
     planned = {**_weights_alone(plan), **_left(plan)} if plan else {}
     graph = Graph(deployable)
     return tuple(
@@ -100,9 +102,49 @@ def _explain(
             name=item.wanted.name,
             op=item.wanted.op,
             reason=planned.get(item.wanted.name)
-            or (reason(graph, item.wanted) if quantized else "no float16 kernel on this CPU: it computes in float32"),
+            or (reason(graph, item.wanted) if quantized else _in_float32(item.wanted, stored)),
         )
         for item in rest
+    )
+
+
+def _in_float32(wanted: Wanted, stored: Mapping[str, str]) -> str:
+    """Why a node of a half-precision recipe computes in float32."""
+    if wanted.weight in stored:
+        return f"its weights are stored in {stored[wanted.weight]} and read as float32: this target has no such kernels"
+    return "its weights stay float32" if stored else "no float16 kernel on this CPU: it computes in float32"
+
+
+def stored_halves(graph: onnx.GraphProto) -> dict[str, str]:
+    """The half-precision weights of a graph that reads all of them as float32, and the type of each; else nothing."""
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+
+    def widened(name: str) -> bool:
+        return all(
+            _to_float32(node) or (node.op_type == "Gather" and name == node.input[0] and widened(node.output[0]))
+            for node in readers.get(name, [])
+        )
+
+    halves = {tensor.name: _HALVES[tensor.data_type] for tensor in graph.initializer if tensor.data_type in _HALVES}
+    return halves if all(widened(name) for name in halves) else {}
+
+
+def _to_float32(node: onnx.NodeProto) -> bool:
+    return node.op_type == "Cast" and any(
+        one.name == "to" and one.i == onnx.TensorProto.FLOAT for one in node.attribute
+    )
+
+
+def _stored(graph: onnx.GraphProto) -> tuple[str, ...]:
+    """So that nobody takes a half-precision file for half-precision arithmetic."""
+    kinds = Counter(stored_halves(graph).values())
+    return tuple(
+        f"{count} weights are stored in {kind} and computed in float32: this target has no {kind} kernels; "
+        "the file is smaller, nothing is faster"
+        for kind, count in kinds.items()
     )
 
 

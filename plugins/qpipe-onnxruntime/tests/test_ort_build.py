@@ -132,6 +132,24 @@ def test_float16_nodes_keep_a_trace_through_casts(kit, build):
     assert len(placement.left_in_float) == placement.float
 
 
+def test_float16_weights_alone_are_not_taken_for_float16_arithmetic(kit, build, monkeypatch):
+    from qpipe.quant.graph import open_graph, save_graph
+    from qpipe.quant.stored import store_half
+
+    monkeypatch.setattr("qpipe.quant.stored.SMALLEST", 16)
+    path = kit.folder / "stored.onnx"
+    save_graph(store_half(open_graph(kit.network()), "float16", keep_float=("conv1",)), path)
+    placement = build(kit.prepared(path)).placement
+    assert (placement.integer, placement.float) == (0, 4)
+    assert "weights are stored in float16 and computed in float32" in placement.notes[0]
+    assert len(placement.notes) == 1
+    reasons = {node.name: node.reason for node in placement.left_in_float}
+    assert reasons.pop("conv1") == "its weights stay float32"
+    assert all(why.startswith("its weights are stored in float16 and read as float32") for why in reasons.values())
+    assert len(reasons) == 3
+    assert "Cast" not in dict(placement.kernels)
+
+
 @pytest.mark.parametrize("level", ["extended", "all"])
 def test_fused_and_laid_out_float_nodes_are_found(kit, build, local, level):
     target = replace(local, options={"graph_optimization": level})

@@ -150,3 +150,15 @@ def test_other_targets_have_no_mobile_files(int8, kit, tmp_path):
 def test_the_float_model_converts_too(kit, tmp_path):
     built = _built(kit.prepared(kit.network()), tmp_path / "e")
     assert ORT_MODEL in {path.name for path in built.artifacts}
+
+
+def test_half_precision_weights_are_no_smaller_there_and_it_is_said(kit, tmp_path, monkeypatch):
+    from qpipe.quant.graph import open_graph, save_graph
+    from qpipe.quant.stored import store_half
+
+    monkeypatch.setattr("qpipe_onnxruntime.mobile._COUNTS_FROM_BYTES", 0)
+    monkeypatch.setattr("qpipe.quant.stored.SMALLEST", 16)
+    path = kit.folder / "stored.onnx"
+    save_graph(store_half(open_graph(kit.network()), "float16"), path)
+    built = _built(kit.prepared(path), tmp_path)
+    assert any("times the size: onnxruntime computes what is constant" in note for note in built.placement.notes)
