@@ -14,7 +14,7 @@ from qpipe.records.result import CellResult, Promoted, RunResult
 from qpipe.records.verdict import Decision, Verdict
 from qpipe.report.html import head, row
 from qpipe.report.insight import insight
-from qpipe.report.plots import write_plots
+from qpipe.report.plots import slug, write_plots
 from qpipe.report.style import STYLE
 from qpipe.report.table import NOTHING, fewer_rows, number, size
 
@@ -130,8 +130,8 @@ def _promoted(promoted: Iterable[Promoted]) -> list[str]:
 def _cell(
     cell: CellResult, cells: tuple[CellResult, ...], plots: tuple[Path, ...], explained: Mapping[str, Explanation]
 ) -> str:
-    slug = "".join(char if char.isalnum() or char in "-_." else "-" for char in cell.label)
-    own = [path for path in plots if path.stem == f"latency-{slug}" or path.stem.startswith(f"slices-{slug}-")]
+    ending = slug(cell.label)
+    own = [path for path in plots if path.stem == f"latency-{ending}" or path.stem.startswith(f"slices-{ending}-")]
     return "".join(
         [
             f'<section id="{escape(cell.key)}">',

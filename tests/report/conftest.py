@@ -55,10 +55,12 @@ def engine(recipe):
         backend="onnxruntime",
         files=(EngineFile(name="model.onnx", sha256="00" * 32, size_bytes=12345),),
         signature=Signature(inputs=(), outputs=()),
+        kind="measured",
         requires=(),
         toolchain=(("onnxruntime", "1.31.1"),),
         placement=None,
         facts=(),
+        kind="measured",
     )
 
 
