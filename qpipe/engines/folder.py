@@ -3,34 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import fields
 from pathlib import Path, PurePath
 
 from qpipe.errors import BuildError, EngineError, StoreError
 from qpipe.records import codec
-from qpipe.records.engine import Built, Engine, EngineFile, Fact, Kind, Placement, Requirement
+from qpipe.records.engine import Built, Engine, EngineFile, EngineManifest, Kind
 from qpipe.records.tensors import Signature
 from qpipe.store.manifest import file_sha256, list_files
 
 MANIFEST = "engine.json"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineManifest:
-    """What `engine.json` says: an `Engine` without where it lies and what it is called."""
-
-    model: str
-    model_digest: str
-    recipe: str
-    target: str
-    backend: str
-    files: tuple[EngineFile, ...]
-    signature: Signature
-    requires: tuple[Requirement, ...]
-    toolchain: tuple[tuple[str, str], ...]
-    placement: Placement | None
-    facts: tuple[Fact, ...]
-    kind: Kind
 
 
 def write_engine(
@@ -97,22 +79,8 @@ def read_engine(path: Path) -> Engine:
 
 
 def _engine(path: Path, manifest: EngineManifest, data: bytes) -> Engine:
-    return Engine(
-        path=path,
-        digest=hashlib.sha256(data).hexdigest(),
-        model=manifest.model,
-        model_digest=manifest.model_digest,
-        recipe=manifest.recipe,
-        target=manifest.target,
-        backend=manifest.backend,
-        files=manifest.files,
-        signature=manifest.signature,
-        requires=manifest.requires,
-        toolchain=manifest.toolchain,
-        placement=manifest.placement,
-        facts=manifest.facts,
-        kind=manifest.kind,
-    )
+    said = {field.name: getattr(manifest, field.name) for field in fields(manifest)}
+    return Engine(path=path, digest=hashlib.sha256(data).hexdigest(), **said)
 
 
 def _check_files(workdir: Path, built: Built, backend: str) -> None:

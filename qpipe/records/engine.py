@@ -149,12 +149,9 @@ class EngineFile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Engine:
-    """An immutable folder: `engine.json` (this record without `path`) and the binaries it lists."""
+class EngineManifest:
+    """What `engine.json` says of an engine: all but where it lies and what it is called."""
 
-    path: Path
-    digest: str
-    """SHA-256 of `engine.json`."""
     model: str
     model_digest: str
     recipe: str
@@ -166,7 +163,16 @@ class Engine:
     toolchain: tuple[tuple[str, str], ...]
     placement: Placement | None
     facts: tuple[Fact, ...]
-    kind: Kind = "measured"
+    kind: Kind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine(EngineManifest):
+    """An immutable folder: `engine.json` and the binaries it lists."""
+
+    path: Path
+    digest: str
+    """SHA-256 of `engine.json`."""
 
     @property
     def size_bytes(self) -> int:

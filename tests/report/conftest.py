@@ -60,7 +60,6 @@ def engine(recipe):
         toolchain=(("onnxruntime", "1.31.1"),),
         placement=None,
         facts=(),
-        kind="measured",
     )
 
 
