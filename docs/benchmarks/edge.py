@@ -40,6 +40,7 @@ from qpipe.records.engine import Engine, Prepared
 from qpipe.records.model import Model
 from qpipe.records.scheme import Scheme
 from qpipe.records.target import Target
+from qpipe.testing.progress import Silent
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "plugins" / "qpipe-litert" / "tests"))
@@ -49,16 +50,6 @@ Floats = NDArray[np.float32]
 LITERT_TARGET = Target(name="x86-litert", backend="litert")
 CORTEX = Target(name="cortex-m-tflm", backend="tflm")
 MEAN, STD = (np.array(v, np.float32)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-
-
-class Silent:
-    """Progress that nobody watches."""
-
-    def step(self, name: str, *, total: int | None = None) -> None:
-        """Nothing."""
-
-    def advance(self, amount: int = 1) -> None:
-        """Nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,6 +35,7 @@ from qpipe.records.data import DataSpec, Preprocess, RoleSpec
 from qpipe.records.evidence import Profile, Ratio
 from qpipe.records.model import Model
 from qpipe.records.target import Target
+from qpipe.testing.progress import Silent
 
 BACKEND = OnnxRuntimeBackend()
 TARGET = Target(name="cpu-local", backend="onnxruntime")
@@ -63,16 +64,6 @@ class Job:
     timing: Timing
     number: int
     samples: Path
-
-
-class Silent:
-    """Progress that nobody watches."""
-
-    def step(self, name: str, *, total: int | None = None) -> None:
-        """Nothing is shown."""
-
-    def advance(self, amount: int = 1) -> None:
-        """Nothing is shown."""
 
 
 def cases(folder: Path) -> tuple[Case, ...]:

@@ -35,20 +35,11 @@ from qpipe.plugins.backend import Tensors
 from qpipe.prepare import builtin_recipe, prepare
 from qpipe.records.engine import Built, Prepared
 from qpipe.records.target import Target
+from qpipe.testing.progress import Silent
 
 ROOT = Path(__file__).resolve().parents[2]
 CAPABILITIES = ("8.6", "8.9", "12.0")
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-
-
-class Silent:
-    """Progress that nobody looks at."""
-
-    def step(self, name: str, *, total: int | None = None) -> None:
-        """Nothing."""
-
-    def advance(self, amount: int = 1) -> None:
-        """Nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

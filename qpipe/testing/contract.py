@@ -40,6 +40,7 @@ from qpipe.records.scheme import Scheme
 from qpipe.records.target import Target
 from qpipe.records.tensors import TensorSpec
 from qpipe.testing.models import small_batches, small_rows, write_small_model
+from qpipe.testing.progress import Silent
 
 HEAVY = ("onnxruntime", "onnx", "tensorflow", "torch", "tensorrt", "mlflow", "pandas", "scipy", "ai_edge_litert")
 _LIGHT_CHECK = """
@@ -51,16 +52,6 @@ backend = getattr(importlib.import_module({module!r}), {name!r})()
 backend.check(codec.decode(Target, {target!r}))
 print(",".join(sorted(set(sys.modules) & set({heavy!r}))))
 """
-
-
-class Silent:
-    """Progress that nobody looks at."""
-
-    def step(self, name: str, *, total: int | None = None) -> None:
-        """Nothing."""
-
-    def advance(self, amount: int = 1) -> None:
-        """Nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,14 +25,7 @@ from qpipe.measure.rows import run_rows
 from qpipe.models import read_model
 from qpipe.prepare import builtin_recipe, prepare
 from qpipe.quant.schemes import LITERT, LITERT_INTEGER, ORT_X86_AVX2, ORT_X86_VNNI
-
-
-class Silent:
-    def step(self, name, *, total=None):
-        pass
-
-    def advance(self, amount=1):
-        pass
+from qpipe.testing.progress import Silent
 
 
 @pytest.fixture

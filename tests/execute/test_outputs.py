@@ -13,14 +13,7 @@ from qpipe.models import read_model
 from qpipe.records.data import DataSpec, RoleSpec
 from qpipe.records.tensors import Signature, TensorSpec
 from qpipe.store import Store
-
-
-class Silent:
-    def step(self, name, *, total=None):
-        pass
-
-    def advance(self, amount=1):
-        pass
+from qpipe.testing.progress import Silent
 
 
 def signature(row, batch="N", outputs=(("N", 3),)):

@@ -16,17 +16,10 @@ from qpipe.planning.space import MOST_KEPT, describe_point, own_point, recipe_at
 from qpipe.prepare import prepare
 from qpipe.quant.schemes import ORT_X86_VNNI
 from qpipe.records.result import SearchTrial
+from qpipe.testing.progress import Silent
 
 METRIC = SimpleNamespace(higher_is_better=True)
 RULE = Rule(metric=METRIC, margin=3.0, objective="size")
-
-
-class Silent:
-    def step(self, name, *, total=None):
-        pass
-
-    def advance(self, amount=1):
-        pass
 
 
 @pytest.fixture

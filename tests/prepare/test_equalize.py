@@ -17,16 +17,9 @@ from qpipe.records.model import Model
 from qpipe.records.pipeline import RecipeSpec
 from qpipe.records.recipe import Recipe, StageSpec
 from qpipe.records.tensors import Signature, TensorSpec
+from qpipe.testing.progress import Silent
 
 UNEVEN = np.exp(np.linspace(-4, 4, 16)).reshape(-1, 1, 1, 1)
-
-
-class Silent:
-    def step(self, name, *, total=None):
-        pass
-
-    def advance(self, amount=1):
-        pass
 
 
 def make_model(tmp_path, between):

@@ -22,6 +22,7 @@ from qpipe.records.model import OnnxFile
 from qpipe.records.quantization import ActivationSpec, Mode, QuantPlan, WeightSpec
 from qpipe.records.target import Target
 from qpipe.records.tensors import Signature, TensorSpec
+from qpipe.testing.progress import Silent
 
 Floats = NDArray[np.float32]
 
@@ -287,14 +288,6 @@ def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
     tensor = value.type.tensor_type
     dims = tuple(dim.dim_param or dim.dim_value for dim in tensor.shape.dim)
     return TensorSpec(name=value.name, dtype=helper.tensor_dtype_to_np_dtype(tensor.elem_type).name, shape=dims)
-
-
-class Silent:
-    """Progress that nobody watches."""
-
-    def step(self, name: str, *, total: int | None = None) -> None: ...
-
-    def advance(self, amount: int = 1) -> None: ...
 
 
 def built_engine(backend: Backend, ready: Prepared, target: Target, workdir: Path) -> Engine:

@@ -17,6 +17,7 @@ from qpipe.quant.schemes import ORT_ARM64
 from qpipe.records.engine import Prepared
 from qpipe.records.scheme import Scheme
 from qpipe.records.target import Target
+from qpipe.testing.progress import Silent
 
 TARGET = Target(name="x86-litert", backend="litert")
 
@@ -30,7 +31,7 @@ def _int8(scheme: Scheme, digits: edge.Digits, folder: Path) -> Prepared:
     def batches() -> Iterator[Tensors]:
         yield {"input": digits.calibration[:128]}
 
-    return prepare(model, builtin_recipe("int8", scheme), scheme, batches, folder / "p", None, edge.Silent())
+    return prepare(model, builtin_recipe("int8", scheme), scheme, batches, folder / "p", None, Silent())
 
 
 @pytest.mark.usefixtures("tool")

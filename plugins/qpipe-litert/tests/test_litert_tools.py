@@ -17,6 +17,7 @@ from qpipe.plugins.backend import Backend, Setup
 from qpipe.plugins.loader import load_plugins
 from qpipe.records.engine import Ready, Unavailable
 from qpipe.records.target import Host, Target
+from qpipe.testing.progress import Silent
 
 TARGET = Target(name="x86-litert", backend="litert")
 
@@ -68,7 +69,7 @@ def test_every_package_of_the_environment_has_one_version_and_python_is_not_aske
     assert {"--no-deps", "--ignore-requires-python"} <= set(command)
 
 
-class Told(edge.Silent):
+class Told(Silent):
     def __init__(self) -> None:
         self.steps: list[str] = []
 
@@ -99,7 +100,7 @@ def test_a_home_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("QPIPE_HOME", str(tmp_path / "file"))
     with pytest.raises(UnavailableError, match=r"cannot be made in .*: Not a directory") as caught:
-        LiteRtBackend().setup(TARGET, edge.Silent())
+        LiteRtBackend().setup(TARGET, Silent())
     assert "QPIPE_HOME" in caught.value.hint
 
 
@@ -114,7 +115,7 @@ def test_a_python_that_does_not_start_is_passed_over(tmp_path: Path, monkeypatch
 
 def test_setup_of_a_whole_environment_does_nothing(tool: None) -> None:
     before = tools.tool_environment().mark.stat().st_mtime_ns
-    LiteRtBackend().setup(TARGET, edge.Silent())
+    LiteRtBackend().setup(TARGET, Silent())
     assert tools.tool_environment().mark.stat().st_mtime_ns == before
 
 

@@ -14,12 +14,14 @@ from device_fixtures import board, phone, sshd
 from onnx import TensorProto, helper, numpy_helper
 from qpipe_onnxruntime.backend import OnnxRuntimeBackend
 
+from qpipe.engines import write_engine
 from qpipe.quant.schemes import ORT_X86_VNNI
-from qpipe.records.engine import Engine, EngineFile, Prepared
+from qpipe.records.engine import Engine, Prepared
 from qpipe.records.model import OnnxFile
 from qpipe.records.quantization import NodeChoice, QuantPlan
 from qpipe.records.target import Target
 from qpipe.records.tensors import Signature, TensorSpec
+from qpipe.testing.progress import Silent
 
 __all__ = ["board", "phone", "sshd"]
 
@@ -27,12 +29,6 @@ SIGNATURE = Signature(
     inputs=(TensorSpec(name="x", dtype="float32", shape=("N", 3, 8, 8)),),
     outputs=(TensorSpec(name="y", dtype="float32", shape=("N", 4)),),
 )
-
-
-class Silent:
-    def step(self, name: str, *, total: int | None = None) -> None: ...
-
-    def advance(self, amount: int = 1) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -100,23 +96,15 @@ class Kit:
         workdir = self.folder / "engine"
         workdir.mkdir()
         built = OnnxRuntimeBackend().build(prepared, target, workdir, Silent())
-        return Engine(
-            path=workdir,
-            digest="0" * 64,
+        return write_engine(
+            workdir,
+            built,
             model="network",
             model_digest="1" * 64,
             recipe="int8",
             target=target.name,
             backend="onnxruntime",
-            files=tuple(
-                EngineFile(name=str(path), sha256="", size_bytes=(workdir / path).stat().st_size)
-                for path in built.files
-            ),
             signature=signature,
-            requires=built.requires,
-            toolchain=built.toolchain,
-            placement=built.placement,
-            facts=built.facts,
         )
 
 

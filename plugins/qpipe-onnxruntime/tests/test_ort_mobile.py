@@ -23,14 +23,9 @@ from qpipe.hosts.qemu_root import root_state
 from qpipe.hosts.remote import ONNXRUNTIME, Job, RemoteEngine
 from qpipe.records.engine import Unavailable
 from qpipe.records.target import Target
+from qpipe.testing.progress import Silent
 
 PHONE = Target(name="cpu-arm64", backend="onnxruntime", arch="aarch64", options={"mobile": True})
-
-
-class Silent:
-    def step(self, name: str, *, total: int | None = None) -> None: ...
-
-    def advance(self, amount: int = 1) -> None: ...
 
 
 def _built(prepared, folder: Path, target: Target = PHONE):
@@ -160,5 +155,5 @@ def test_half_precision_weights_are_no_smaller_there_and_it_is_said(kit, tmp_pat
     monkeypatch.setattr("qpipe.quant.stored.SMALLEST", 16)
     path = kit.folder / "stored.onnx"
     save_graph(store_half(open_graph(kit.network()), "float16"), path)
-    built = _built(kit.prepared(path), tmp_path)
+    built = _built(kit.prepared(path), tmp_path / "e")
     assert any("times the size: onnxruntime computes what is constant" in note for note in built.placement.notes)

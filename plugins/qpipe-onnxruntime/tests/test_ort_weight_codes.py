@@ -13,7 +13,7 @@ from qpipe.prepare import builtin_recipe, prepare
 from qpipe.quant.schemes import ORT_X86_VNNI
 from qpipe.records.recipe import Recipe, StageSpec
 from qpipe.records.target import Target
-from qpipe.testing.contract import Silent
+from qpipe.testing.progress import Silent
 
 NETS = {
     "mixed": (
