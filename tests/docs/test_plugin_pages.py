@@ -13,6 +13,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import yaml
+from measured_examples import evaluation, evidence
 
 from qpipe.config import read_pipeline
 from qpipe.flow.workplace import open_registry
@@ -23,12 +24,12 @@ from qpipe.plugins.loader import load_plugins
 from qpipe.plugins.metric import Rows
 from qpipe.prepare import prepare
 from qpipe.quant.schemes import ORT_X86_AVX2
-from qpipe.records.evidence import Evaluation, Evidence, NotMeasured
+from qpipe.records.evidence import NotMeasured
 from qpipe.records.recipe import Recipe, StageSpec
 from qpipe.records.result import CellResult
 from qpipe.records.verdict import Decision
-from qpipe.testing.contract import Silent
 from qpipe.testing.models import small_batches, small_rows, write_small_model
+from qpipe.testing.progress import Silent
 
 DOCS = Path(__file__).parents[2] / "docs" / "plugins"
 HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("qpipe_"))
@@ -237,34 +238,10 @@ def read_block(path, registry, folder):
 
 def outcomes(sqnr_db, kind):
     """Evidence with that SQNR; without a kind, of nothing measured."""
-    measured = Evaluation(
-        kind=kind or "measured",
-        role="gate",
-        data_digest="d",
-        metric="accuracy",
-        rows=100,
-        units=100,
-        value=0.9,
-        nonfinite_rows=0,
-        sqnr_db=sqnr_db,
-        cosine=0.99,
-        outputs_digest="o",
-        seconds=1.0,
-    )
-    evidence = Evidence(
-        digest="e",
-        model_digest="m",
-        engine_digest="g",
-        evaluation=measured if kind else NotMeasured(reason="the board is asleep"),
-        reference=measured,
-        profile=NotMeasured(reason="no gate asks for it"),
-        engine_size_bytes=1,
-        baseline_size_bytes=1,
-        placement=None,
-        facts=(),
-    )
+    measured = evaluation(kind=kind or "measured", sqnr_db=sqnr_db)
+    found = evidence(evaluation=measured if kind else NotMeasured(reason="the board is asleep"))
     return Outcomes(
-        evidence=evidence,
+        evidence=found,
         metric=open_registry().metric("accuracy"),
         engine=np.ones((100, 1)),
         reference=np.ones((100, 1)),

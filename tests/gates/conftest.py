@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import SimpleNamespace
 
+import measured_examples as examples
 import numpy as np
 import pytest
 
 from qpipe.gates import builtin_gates, decide_gate
 from qpipe.metrics import builtin_metrics
 from qpipe.plugins.gate import Alpha, Outcomes
-from qpipe.records.evidence import Evaluation, Evidence, NotMeasured, Profile
+from qpipe.records.evidence import Evaluation, Evidence, Profile
 from qpipe.records.verdict import GateSpec, Verdict
 
 ALPHA = Alpha()
@@ -21,54 +22,16 @@ METRICS = {metric.name: metric for metric in builtin_metrics()}
 
 
 def evaluation(rows: int, **changes: object) -> Evaluation:
-    base = Evaluation(
-        kind="measured",
-        role="gate",
-        data_digest="d",
-        metric="accuracy",
-        rows=rows,
-        units=rows,
-        value=0.9,
-        nonfinite_rows=0,
-        sqnr_db=30.0,
-        cosine=0.99,
-        outputs_digest="o",
-        seconds=1.0,
-    )
-    return replace(base, **changes)
+    return examples.evaluation(**{"rows": rows, "units": rows, **changes})
 
 
 def evidence(rows: int = 100, **changes: object) -> Evidence:
-    base = Evidence(
-        digest="e",
-        model_digest="m",
-        engine_digest="engine",
-        evaluation=evaluation(rows),
-        reference=evaluation(rows),
-        profile=NotMeasured(reason="no gate asks for it"),
-        engine_size_bytes=30_000,
-        baseline_size_bytes=100_000,
-        placement=None,
-        facts=(),
-    )
-    return replace(base, **changes)
+    return examples.evidence(**{"evaluation": evaluation(rows), "reference": evaluation(rows), **changes})
 
 
 def profile(**changes: object) -> Profile:
-    base = Profile(
-        kind="measured",
-        batches=(),
-        peak_rss_bytes=(),
-        load_ms=1.0,
-        threads=1,
-        processes=5,
-        rounds=40,
-        conditions=(),
-        voided=0,
-        drifted=False,
-        outputs_match=True,
-    )
-    return replace(base, **changes)
+    """Of no batch size: a test that needs some brings them."""
+    return examples.profile(**{"peak_rss_bytes": (), "conditions": (), **changes})
 
 
 def outcomes(

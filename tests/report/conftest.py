@@ -3,10 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from measured_examples import evaluation, profile
+from measured_examples import evidence as evidence_of
 
 from qpipe.measure.samples import FILE, Samples, save_samples
 from qpipe.records.engine import Engine, EngineFile, Fact, FloatNode, Placement
-from qpipe.records.evidence import Evidence, NotMeasured
+from qpipe.records.evidence import NotMeasured
 from qpipe.records.explanation import Attribution, Step
 from qpipe.records.remark import Remark
 from qpipe.records.result import CellResult, Promoted, RunResult
@@ -74,10 +75,7 @@ def attribution():
 
 
 def cell(recipe, **changes):
-    evidence = Evidence(
-        digest="ee" * 32,
-        model_digest="bb" * 32,
-        engine_digest="aa" * 32,
+    found = evidence_of(
         evaluation=evaluation(0.973, cosine=float("nan")),
         reference=evaluation(0.975, cosine=float("nan")),
         profile=profile(1, 8),
@@ -97,7 +95,7 @@ def cell(recipe, **changes):
         "target": "cpu-local",
         "status": "ok",
         "engine": engine(recipe),
-        "evidence": evidence,
+        "evidence": found,
         "attribution": (("float", 0.975), ("quantized", 0.974), ("engine", 0.973)),
     }
     return CellResult(**{**told, **changes})

@@ -1,11 +1,13 @@
 """What a measurement leaves behind, as an example: for the tests of whatever prints, logs or judges it."""
 
-from qpipe.records.evidence import BatchProfile, Evaluation, Percentile, Profile, Ratio
+from dataclasses import replace
+
+from qpipe.records.evidence import BatchProfile, Evaluation, Evidence, NotMeasured, Percentile, Profile, Ratio
 
 
-def evaluation(value, *, kind="measured", cosine=0.9991):
-    return Evaluation(
-        kind=kind,
+def evaluation(value=0.9, **changes):
+    base = Evaluation(
+        kind="measured",
         role="gate",
         data_digest="cd" * 32,
         metric="accuracy",
@@ -14,10 +16,28 @@ def evaluation(value, *, kind="measured", cosine=0.9991):
         value=value,
         nonfinite_rows=0,
         sqnr_db=31.5,
-        cosine=cosine,
+        cosine=0.9991,
         outputs_digest="ef" * 32,
         seconds=0.5,
     )
+    return replace(base, **changes)
+
+
+def evidence(**changes):
+    """Of an engine that nobody timed."""
+    base = Evidence(
+        digest="ee" * 32,
+        model_digest="bb" * 32,
+        engine_digest="aa" * 32,
+        evaluation=evaluation(),
+        reference=evaluation(),
+        profile=NotMeasured(reason="no gate asks for it"),
+        engine_size_bytes=30_000,
+        baseline_size_bytes=100_000,
+        placement=None,
+        facts=(),
+    )
+    return replace(base, **changes)
 
 
 def percentiles(scale):
@@ -37,8 +57,8 @@ def batch(size):
     )
 
 
-def profile(*sizes):
-    return Profile(
+def profile(*sizes, **changes):
+    base = Profile(
         kind="measured",
         batches=tuple(batch(size) for size in sizes),
         peak_rss_bytes=(100_000_000, 101_000_000),
@@ -51,3 +71,4 @@ def profile(*sizes):
         drifted=False,
         outputs_match=True,
     )
+    return replace(base, **changes)

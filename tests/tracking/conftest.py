@@ -12,12 +12,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from measured_examples import evaluation, profile
+from measured_examples import evaluation, evidence, profile
 
 import qpipe
 from qpipe.engines import write_engine
 from qpipe.records.engine import Built, Placement
-from qpipe.records.evidence import Evidence
 from qpipe.records.result import CellResult
 from qpipe.records.tensors import Signature, TensorSpec
 from qpipe.records.verdict import Decision, Verdict
@@ -85,7 +84,7 @@ def make_result(
     evidence_digest: str = "22" * 32,
     kind: str = "measured",
 ) -> CellResult:
-    evidence = Evidence(
+    found = evidence(
         digest=evidence_digest,
         model_digest=engine.model_digest,
         engine_digest=engine.digest,
@@ -95,7 +94,6 @@ def make_result(
         engine_size_bytes=engine.size_bytes,
         baseline_size_bytes=4 * engine.size_bytes,
         placement=engine.placement,
-        facts=(),
     )
     verdict = Verdict(
         gate="quality",
@@ -116,7 +114,7 @@ def make_result(
         target="cpu-local",
         status="ok",
         engine=engine,
-        evidence=evidence,
+        evidence=found,
         verdicts=(verdict,) if decision else (),
         decision=decision,
         seconds=1.5,
