@@ -9,24 +9,47 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from qpipe.tracking.schema import lay_out
+
 
 def make_database(database: Path, artifacts: str) -> None:
-    """A new database appears whole: MLflow's migrations take a second in which a run may be killed."""
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
+    """A new database appears whole: making it takes a moment in which a run may be killed."""
     with tempfile.TemporaryDirectory(prefix=".qpipe-", dir=database.parent) as scratch:
-        part = Path(scratch) / database.name
-        with _unsynced(part):
-            SqlAlchemyStore(f"sqlite:///{part}", artifacts).engine.dispose()  # type: ignore[no-untyped-call]  # MLflow's
+        part = _made(Path(scratch), artifacts)
         with part.open("rb") as file:
             os.fsync(file.fileno())
         with suppress(FileExistsError):  # somebody else made it meanwhile
             os.link(part, database)
 
 
+def _made(folder: Path, artifacts: str) -> Path:
+    from mlflow.exceptions import MlflowException
+
+    part = folder / "kept.db"
+    lay_out(part)
+    try:
+        migrate(part, artifacts)
+    except MlflowException:  # of another version than this MLflow, which has the file open from now on
+        part = folder / "migrated.db"
+        migrate(part, artifacts)
+    return part
+
+
+def migrate(part: Path, artifacts: str) -> None:
+    """Let MLflow make its tables in a file that nobody has yet, or add what is missing there.
+
+    Raises:
+        MlflowException: the tables are all there, and of another version.
+    """
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    with _unsynced(part):
+        SqlAlchemyStore(f"sqlite:///{part}", artifacts).engine.dispose()  # type: ignore[no-untyped-call]  # MLflow's
+
+
 @contextmanager
 def _unsynced(part: Path) -> Iterator[None]:
-    """No wait for the disk at each of some sixty migrations of a file that nobody has yet."""
+    """No wait for the disk at each of some seventy migrations of a file that nobody has yet."""
     from sqlalchemy import event  # MLflow's own
     from sqlalchemy.engine import Engine
 
