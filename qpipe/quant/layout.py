@@ -253,7 +253,9 @@ def _inputs_only(draft: _Draft, keep: Keep) -> Layout:
     if draft.scheme.residual_inputs:
         for node in draft.graph:
             residual = _residual(draft, node)
-            if residual is not None and not keep(node):
+            if residual is None or keep(node):
+                continue
+            if draft.scheme.residual_products or name_of(residual) in readers:
                 readers.setdefault(name_of(residual), []).append(node.name or "")
     pairs = tuple(Pair(tensor=tensor, consumers=tuple(dict.fromkeys(names))) for tensor, names in readers.items())
     return Layout(nodes=tuple(draft.choices.values()), pairs=pairs)
@@ -268,7 +270,7 @@ def _residual(draft: _Draft, node: ir.Node) -> ir.Value | None:
         assert mine is not None
         if _fused(draft, mine, node):
             assert other is not None
-            return other if draft.scheme.residual_products or not _fused(draft, other, node) else None
+            return other
     return None
 
 

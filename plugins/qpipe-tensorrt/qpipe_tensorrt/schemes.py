@@ -33,8 +33,9 @@ def scheme_of(target: Target, product: str) -> Scheme:
     """The scheme that the target names, int8 where it names none.
 
     TensorRT for RTX builds every ConvTranspose as a float kernel, whatever its Q/DQ (1.7.1.116, capabilities 8.6 and
-    8.9): quantizing it would cost accuracy and gain nothing. It also keeps the outputs of convolutions in float, so
-    that a pair on a projected skip stands in the Add's own kernel: a second rounding that saves no memory.
+    8.9): quantizing it would cost accuracy and gain nothing. It also keeps the outputs of products in float, so that
+    the pair of a skip that no product reads as integers stands in the Add's own kernel: a second rounding that saves
+    no memory.
 
     Raises:
         TargetError: the scheme is none of TensorRT's.

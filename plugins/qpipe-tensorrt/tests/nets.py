@@ -193,6 +193,23 @@ def transformer(kind: str = "int8", *, attention: bool = True, width: int = 64, 
     return net.model({"input": ("N", "L", width)}, {"out": ("N", "L", width)})
 
 
+def prenorm(kind: str = "int8", width: int = 64) -> onnx.ModelProto:
+    """Two feed-forward blocks, each normed before it: no product reads the stream that their Adds go on with."""
+    net = Net(kind)
+    one, none = net.constant("gamma", np.ones(width, np.float32)), net.constant("beta", np.zeros(width, np.float32))
+
+    def linear(x: str, name: str) -> str:
+        weight = net.weight(net.random(width, width), f"{name}_w", 1)
+        return net.named(name, "MatMul", [net.pair(x, f"{name}_in"), weight])
+
+    x = net.op("Erf", ["input"], "stream")
+    for block in "ab":
+        y = net.op("LayerNormalization", [x, one, none], f"{block}_normed")
+        y = net.op("Relu", [linear(y, f"{block}1")], f"{block}_relu")
+        x = net.op("Add", [x, linear(y, f"{block}2")], "out" if block == "b" else f"{block}_stream")
+    return net.model({"input": ("N", "L", width)}, {"out": ("N", "L", width)})
+
+
 def low_float(dtype: int) -> onnx.ModelProto:
     """Conv and MatMul in float16 or bfloat16, cast at the border: TensorRT 11 is strongly typed."""
     net, kind = Net("float"), helper.tensor_dtype_to_np_dtype(dtype)

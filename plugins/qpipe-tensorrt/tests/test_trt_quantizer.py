@@ -13,7 +13,7 @@ from qpipe.prepare import builtin_recipe, prepare
 from qpipe.quant.layout import lay_out
 from qpipe.testing.contract import Silent
 
-INPUTS = {"transformer": (5, 64), "small": (3, 16, 16), "depthwise": (3, 16, 16), "resnet20": (3, 32, 32)}
+INPUTS = {"prenorm": (5, 64), "transformer": (5, 64), "small": (3, 16, 16), "depthwise": (3, 16, 16), "resnet20": (3, 32, 32)}
 
 
 @pytest.fixture
@@ -65,6 +65,16 @@ def test_projected_skips_are_quantized_where_a_fused_kernel_reads_them(nets, tar
     adds = {pair.tensor for pair in placed.pairs if any(name.endswith("add") for name in pair.consumers)}
     assert len(adds) == pairs
     assert {"s1b0s_y", "s2b0s_y"} <= adds or product == "tensorrt-rtx"
+
+
+def test_a_skip_that_no_product_reads_stays_float(*, rtx, quantized, target, tmp_path, progress):
+    """The residual stream of a pre-norm transformer: its Add would round it in its own kernel, for nothing."""
+    (tmp_path / "engine").mkdir()
+    ready = quantized("prenorm", target())
+    assert not {"stream", "a_stream"} & {spec.tensor for spec in ready.plan.activations}
+    built = TensorRT().build(ready, target(), tmp_path / "engine", progress)
+    assert (built.placement.integer, built.placement.float) == (4, 0)
+    assert next(fact.value for fact in built.facts if fact.name == "kernels_rounding_twice") == 0
 
 
 @pytest.mark.parametrize(("net", "products"), [("small", 4), ("transformer", 8)])
