@@ -45,7 +45,7 @@ class Scheme:
     residual_inputs: bool = True
     """Quantize the residual input of a skip Add."""
     residual_products: bool = True
-    """Also where no weighted operator reads that input: a projected skip, the residual stream of a pre-norm transformer."""
+    """Also where no weighted operator reads that input: a projected skip, the stream of a pre-norm transformer."""
     direct_channels: int = 0
     """Convolutions of up to this many input channels stay float: the runtime's float kernel reads them directly, which
     is faster than integers, and their input keeps its precision."""

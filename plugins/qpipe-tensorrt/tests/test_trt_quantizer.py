@@ -13,7 +13,8 @@ from qpipe.prepare import builtin_recipe, prepare
 from qpipe.quant.layout import lay_out
 from qpipe.testing.contract import Silent
 
-INPUTS = {"prenorm": (5, 64), "transformer": (5, 64), "small": (3, 16, 16), "depthwise": (3, 16, 16), "resnet20": (3, 32, 32)}
+IMAGE, TOKENS = (3, 16, 16), (5, 64)
+INPUTS = {"prenorm": TOKENS, "transformer": TOKENS, "small": IMAGE, "depthwise": IMAGE, "resnet20": (3, 32, 32)}
 
 
 @pytest.fixture
