@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,11 +13,12 @@ from qpipe.records.codec import encode
 from qpipe.records.result import CellResult
 from qpipe.records.target import Target
 from qpipe.report.document import gates_document
+from qpipe.report.plots import write_cell_plots
 from qpipe.report.table import cell_text
+from qpipe.tracking.experiment import Dataset, Experiment, Logged
 from qpipe.tracking.figures import figures
 from qpipe.tracking.models import log_engine
-from qpipe.tracking.runs import cut, find_or_create, log_text
-from qpipe.tracking.tracker import Dataset, Logged, Tracker
+from qpipe.tracking.runs import cut, find_or_create
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Run
@@ -25,30 +27,32 @@ COMPLETE = "qpipe.complete"
 """Tag of a cell run that is wholly logged; its value is the digest of the result."""
 DATASET_DIGEST = 36
 """MLflow's limit on the digest of a dataset."""
+PLOTS = "plots"
+"""Folder of a cell's plots among the artifacts of its run."""
 
 
 def log_cell(
-    tracker: Tracker,
+    where: Experiment,
     parent: str,
     result: CellResult,
     *,
     target: Target | None,
     evidence: Path | None,
     dataset: Dataset | None,
-    plots: tuple[Path, ...],
+    beside: tuple[CellResult, ...],
 ) -> Logged:
     """Log one cell; a cell that is already there with this very result costs three calls."""
-    run = _cell_run(tracker, parent, result)
+    run = _cell_run(where, parent, result)
     model_id = None
     if result.engine is not None:
-        model_id = log_engine(tracker, run, result.engine, target)
+        model_id = log_engine(where, run, result.engine, target)
     if run.data.tags.get(COMPLETE) == _content(result):
         return Logged(run_id=run.info.run_id, model_id=model_id)
     if dataset is not None:
-        tracker.client.log_inputs(run.info.run_id, datasets=[_dataset_input(dataset)])
-    _log_files(tracker, run.info.run_id, result, evidence, plots)
-    _log_batch(tracker, run, result, model_id, dataset)
-    tracker.client.set_terminated(run.info.run_id, status="FINISHED" if result.status == "ok" else "FAILED")
+        where.client.log_inputs(run.info.run_id, datasets=[_dataset_input(dataset)])
+    _log_files(where, run.info.run_id, result, evidence, plots)
+    _log_batch(where, run, result, model_id, dataset)
+    where.client.set_terminated(run.info.run_id, status="FINISHED" if result.status == "ok" else "FAILED")
     return Logged(run_id=run.info.run_id, model_id=model_id)
 
 
@@ -59,8 +63,8 @@ def _content(result: CellResult) -> str:
     return hashlib.sha256(repr(content).encode()).hexdigest()
 
 
-def _cell_run(tracker: Tracker, parent: str, result: CellResult) -> Run:
-    experiment = tracker.client.get_run(parent).info.experiment_id
+def _cell_run(where: Experiment, parent: str, result: CellResult) -> Run:
+    experiment = where.client.get_run(parent).info.experiment_id
     identity = {"qpipe.cell_key": result.key, "mlflow.parentRunId": parent}
     tags = {
         **identity,
@@ -69,7 +73,7 @@ def _cell_run(tracker: Tracker, parent: str, result: CellResult) -> Run:
         "qpipe.recipe": result.recipe,
         "qpipe.target": result.target,
     }
-    return find_or_create(tracker, experiment, identity, tags, result.label)
+    return find_or_create(where, experiment, identity, tags, result.label)
 
 
 def _dataset_input(dataset: Dataset) -> DatasetInput:
@@ -87,19 +91,35 @@ def _dataset_input(dataset: Dataset) -> DatasetInput:
 
 
 def _log_files(
-    tracker: Tracker, run_id: str, result: CellResult, evidence: Path | None, plots: tuple[Path, ...]
+    tracker: Tracker,
+    run_id: str,
+    result: CellResult,
+    text: str,
+    evidence: Path | None,
+    beside: tuple[CellResult, ...],
 ) -> None:
-    log_text(tracker, run_id, "gates.json", json.dumps(gates_document(result.verdicts), indent=2, allow_nan=False))
-    log_text(tracker, run_id, "gates.txt", cell_text(result))
-    if result.log_tail:
-        log_text(tracker, run_id, "log_tail.txt", result.log_tail)
-    for plot in plots:
-        tracker.client.log_artifact(run_id, str(plot), artifact_path="plots")
+    with tempfile.TemporaryDirectory(prefix="qpipe-") as scratch:
+        folder, plots = Path(scratch), Path(scratch, PLOTS)
+        gates = json.dumps(gates_document(result.verdicts), indent=2, allow_nan=False)
+        (folder / "gates.json").write_text(gates, encoding="utf-8")
+        (folder / "gates.txt").write_text(text, encoding="utf-8")
+        if result.log_tail:
+            (folder / "log_tail.txt").write_text(result.log_tail, encoding="utf-8")
+        plots.mkdir()
+        if not write_cell_plots(result, beside or (result,), evidence, plots):
+            plots.rmdir()
+        tracker.client.log_artifacts(run_id, scratch)
     if evidence is not None and result.evidence is not None:
         tracker.client.log_artifacts(run_id, str(evidence), artifact_path=f"evidence/{result.evidence.digest}")
 
 
-def _log_batch(tracker: Tracker, run: Run, result: CellResult, model_id: str | None, dataset: Dataset | None) -> None:
+def _note(text: str, experiment: str, parent: str) -> str:
+    """What MLflow shows first of a run: the verdict, and where the rest is."""
+    whole = f"[the parent run](#/experiments/{experiment}/runs/{parent}/artifacts/report.html)"
+    return f"```\n{text}\n```\n\nThe plots of this cell are artifacts, in `{PLOTS}`; the report of all cells is in {whole}."
+
+
+def _log_batch(where: Experiment, run: Run, result: CellResult, model_id: str | None, dataset: Dataset | None) -> None:
     """One call per cell; the time stamp is the run's start, so that a replay stores nothing twice.
 
     A cell that was judged or measured anew in the same run gets the time of day: MLflow shows the latest figures.
@@ -121,12 +141,12 @@ def _log_batch(tracker: Tracker, run: Run, result: CellResult, model_id: str | N
         )
         for name, value in found.finite
     ]
-    tags = _tags(result)
+    tags = _tags(result) | {"mlflow.note.content": note}
     if found.refused:
         tags["qpipe.not_logged"] = ", ".join(f"{name}={value}" for name, value in found.refused)
     tags[COMPLETE] = _content(result)
     params = {name: value for name, value in _params(result).items() if name not in run.data.params}
-    tracker.client.log_batch(
+    where.client.log_batch(
         run.info.run_id,
         metrics=metrics,
         params=[Param(name, value) for name, value in params.items()],
@@ -143,7 +163,7 @@ def _params(result: CellResult) -> dict[str, str]:
 
 def _tags(result: CellResult) -> dict[str, str]:
     """What may differ when the same cell is tried or judged again."""
-    tags = {"qpipe.status": result.status, "mlflow.note.content": f"```\n{cell_text(result)}\n```"}
+    tags: dict[str, str] = {"qpipe.status": result.status}
     if result.decision is not None:
         tags["qpipe.decision"] = str(result.decision)
     if result.reason:

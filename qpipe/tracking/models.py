@@ -13,9 +13,9 @@ from qpipe.records.codec import encode
 from qpipe.records.engine import Engine
 from qpipe.records.target import Target
 from qpipe.records.tensors import Dim, TensorSpec
+from qpipe.tracking.experiment import Experiment
 from qpipe.tracking.flavor import DESCRIPTION, Package
 from qpipe.tracking.runs import MAKER
-from qpipe.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run
@@ -29,36 +29,36 @@ _PYTHON_ENV = "python: {python}\nbuild_dependencies: [pip]\ndependencies: [-r re
 _NOT_IN_NAMES = "/:.%\"'"
 
 
-def log_engine(tracker: Tracker, run: Run, engine: Engine, target: Target | None) -> str:
+def log_engine(where: Experiment, run: Run, engine: Engine, target: Target | None) -> str:
     """The id of the READY LoggedModel of an engine: found by digest in the experiment, or made and uploaded."""
     from mlflow.entities import LoggedModelOutput
 
-    model = find_model(tracker, run.info.experiment_id, engine.digest) or _create(tracker, run, engine)
+    model = find_model(where, run.info.experiment_id, engine.digest) or _create(where, run, engine)
     model_id = str(model.model_id)
     if str(model.status) != "READY":  # new, or left PENDING by a run that was killed
-        _upload(tracker, run, model, engine, target)
-        tracker.client.finalize_logged_model(model_id, "READY")
+        _upload(where, run, model, engine, target)
+        where.client.finalize_logged_model(model_id, "READY")
     outputs = run.outputs.model_outputs if run.outputs else []
     if model_id not in [output.model_id for output in outputs]:
-        tracker.client.log_outputs(run.info.run_id, [LoggedModelOutput(model_id, step=0)])
+        where.client.log_outputs(run.info.run_id, [LoggedModelOutput(model_id, step=0)])
     return model_id
 
 
-def find_model(tracker: Tracker, experiment: str, engine_digest: str) -> LoggedModel | None:
+def find_model(where: Experiment, experiment: str, engine_digest: str) -> LoggedModel | None:
     """The oldest LoggedModel of an engine, READY ones first; None where there is none."""
-    return next(iter(_find_models(tracker, experiment, engine_digest)), None)
+    return next(iter(_find_models(where, experiment, engine_digest)), None)
 
 
-def _find_models(tracker: Tracker, experiment: str, engine_digest: str) -> list[LoggedModel]:
-    found = tracker.client.search_logged_models([experiment], filter_string=f"tags.`{ENGINE_TAG}` = '{engine_digest}'")
+def _find_models(where: Experiment, experiment: str, engine_digest: str) -> list[LoggedModel]:
+    found = where.client.search_logged_models([experiment], filter_string=f"tags.`{ENGINE_TAG}` = '{engine_digest}'")
     # The server's own filter on status returns nothing, so it is looked at here.
     return sorted(found, key=lambda model: (str(model.status) != "READY", model.creation_timestamp, model.model_id))
 
 
-def _create(tracker: Tracker, run: Run, engine: Engine) -> LoggedModel:
+def _create(where: Experiment, run: Run, engine: Engine) -> LoggedModel:
     maker = uuid.uuid4().hex
     name = "".join("-" if char in _NOT_IN_NAMES else char for char in f"{engine.model}-{engine.recipe}-{engine.target}")
-    made = tracker.client.create_logged_model(
+    made = where.client.create_logged_model(
         run.info.experiment_id,
         name=name,
         source_run_id=run.info.run_id,
@@ -75,21 +75,21 @@ def _create(tracker: Tracker, run: Run, engine: Engine) -> LoggedModel:
         },
         model_type="qpipe-engine",
     )
-    chosen, *doubles = _find_models(tracker, run.info.experiment_id, engine.digest) or [made]
+    chosen, *doubles = _find_models(where, run.info.experiment_id, engine.digest) or [made]
     for double in doubles:  # a retried request made them
         if double.tags.get(MAKER) == maker:
-            tracker.client.delete_logged_model(double.model_id)
+            where.client.delete_logged_model(double.model_id)
     return chosen
 
 
-def _upload(tracker: Tracker, run: Run, model: LoggedModel, engine: Engine, target: Target | None) -> None:
+def _upload(where: Experiment, run: Run, model: LoggedModel, engine: Engine, target: Target | None) -> None:
     """The engine's files go straight from its folder; only MLmodel and its few small companions are written anew."""
     model_id = str(model.model_id)
     with tempfile.TemporaryDirectory(prefix="qpipe-") as folder:
         shell = Path(folder) / "model"
         write_shell(shell, engine, target, _blank(model, run))
-        tracker.client.log_model_artifacts(model_id, str(shell))
-    tracker.client.log_model_artifacts(model_id, str(engine.path), artifact_path=f"{PACKAGE}/engine")
+        where.client.log_model_artifacts(model_id, str(shell))
+    where.client.log_model_artifacts(model_id, str(engine.path), artifact_path=f"{PACKAGE}/engine")
 
 
 def _blank(model: LoggedModel, run: Run) -> Model:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socket
 import tempfile
 import time
 import uuid
@@ -17,7 +18,7 @@ from qpipe.errors import ConfigError
 from qpipe.records.result import RunResult
 from qpipe.report.document import run_json
 from qpipe.store.locks import lock_file
-from qpipe.tracking.tracker import RunStatus, Tracker, owner
+from qpipe.tracking.experiment import Experiment, RunStatus
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -31,11 +32,11 @@ _PARENT = "mlflow.parentRunId"
 _YOUNG_MS = 60_000
 
 
-def start_run(tracker: Tracker, run_id: str, pipeline: str, params: Mapping[str, str], join: str | None) -> str:
+def start_run(where: Experiment, run_id: str, pipeline: str, params: Mapping[str, str], join: str | None) -> str:
     """The parent run of a pipeline run, RUNNING again where it was found."""
     from mlflow.entities import Param, RunTag
 
-    experiment = _experiment_of(tracker, join) if join else tracker.experiment_id
+    experiment = _experiment_of(where, join) if join else where.experiment_id
     tags = {
         "qpipe.run_id": run_id,
         "qpipe.role": "pipeline",
@@ -44,31 +45,31 @@ def start_run(tracker: Tracker, run_id: str, pipeline: str, params: Mapping[str,
     }
     if join:
         tags[_PARENT] = join
-    run = find_or_create(tracker, experiment, {"qpipe.run_id": run_id, "qpipe.role": "pipeline"}, tags, pipeline)
+    run = find_or_create(where, experiment, {"qpipe.run_id": run_id, "qpipe.role": "pipeline"}, tags, pipeline)
     if run.info.status != "RUNNING":
-        tracker.client.update_run(run.info.run_id, status="RUNNING")
+        where.client.update_run(run.info.run_id, status="RUNNING")
     known = run.data.params
     fresh = [Param(key, value[:PARAM_LIMIT]) for key, value in params.items() if key not in known]
-    tracker.client.log_batch(run.info.run_id, params=fresh, tags=[RunTag("qpipe.heartbeat", heartbeat())])
+    where.client.log_batch(run.info.run_id, params=fresh, tags=[RunTag("qpipe.heartbeat", heartbeat())])
     return str(run.info.run_id)
 
 
-def _experiment_of(tracker: Tracker, run_id: str) -> str:
+def _experiment_of(where: Experiment, run_id: str) -> str:
     from mlflow.exceptions import MlflowException
 
     try:
-        return str(tracker.client.get_run(run_id).info.experiment_id)
+        return str(where.client.get_run(run_id).info.experiment_id)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         raise ConfigError(
-            f"the run {run_id} to be joined is not at {tracker.address}",
+            f"the run {run_id} to be joined is not at {where.address}",
             hint="MLFLOW_RUN_ID and the tracking uri must be of one server; unset it to make a run of its own",
         ) from error
 
 
 def find_or_create(
-    tracker: Tracker, experiment: str, identity: Mapping[str, str], tags: Mapping[str, str], name: str
+    where: Experiment, experiment: str, identity: Mapping[str, str], tags: Mapping[str, str], name: str
 ) -> Run:
     """The oldest run with the tags of `identity`; made where there is none.
 
@@ -77,30 +78,30 @@ def find_or_create(
     they are old. A young one of another process is left to that process, which may be about to write to it.
     """
     maker = ""
-    with lock_file(_turn(tracker, identity)):
-        runs = find_runs(tracker, experiment, identity)
+    with lock_file(_turn(where, identity)):
+        runs = find_runs(where, experiment, identity)
         if not runs:
             maker = identity.get(MAKER, uuid.uuid4().hex)
-            made = tracker.client.create_run(experiment, tags=cut({**tags, MAKER: maker}), run_name=name)
-            runs = find_runs(tracker, experiment, identity) or [made]
+            made = where.client.create_run(experiment, tags=cut({**tags, MAKER: maker}), run_name=name)
+            runs = find_runs(where, experiment, identity) or [made]
     old = time.time() * 1000 - _YOUNG_MS
     for double in runs[1:]:
         if double.data.tags.get(MAKER) == maker or double.info.start_time < old:
-            tracker.client.delete_run(double.info.run_id)
+            where.client.delete_run(double.info.run_id)
     return runs[0]
 
 
-def _turn(tracker: Tracker, identity: Mapping[str, str]) -> Path:
+def _turn(where: Experiment, identity: Mapping[str, str]) -> Path:
     """The lock file of those who make this run."""
-    what = json.dumps([tracker.address, *sorted(identity.items())])
+    what = json.dumps([where.address, *sorted(identity.items())])
     name = hashlib.sha256(what.encode()).hexdigest()[:16]
     return Path(tempfile.gettempdir(), f"qpipe-runs-{os.getuid()}", name)
 
 
-def find_runs(tracker: Tracker, experiment: str, identity: Mapping[str, str]) -> list[Run]:
+def find_runs(where: Experiment, experiment: str, identity: Mapping[str, str]) -> list[Run]:
     """Active runs with these tags, oldest first."""
     query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in identity.items())
-    found = tracker.client.search_runs([experiment], filter_string=query, order_by=["attributes.start_time ASC"])
+    found = where.client.search_runs([experiment], filter_string=query, order_by=["attributes.start_time ASC"])
     return sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
 
 
@@ -111,22 +112,22 @@ def cut(tags: Mapping[str, str]) -> dict[str, str]:
 
 def heartbeat() -> str:
     """Owner and time; a RUNNING run whose heartbeat is old and whose pid is gone is an orphan."""
-    return f"{owner()} {datetime.now(UTC).isoformat(timespec='seconds')}"
+    return f"{os.getpid()}@{socket.gethostname()} {datetime.now(UTC).isoformat(timespec='seconds')}"
 
 
 def finish_run(
-    tracker: Tracker, parent: str, status: RunStatus, result: RunResult | None, artifacts: tuple[Path, ...]
+    where: Experiment, parent: str, status: RunStatus, result: RunResult | None, artifacts: tuple[Path, ...]
 ) -> None:
     """End the parent run with its results as tags and files."""
     from mlflow.entities import RunTag
 
     if result is not None:
         tags = cut(_outcome(result))
-        tracker.client.log_batch(parent, tags=[RunTag(key, value) for key, value in tags.items()])
-        log_text(tracker, parent, "result.json", run_json(result))
+        where.client.log_batch(parent, tags=[RunTag(key, value) for key, value in tags.items()])
+        log_text(where, parent, "result.json", run_json(result))
     for path in artifacts:
-        tracker.client.log_artifact(parent, str(path))
-    tracker.client.set_terminated(parent, status=status)
+        where.client.log_artifact(parent, str(path))
+    where.client.set_terminated(parent, status=status)
 
 
 def _outcome(result: RunResult) -> dict[str, str]:
@@ -138,10 +139,10 @@ def _outcome(result: RunResult) -> dict[str, str]:
     }
 
 
-def log_text(tracker: Tracker, run_id: str, name: str, text: str) -> None:
+def log_text(where: Experiment, run_id: str, name: str, text: str) -> None:
     """A small text artifact of a run; `name` may hold folders."""
     with tempfile.TemporaryDirectory(prefix="qpipe-") as folder:
         path = Path(folder) / Path(name).name
         path.write_text(text, encoding="utf-8")
         parent = str(Path(name).parent)
-        tracker.client.log_artifact(run_id, str(path), artifact_path=None if parent == "." else parent)
+        where.client.log_artifact(run_id, str(path), artifact_path=None if parent == "." else parent)

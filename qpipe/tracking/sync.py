@@ -9,7 +9,8 @@ from qpipe.errors import TrackingError
 from qpipe.records.codec import decode, encode
 from qpipe.records.result import RunResult
 from qpipe.records.target import Target
-from qpipe.tracking.tracker import Dataset, Logged, RunStatus, Tracker
+from qpipe.tracking.experiment import Dataset, Logged, RunStatus
+from qpipe.tracking.tracker import Tracker
 
 SUCCEEDED = (0, 3, 4)
 """Exit codes of runs that did all their work, whatever the gates said."""
@@ -70,7 +71,12 @@ def sync(tracker: Tracker, spool: Spool, *, artifacts: tuple[Path, ...] = ()) ->
         cell = files[result.key]
         _check_there(cell.evidence, result.engine.path if result.engine else None)
         logged[result.key] = tracker.log_cell(
-            parent, result, target=cell.target, evidence=cell.evidence, dataset=spool.dataset
+            parent,
+            result,
+            target=cell.target,
+            evidence=cell.evidence,
+            dataset=spool.dataset,
+            beside=spool.result.cells,
         )
     status: RunStatus = "FINISHED" if spool.result.exit_code in SUCCEEDED else "FAILED"
     tracker.finish(parent, status, result=spool.result, artifacts=artifacts)

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from qpipe.errors import ConfigError
-from qpipe.tracking.tracker import Dataset
+from qpipe.tracking.experiment import Dataset
 
 DATASET = Dataset(name="digits-gate", digest="cd" * 32, source="gate.npz", rows=500)
 

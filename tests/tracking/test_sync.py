@@ -14,7 +14,7 @@ from qpipe.records.target import Target
 from qpipe.testing.fake import fake_site
 from qpipe.testing.models import small_rows, write_small_model
 from qpipe.tracking import Spool, SpooledCell, connect, history, promote, read_spool, sync, write_spool
-from qpipe.tracking.tracker import Dataset
+from qpipe.tracking.experiment import Dataset
 
 TARGET = Target(name="cpu-local", backend="stand-in")
 

@@ -1,0 +1,50 @@
+"""An experiment of an MLflow that answered, and the words of what is logged there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from qpipe.tracking.patience import address
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """The gate rows, to which metrics are bound."""
+
+    name: str
+    digest: str
+    source: str
+    """Where the rows come from: a path or `module:function`."""
+    rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logged:
+    """Where a cell stands in MLflow."""
+
+    run_id: str
+    model_id: str | None
+    """The LoggedModel of its engine, or None for a cell without one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experiment:
+    """Where a pipeline run is logged: what every call to MLflow needs."""
+
+    uri: str
+    """As resolved; it may hold a password."""
+    experiment: str
+    experiment_id: str
+    client: MlflowClient
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def address(self) -> str:
+        """The URI as it is printed, so that nobody searches for their runs."""
+        return address(self.uri)
