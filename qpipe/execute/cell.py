@@ -80,6 +80,7 @@ def prepare_model(bench: Bench) -> Prepared:
             lambda key, fill: bench.store.made_once("statistics", key, fill),
             bench.progress,
             calibration_digest=role_digest(cell.data, "calibration") if calibrating else "",
+            rows=cell.data.batch,
             stages=tuple(bench.registry.stages.values()),
         )
         save_prepared(made, folder)

@@ -9,6 +9,7 @@ from qpipe.metrics import metric_source_digest
 from qpipe.planning.keys import build_key, measure_key, prepare_key
 from qpipe.planning.offers import Offer, ask_backend
 from qpipe.prepare import builtin_recipe
+from qpipe.prepare.shapes import sets_shapes
 from qpipe.records.cell import Cell, Timing
 from qpipe.records.data import DataSpec, RoleName
 from qpipe.records.model import Model
@@ -65,7 +66,7 @@ def make_cell(
     availability, scheme = offer.availability, offer.scheme
     recipe = resolve_recipe(spec, scheme)
     timing = pipeline.timing if profile else None
-    prepare = prepare_key(model, recipe, scheme, _calibration(pipeline.data, recipe, registry))
+    prepare = prepare_key(model, recipe, scheme, _calibration(pipeline.data, model, recipe, registry))
     build = build_key(prepare, target, availability)
     source = metric_source_digest(pipeline.metric, registry.metrics.values(), pipeline.folder)
     measure = measure_key(
@@ -100,9 +101,11 @@ def resolve_recipe(spec: RecipeSpec, scheme: Scheme) -> Recipe:
     return builtin_recipe(spec.name, scheme)
 
 
-def _calibration(data: DataSpec, recipe: Recipe, registry: Registry) -> str:
+def _calibration(data: DataSpec, model: Model, recipe: Recipe, registry: Registry) -> str:
+    """The rows that ranges come from, and shapes too where the model leaves them free; and how many at a time."""
     needed = any(registry.stage(stage.name).needs_calibration for stage in recipe.stages)
-    return _role(data, "calibration") if needed else "not used"
+    used = needed or sets_shapes(model.signature)
+    return f"{_role(data, 'calibration') if used else 'not used'}, {data.batch} at a time"
 
 
 def _role(data: DataSpec, role: str) -> str:

@@ -61,12 +61,14 @@ def prepare(  # noqa: PLR0917 - each is one noun of the recipe, in the order of 
     progress: Progress,
     *,
     calibration_digest: str = "",
+    rows: int = 1,
     stages: Sequence[StageType[object]] | None = None,
 ) -> Prepared:
     """Run the recipe's stages on the model for one scheme.
 
     `calibration` gives a fresh pass over batches of model inputs at each call; `calibration_digest` names those rows,
-    so that statistics are shared through `cache`. `stages` defaults to the built-in ones.
+    so that statistics are shared through `cache`; `rows` are those that an engine has to serve at a time. `stages`
+    defaults to the built-in ones.
 
     Raises:
         ConfigError: the recipe names a stage or a parameter that does not exist.
@@ -88,7 +90,7 @@ def prepare(  # noqa: PLR0917 - each is one noun of the recipe, in the order of 
         graph=draft.graph,
         plan=draft.plan,
         qdq=draft.qdq,
-        shapes=shape_ranges(model.signature, calibration),
+        shapes=shape_ranges(model.signature, calibration, rows),
         signature=model.signature,
         remarks=draft.remarks,
     )

@@ -16,8 +16,10 @@ from qpipe.planning import expand
 from qpipe.planning.keys import changed, make_key
 from qpipe.plugins.hookspecs import hookimpl
 from qpipe.plugins.loader import load_plugins
+from qpipe.prepare.shapes import sets_shapes
 from qpipe.records.pipeline import Pipeline
 from qpipe.records.target import Host, Limits, Target
+from qpipe.records.tensors import Signature, TensorSpec
 from qpipe.testing.fake import FakeBackend
 from qpipe.testing.models import small_rows, write_small_model
 
@@ -117,6 +119,15 @@ def test_a_recipe_without_calibration_does_not_know_the_calibration_rows(pipelin
     other = with_role(pipeline, "calibration", samples=32)
     assert changes(pipeline, other, "dynamic") == (False, False, False)
     assert changes(pipeline, other, "none") == (False, False, False)
+
+
+def test_shapes_that_an_engine_has_to_serve_are_known_from_rows(pipeline):
+    """Rows at a time are the first axis of every engine; where another axis is free, calibration rows tell it."""
+    wider = replace(pipeline, data=replace(pipeline.data, batch=32))
+    assert changes(pipeline, wider, "none") == (True, True, True)
+    free = TensorSpec(name="ids", dtype="int64", shape=("N", "L"))
+    assert sets_shapes(Signature(inputs=(free,), outputs=()))
+    assert not sets_shapes(Signature(inputs=(replace(free, shape=("N", 3)),), outputs=()))
 
 
 def test_without_a_profile_the_protocol_is_in_no_key(pipeline):

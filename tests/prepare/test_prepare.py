@@ -203,6 +203,12 @@ def test_recipe_without_calibration_rows(model, tmp_path):
         prepare(model, recipe, ORT_X86_VNNI, lambda: iter([]), tmp_path / "w", None, Counting())
 
 
+def test_without_calibration_rows_an_engine_serves_the_rows_at_a_time(model, tmp_path):
+    recipe = builtin_recipe("none", ORT_X86_VNNI)
+    made = prepare(model, recipe, ORT_X86_VNNI, lambda: iter([]), tmp_path / "w", None, Counting(), rows=24)
+    assert (made.shapes[0].low[0], made.shapes[0].high[0]) == (1, 24)
+
+
 def test_stages_have_unique_names_and_light_imports():
     names = [stage.name for stage in builtin_stages()]
     assert len(set(names)) == len(names)
