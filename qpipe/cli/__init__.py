@@ -5,6 +5,7 @@ from __future__ import annotations
 
 def main() -> None:
     """Entry point of the `qpipe` program."""
+    import gc
     import signal
     import sys
 
@@ -12,4 +13,5 @@ def main() -> None:
 
     code = run_app(sys.argv[1:])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is said: pressed now, nothing more
+    gc.freeze()  # nor is garbage looked for: half a second after MLflow, and all memory is given back at once
     sys.exit(code)

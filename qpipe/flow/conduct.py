@@ -13,6 +13,7 @@ from qpipe.flow.checking import check_before_work
 from qpipe.flow.deciding import decide, load_statistics
 from qpipe.flow.evidence import assemble
 from qpipe.flow.exitcodes import UNABLE, run_code, worst
+from qpipe.flow.garbage import looked_through_again
 from qpipe.flow.identity import run_identity
 from qpipe.flow.kept import keep_run
 from qpipe.flow.linting import lint_warnings
@@ -44,7 +45,7 @@ def conduct(
         Interrupted: `stop` was set; what was finished is in the store.
     """
     workplace.store.check_writable()  # a mistake of the user's, so told before anything is read there
-    with ExitStack() as hands:
+    with looked_through_again(), ExitStack() as hands:
         if has_work(workplace, options):
             hands.enter_context(workplace.executor.ready())
         return _conduct(workplace, options, watch or Silence(), stop or threading.Event(), hands)

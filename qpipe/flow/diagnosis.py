@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from qpipe.errors import QpipeError
 from qpipe.flow.workplace import open_registry, open_store
-from qpipe.planning.sources import package_version
+from qpipe.plugins.packages import package_version
 from qpipe.records.engine import Unavailable
 from qpipe.version import __version__
 

@@ -195,7 +195,14 @@ def _log_cells(
     dataset = _dataset(workplace)
     for result in results:
         folder = workplace.store.folder(result.evidence.digest) if result.evidence else None
-        logged = tracker.log_cell(parent, result, target=targets[result.target], evidence=folder, dataset=dataset)
+        logged = tracker.log_cell(
+            parent,
+            result,
+            target=targets[result.target],
+            evidence=folder,
+            dataset=dataset,
+            beside=tuple(results),
+        )
         found[result.key] = logged.model_id
     return found
 

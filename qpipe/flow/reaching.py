@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import gc
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qpipe.errors import TrackingError
+from qpipe.flow.garbage import importing
 from qpipe.flow.publishing import check_reachable, open_tracker, run_params
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from qpipe.flow.options import RunOptions
     from qpipe.flow.workplace import Workplace
@@ -87,23 +87,12 @@ def reach(workplace: Workplace, options: RunOptions, run_id: str, stop: threadin
     join = options.join or joined_run()  # asked here: MLflow's active run is the thread's
 
     def work(unwanted: threading.Event) -> Reached:
-        with _no_collection():
+        with importing():
             tracker = open_tracker(workplace, options)
-        if tracker is None or unwanted.is_set():
-            return Reached()
-        parent = tracker.start(run_id, workplace.pipeline.name, run_params(workplace), join=join)
+            if tracker is None or unwanted.is_set():
+                return Reached()
+            parent = tracker.start(run_id, workplace.pipeline.name, run_params(workplace), join=join)
+            tracker.warm_up()
         return Reached(tracker=tracker, parent=parent)
 
     return Reaching(work, stop)
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """No search for garbage: what importing MLflow makes is none, and an eighth of the time goes into looking."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()

@@ -50,8 +50,9 @@ def log_cell(
         return Logged(run_id=run.info.run_id, model_id=model_id)
     if dataset is not None:
         where.client.log_inputs(run.info.run_id, datasets=[_dataset_input(dataset)])
-    _log_files(where, run.info.run_id, result, evidence, plots)
-    _log_batch(where, run, result, model_id, dataset)
+    text = cell_text(result)
+    _log_files(where, run.info.run_id, result, text, evidence=evidence, beside=beside)
+    _log_batch(where, run, result, model_id, dataset, note=_note(text, run.info.experiment_id, parent))
     where.client.set_terminated(run.info.run_id, status="FINISHED" if result.status == "ok" else "FAILED")
     return Logged(run_id=run.info.run_id, model_id=model_id)
 
@@ -91,10 +92,11 @@ def _dataset_input(dataset: Dataset) -> DatasetInput:
 
 
 def _log_files(
-    tracker: Tracker,
+    where: Experiment,
     run_id: str,
     result: CellResult,
     text: str,
+    *,
     evidence: Path | None,
     beside: tuple[CellResult, ...],
 ) -> None:
@@ -108,18 +110,20 @@ def _log_files(
         plots.mkdir()
         if not write_cell_plots(result, beside or (result,), evidence, plots):
             plots.rmdir()
-        tracker.client.log_artifacts(run_id, scratch)
+        where.client.log_artifacts(run_id, scratch)
     if evidence is not None and result.evidence is not None:
-        tracker.client.log_artifacts(run_id, str(evidence), artifact_path=f"evidence/{result.evidence.digest}")
+        where.client.log_artifacts(run_id, str(evidence), artifact_path=f"evidence/{result.evidence.digest}")
 
 
 def _note(text: str, experiment: str, parent: str) -> str:
     """What MLflow shows first of a run: the verdict, and where the rest is."""
     whole = f"[the parent run](#/experiments/{experiment}/runs/{parent}/artifacts/report.html)"
-    return f"```\n{text}\n```\n\nThe plots of this cell are artifacts, in `{PLOTS}`; the report of all cells is in {whole}."
+    return f"```\n{text}\n```\n\nPlots of this cell are artifacts, in `{PLOTS}`; the report of all cells is in {whole}."
 
 
-def _log_batch(where: Experiment, run: Run, result: CellResult, model_id: str | None, dataset: Dataset | None) -> None:
+def _log_batch(
+    where: Experiment, run: Run, result: CellResult, model_id: str | None, dataset: Dataset | None, *, note: str
+) -> None:
     """One call per cell; the time stamp is the run's start, so that a replay stores nothing twice.
 
     A cell that was judged or measured anew in the same run gets the time of day: MLflow shows the latest figures.

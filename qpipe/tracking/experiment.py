@@ -48,3 +48,8 @@ class Experiment:
     def address(self) -> str:
         """The URI as it is printed, so that nobody searches for their runs."""
         return address(self.uri)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this process opens a database on this machine itself, so that no request is ever tried twice."""
+        return self.uri.startswith("sqlite:///")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import platform
 import tempfile
 import uuid
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qpipe.plugins.packages import ABSENT, package_version
 from qpipe.records.codec import encode
 from qpipe.records.engine import Engine
 from qpipe.records.target import Target
@@ -157,7 +157,5 @@ def requirements(engine: Engine) -> tuple[str, ...]:
 
 def _pin(name: str) -> str:
     """`name==version` where it is installed, else nothing: a backend need not be a distribution of that name."""
-    try:
-        return f"{name}=={metadata.version(name)}"
-    except metadata.PackageNotFoundError:
-        return ""
+    version = package_version(name)
+    return "" if version == ABSENT else f"{name}=={version}"

@@ -83,7 +83,7 @@ def find_or_create(
         if not runs:
             maker = identity.get(MAKER, uuid.uuid4().hex)
             made = where.client.create_run(experiment, tags=cut({**tags, MAKER: maker}), run_name=name)
-            runs = find_runs(where, experiment, identity) or [made]
+            runs = [made] if where.is_local else find_runs(where, experiment, identity) or [made]
     old = time.time() * 1000 - _YOUNG_MS
     for double in runs[1:]:
         if double.data.tags.get(MAKER) == maker or double.info.start_time < old:
