@@ -34,7 +34,7 @@ def judge(target: Target, options: Options, version: str | None, gpus: Gpus) -> 
         build=to_build or Ready(),
         run=to_run or Ready(),
         fingerprint=_fingerprint(options, gpu),
-        toolchain=_toolchain(options, version, gpu),
+        toolchain=_toolchain(target, options, version, gpu),
     )
 
 
@@ -126,9 +126,16 @@ def _fingerprint(options: Options, gpu: Gpu | Unavailable) -> str:
     return f"simulated on {platform.machine()}" if options.simulate else ""
 
 
-def _toolchain(options: Options, version: str | None, gpu: Gpu | Unavailable) -> tuple[tuple[str, str], ...]:
-    """Enterprise engines depend on the GPU that timed their tactics; RTX engines on the package alone."""
-    known = [("qpipe-tensorrt", __version__), (options.vendor.module, version or "missing")]
+def _toolchain(
+    target: Target, options: Options, version: str | None, gpu: Gpu | Unavailable
+) -> tuple[tuple[str, str], ...]:
+    """What shapes an engine beside its model: `tensorrt` engines depend on the GPU that timed their tactics too."""
+    sizes = ", ".join(str(size) for size in target.batch_sizes)
+    known = [
+        ("qpipe-tensorrt", __version__),
+        (options.vendor.module, version or "missing"),
+        ("batch sizes of the profiles", sizes),
+    ]
     if isinstance(gpu, Gpu) and not options.vendor.builds_without_gpu:
         known += [("gpu", gpu.name), ("driver", gpu.driver)]
     return tuple(known)

@@ -102,7 +102,9 @@ def choose_profile(border: Border, shapes: ShapeKey) -> int:
     fitting = set.intersection(*serving) if serving else {0}
     if not fitting:
         told = ", ".join(f"{name} {shape}" for name, shape in shapes)
-        raise EngineError(f"no optimization profile serves {told}", hint="widen the shapes or the batch sizes")
+        raise EngineError(
+            f"no optimization profile serves {told}", hint="say min, opt and max in the target's `shapes`"
+        )
     return max(fitting)
 
 

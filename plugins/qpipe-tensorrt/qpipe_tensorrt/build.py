@@ -23,7 +23,7 @@ from qpipe_tensorrt.placement import place
 from qpipe_tensorrt.portability import requirements
 from qpipe_tensorrt.products import installed_version
 from qpipe_tensorrt.refusals import refuse
-from qpipe_tensorrt.shapes import plan_profiles
+from qpipe_tensorrt.shapes import profiles_of
 from qpipe_tensorrt.worker import ENGINE_FILE
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def build_engine(  # noqa: PLR0917 - those of `Backend.build`, and the cache
         order = Order(
             graph=model,
             options=options,
-            profiles=plan_profiles(prepared.shapes, target.batch_sizes, options.profiles),
+            profiles=profiles_of(prepared, target.batch_sizes, options),
             cache=cache,
         )
         tries = [_build(order, workdir.resolve(), progress)]

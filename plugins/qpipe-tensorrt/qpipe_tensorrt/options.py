@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal, cast
 
-from qpipe.errors import TargetError
+from qpipe.errors import TargetError, nearest
+from qpipe.records.tensors import ShapeRange
 from qpipe_tensorrt import capability
 from qpipe_tensorrt.products import PRODUCTS, Product
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 Compatibility = Literal["none", "same-capability", "ampere-plus"]
 _COMPATIBILITIES = ("none", "same-capability", "ampere-plus")
 _PROFILES = ("range", "per-batch")
+_SHAPES = "a list of profiles, each {input: {min: [1, 3, 224, 224], opt: [8, 3, 224, 224], max: [32, 3, 224, 224]}}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +35,8 @@ class Options:
     """0 to 5; None leaves the builder's default."""
     profiles: Literal["range", "per-batch"] = "range"
     """One optimization profile over the whole range, or one more for each batch size of the target."""
+    shapes: tuple[tuple[ShapeRange, ...], ...] = ()
+    """Profiles in the target's own words, instead of `profiles`."""
     builds: int = 1
     """How often to build; the first one ships, the spread is reported."""
     reproducible: bool = False
@@ -70,7 +74,8 @@ def read_options(target: Target) -> Options:
     for key in target.options:
         if key not in known:
             raise TargetError(
-                f"target {target.name}: unknown option `{key}`", hint=f"one of {', '.join(sorted(known))}"
+                f"target {target.name}: unknown option `{key}`{nearest(key, known)}",
+                hint=f"one of {', '.join(sorted(known))}",
             )
     return _Reader(target.name, target.options).options()
 
@@ -92,6 +97,7 @@ class _Reader:
             workspace_bytes=self._whole("workspace_bytes", 1, 2**63 - 1),
             optimization_level=self._whole("optimization_level", 0, 5),
             profiles=cast("Literal['range', 'per-batch']", self._choice("profiles", _PROFILES, "range")),
+            shapes=tuple(self._profile(item) for item in self._items("shapes")),
             builds=self._whole("builds", 1, 100) or 1,
             reproducible=self._flag("reproducible", default=PRODUCTS[product].builds_without_gpu),
             tf32=self._flag("tf32", default=True),
@@ -130,6 +136,20 @@ class _Reader:
         if not isinstance(value, list | tuple):
             raise self._wrong(key, "a list")
         return tuple(value)
+
+    def _profile(self, item: object) -> tuple[ShapeRange, ...]:
+        if not isinstance(item, Mapping) or not item:
+            raise self._wrong("shapes", _SHAPES)
+        return tuple(self._range(str(name), sizes) for name, sizes in item.items())
+
+    def _range(self, name: str, given: object) -> ShapeRange:
+        if not isinstance(given, Mapping) or set(given) != {"min", "opt", "max"}:
+            raise self._wrong("shapes", _SHAPES)
+        sizes = [given[key] for key in ("min", "opt", "max")]
+        if not all(isinstance(size, list | tuple) and all(type(one) is int for one in size) for size in sizes):
+            raise self._wrong("shapes", _SHAPES)
+        low, best, high = (tuple(size) for size in sizes)
+        return ShapeRange(name=name, low=low, best=best, high=high)
 
     def _precisions(self) -> tuple[str, ...]:
         names = tuple(str(item) for item in self._items("precisions"))

@@ -18,6 +18,10 @@ from qpipe.errors import TargetError
         ({"profiles": "all"}, "options.profiles is 'all'", "per-batch"),
         ({"timing_cache": "/tmp"}, "options.timing_cache is '/tmp'", "true or false"),
         ({"workspace": 1}, "unknown option `workspace`", "workspace_bytes"),
+        ({"version_compat": True}, "unknown option `version_compat`; did you mean 'version_compatible'?", "builds"),
+        ({"shapes": {"x": [1]}}, "options.shapes is {'x': [1]}", "a list"),
+        ({"shapes": [{"x": {"min": [1], "max": [8]}}]}, "options.shapes is [{'x'", "opt: [8, 3, 224, 224]"),
+        ({"shapes": [{"x": {"min": [1], "opt": ["8"], "max": [8]}}]}, "options.shapes is [{'x'", "max: ["),
     ],
 )
 def test_a_wrong_option_is_named_with_what_would_be_right(target, options, found, right):
