@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from qpipe.errors import EngineError
+from qpipe.plugins.packages import ABSENT, package_version
 from qpipe.records.engine import Engine
 
 CPUINFO = Path("/proc/cpuinfo")
@@ -58,16 +59,13 @@ def _check_isa(value: str) -> str | None:
 
 
 def _check_package(value: str) -> str | None:
-    from importlib.metadata import PackageNotFoundError, version
-
     from packaging.requirements import InvalidRequirement, Requirement
 
     try:
         need = Requirement(value)
-        here = version(need.name)
     except InvalidRequirement as error:
         return f"it needs {value!r}, which is not a package requirement ({error})"
-    except PackageNotFoundError:
+    if (here := package_version(need.name)) == ABSENT:
         return f"it needs {value}, which is not installed"
     return None if need.specifier.contains(here, prereleases=True) else f"it needs {value}, here is {here}"
 

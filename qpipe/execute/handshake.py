@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from qpipe.errors import ConfigError, QpipeError, UnavailableError
 from qpipe.planning.offers import Offer, ask_backend
-from qpipe.planning.sources import package_version, source_digest
+from qpipe.planning.sources import source_digest
+from qpipe.plugins.packages import package_version
 from qpipe.records.codec import decode, encode
 from qpipe.records.target import Target
 from qpipe.store import Store

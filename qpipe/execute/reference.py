@@ -10,7 +10,8 @@ from qpipe.execute.outputs import kept_outputs, outputs_key
 from qpipe.execute.passes import LIGHT_BYTES, count_batches, light_batches
 from qpipe.measure.reference import open_reference
 from qpipe.measure.rows import Outputs, run_rows
-from qpipe.planning.sources import package_version, source_digest
+from qpipe.planning.sources import source_digest
+from qpipe.plugins.packages import package_version
 from qpipe.records.codec import decode
 from qpipe.store import Store
 

@@ -6,9 +6,7 @@ import hashlib
 import json
 import shutil
 import sys
-from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +17,7 @@ from qpipe.records.engine import Ready, Unavailable
 
 if TYPE_CHECKING:
     from qpipe.plugins.backend import Progress
+from qpipe.plugins.packages import ABSENT, package_version
 
 QEMU = "qemu-aarch64-static"
 HINT = "qpipe setup qemu-arm64"
@@ -115,11 +114,8 @@ def create_root(progress: Progress) -> QemuRoot:
 
 def wheels() -> tuple[str, ...]:
     """The runtimes in the versions that run here, so that outputs can be compared; numpy as it comes."""
-    found = ["numpy>=2,<3"]
-    for name in _RUNTIMES:
-        with suppress(PackageNotFoundError):
-            found.append(f"{name}=={version(name)}")
-    return tuple(found)
+    here = ((name, package_version(name)) for name in _RUNTIMES)
+    return ("numpy>=2,<3", *(f"{name}=={version}" for name, version in here if version != ABSENT))
 
 
 def _contents() -> str:

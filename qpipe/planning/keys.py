@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from qpipe.planning.sources import package_version, source_digest
+from qpipe.planning.sources import source_digest
+from qpipe.plugins.packages import package_version
 from qpipe.records.cell import Ingredient, Key, Timing
 from qpipe.records.codec import digest
 from qpipe.records.engine import Availability

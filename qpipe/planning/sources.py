@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 
@@ -17,11 +16,3 @@ def source_digest(*rooms: str) -> str:
         for path in sorted((root / room).rglob("*.py")):
             found.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
     return found.hexdigest()[:16]
-
-
-def package_version(name: str) -> str:
-    """Version of an installed distribution without importing it, or `absent`."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "absent"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import platform
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from qpipe.errors import EngineError
 from qpipe.hosts.device import open_device
 from qpipe.hosts.qemu_root import create_root
+from qpipe.measure.cpu import read_cpu
 from qpipe.plugins.backend import Progress, Session
+from qpipe.plugins.packages import missing_package, package_version
 from qpipe.quant.schemes import LITERT, LITERT_INTEGER
 from qpipe.records.engine import Availability, Built, Engine, Prepared, Ready, Requirement, Unavailable
 from qpipe.records.scheme import Scheme
@@ -106,37 +107,18 @@ def to_build() -> Ready:
 
 def missing_packages() -> Unavailable | None:
     """What must be installed first, or None."""
-    for name in PACKAGES:
-        try:
-            version(name)
-        except PackageNotFoundError:
-            return Unavailable(reason=f"the package {name} is not installed", hint="pip install qpipe-litert")
-    return None
+    return missing_package(*PACKAGES, hint="pip install qpipe-litert")
 
 
 def toolchain() -> tuple[tuple[str, str], ...]:
     """Names and versions of what shapes a `.tflite`."""
-    found = []
-    for name in PACKAGES:
-        try:
-            found.append((name, version(name)))
-        except PackageNotFoundError:
-            found.append((name, "missing"))
-    return (*found, ("onnx2tf", ONNX2TF))
+    return (*((name, package_version(name)) for name in PACKAGES), ("onnx2tf", ONNX2TF))
 
 
 def cpu_fingerprint() -> str:
     """Machine, CPU model and a digest of its flags."""
-    machine = platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8", errors="replace").splitlines()
-    except OSError:
-        return machine
-    fields = dict(line.partition(":")[::2] for line in reversed(lines) if ":" in line)
-    plain = {key.strip(): value.strip() for key, value in fields.items()}
-    flags = plain.get("flags") or plain.get("Features") or ""
-    model = plain.get("model name") or plain.get("CPU part") or "?"
-    return f"{machine} {model} {hashlib.sha256(flags.encode()).hexdigest()[:12]}"
+    cpu = read_cpu()
+    return f"{cpu.arch} {cpu.model} {hashlib.sha256(' '.join(sorted(cpu.flags)).encode()).hexdigest()[:12]}"
 
 
 def _runs(target: Target) -> Ready | Unavailable:

@@ -12,12 +12,13 @@ from qpipe_litert.backend import toolchain as litert_toolchain
 from qpipe_litert.tools import create_tool
 
 from qpipe.plugins.backend import Progress, Session
+from qpipe.plugins.packages import missing_package, package_version
 from qpipe.quant.schemes import LITERT_INTEGER
 from qpipe.records.engine import Availability, Built, Engine, Fact, Prepared, Ready
 from qpipe.records.scheme import Scheme
 from qpipe.records.target import Target
 from qpipe_mcu.options import EthosOptions, read_ethos
-from qpipe_mcu.tflm import PACKAGE, installed, missing_package, open_session, require_fit
+from qpipe_mcu.tflm import INSTALL, PACKAGE, open_session, require_fit
 
 if TYPE_CHECKING:
     from qpipe.records.engine import Placement
@@ -34,12 +35,12 @@ class EthosBackend:
     def check(self, target: Target) -> Availability:
         """Whether Vela, tflite-micro and the converter's environment are here."""
         read_ethos(target)
-        missing = missing_packages() or missing_package(PACKAGE)
+        missing = missing_packages() or missing_package(PACKAGE, hint=INSTALL)
         return Availability(
-            build=missing or missing_package(VELA) or to_build(),
+            build=missing or missing_package(VELA, hint=INSTALL) or to_build(),
             run=missing or Ready(),
             fingerprint=f"tflite-micro on {cpu_fingerprint()}",
-            toolchain=(*litert_toolchain(), installed(PACKAGE), installed(VELA)),
+            toolchain=(*litert_toolchain(), (PACKAGE, package_version(PACKAGE)), (VELA, package_version(VELA))),
         )
 
     def scheme(self, target: Target) -> Scheme:
@@ -75,7 +76,7 @@ class EthosBackend:
             artifacts=(*(Path(name) for name in VELA_FILES), *c_files),
             placement=_placement(place_micro(workdir / MODEL, made.left, made.notes), estimate, options),
             facts=_facts(estimate, made.arena_bytes),
-            toolchain=(*litert_toolchain(), installed(PACKAGE), installed(VELA)),
+            toolchain=(*litert_toolchain(), (PACKAGE, package_version(PACKAGE)), (VELA, package_version(VELA))),
             notes=made.notes,
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from qpipe_litert.backend import cpu_fingerprint, missing_packages, to_build
@@ -11,13 +10,15 @@ from qpipe_litert.tools import create_tool
 
 from qpipe.errors import BuildError
 from qpipe.plugins.backend import Progress, Session
+from qpipe.plugins.packages import missing_package, package_version
 from qpipe.quant.schemes import LITERT_INTEGER
-from qpipe.records.engine import Availability, Built, Engine, Fact, Prepared, Ready, Unavailable
+from qpipe.records.engine import Availability, Built, Engine, Fact, Prepared, Ready
 from qpipe.records.scheme import Scheme
 from qpipe.records.target import Target
 from qpipe_mcu.options import KIB, read_tflm
 
 PACKAGE = "tflite-micro"
+INSTALL = "pip install --pre qpipe-mcu"
 
 
 class TflmBackend:
@@ -28,12 +29,12 @@ class TflmBackend:
     def check(self, target: Target) -> Availability:
         """Whether tflite-micro and the converter's environment are here."""
         read_tflm(target)
-        missing = missing_packages() or missing_package(PACKAGE)
+        missing = missing_packages() or missing_package(PACKAGE, hint=INSTALL)
         return Availability(
             build=missing or to_build(),
             run=missing or Ready(),
             fingerprint=f"tflite-micro on {cpu_fingerprint()}",
-            toolchain=(*litert_toolchain(), installed(PACKAGE)),
+            toolchain=(*litert_toolchain(), (PACKAGE, package_version(PACKAGE))),
         )
 
     def scheme(self, target: Target) -> Scheme:
@@ -63,7 +64,7 @@ class TflmBackend:
                 Fact(name="arena_bytes", value=made.arena_bytes, unit="bytes", kind="estimated"),
                 Fact(name="flash_bytes", value=len(made.data), unit="bytes", kind="measured"),
             ),
-            toolchain=(*litert_toolchain(), installed(PACKAGE)),
+            toolchain=(*litert_toolchain(), (PACKAGE, package_version(PACKAGE))),
             notes=made.notes,
         )
 
@@ -103,20 +104,3 @@ def require_fit(what: str, needed_bytes: int, limit_kib: int, target: Target) ->
             f"the engine needs {needed_bytes} bytes of {what}, target {target.name} has {limit_kib * KIB}",
             hint=f"a smaller model, or raise the target's option {what}_kib",
         )
-
-
-def missing_package(name: str) -> Unavailable | None:
-    """What must be installed first, or None."""
-    try:
-        version(name)
-    except PackageNotFoundError:
-        return Unavailable(reason=f"the package {name} is not installed", hint="pip install --pre qpipe-mcu")
-    return None
-
-
-def installed(name: str) -> tuple[str, str]:
-    """Name and version of a package."""
-    try:
-        return name, version(name)
-    except PackageNotFoundError:
-        return name, "missing"

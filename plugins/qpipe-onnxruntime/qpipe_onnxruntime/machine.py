@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
-
 from qpipe.errors import EngineError, TargetError
 from qpipe.hosts.device import Device
 from qpipe.measure.cpu import Cpu
 from qpipe.measure.host import beyond_target
+from qpipe.plugins.packages import ABSENT, package_version
 from qpipe.quant.schemes import ORT_ARM64, ORT_X86_AVX2, ORT_X86_VNNI
 from qpipe.records.engine import Engine, Ready, Requirement, Unavailable
 from qpipe.records.scheme import Scheme
@@ -96,24 +95,13 @@ def _same_arch(arch: str) -> str:
 
 def onnxruntime_version() -> str:
     """Version of the installed onnxruntime, or an empty string; read from metadata."""
-    for name in _DISTRIBUTIONS:
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            continue
-    return ""
+    found = (package_version(name) for name in _DISTRIBUTIONS)
+    return next((version for version in found if version != ABSENT), "")
 
 
 def toolchain() -> tuple[tuple[str, str], ...]:
     """Versions of what shapes an engine of this backend."""
-    return (("onnxruntime", onnxruntime_version()), ("qpipe-onnxruntime", _own_version()))
-
-
-def _own_version() -> str:
-    try:
-        return version("qpipe-onnxruntime")
-    except PackageNotFoundError:  # run from a source tree
-        return "unknown"
+    return (("onnxruntime", onnxruntime_version()), ("qpipe-onnxruntime", package_version("qpipe-onnxruntime")))
 
 
 def fingerprint(cpu: Cpu) -> str:

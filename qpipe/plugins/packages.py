@@ -1,0 +1,23 @@
+"""Installed distributions, asked without importing them: what `check` of a backend says, and what keys are made of."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+from qpipe.records.engine import Unavailable
+
+ABSENT = "absent"
+
+
+def package_version(name: str) -> str:
+    """Version of an installed distribution, or `absent`."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ABSENT
+
+
+def missing_package(*names: str, hint: str) -> Unavailable | None:
+    """The first of these that is not installed, with what would install it; None where all are here."""
+    gone = next((name for name in names if package_version(name) == ABSENT), None)
+    return Unavailable(reason=f"the package {gone} is not installed", hint=hint) if gone else None
