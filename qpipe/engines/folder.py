@@ -49,6 +49,7 @@ def write_engine(
         placement=built.placement,
         facts=built.facts,
         kind=kind,
+        notes=built.notes,
     )
     data = codec.encode(manifest).encode()
     (workdir / MANIFEST).write_bytes(data)

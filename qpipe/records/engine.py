@@ -133,6 +133,7 @@ class Built:
     requires: tuple[Requirement, ...] = ()
     toolchain: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    """What the toolchain had to say of the build, a line each; the report shows them."""
     artifacts: tuple[Path, ...] = ()
     """Files beside them that no session loads (a C array, a report): kept and verified, not counted in the size."""
 
@@ -164,6 +165,8 @@ class EngineManifest:
     placement: Placement | None
     facts: tuple[Fact, ...]
     kind: Kind
+    notes: tuple[str, ...] = ()
+    """What the toolchain had to say of the build, a line each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

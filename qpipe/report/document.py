@@ -140,6 +140,7 @@ def _engine(cell: CellResult) -> EngineShape | None:
         "path": str(cell.engine.path),
         "files": [file.name for file in cell.engine.files],
         "size_bytes": cell.engine.size_bytes,
+        "notes": list(cell.engine.notes),
     }
 
 

@@ -141,6 +141,7 @@ def _cell(
             *(_figure(path) for path in own),
             insight(cell, explained.get(cell.key), cells),
             _left_in_float(cell),
+            _facts(cell),
             _conditions(cell),
             "</section>",
         ]
@@ -189,6 +190,19 @@ def _left_in_float(cell: CellResult) -> str:
     return (
         f"<details><summary>{len(placement.left_in_float)} quantizable nodes stayed in float</summary>{table}</details>"
     )
+
+
+def _facts(cell: CellResult) -> str:
+    """Numbers and remarks of the toolchain."""
+    if cell.engine is None:
+        return ""
+    facts = cell.evidence.facts if cell.evidence else cell.engine.facts
+    placed = cell.engine.placement.notes if cell.engine.placement else ()
+    rows = [row(escape(one.name), f"{one.value:,.6g}", escape(one.unit), escape(one.kind)) for one in facts]
+    table = f"<table>{head(('fact', 'value', 'unit', 'kind'))}<tbody>{''.join(rows)}</tbody></table>" if rows else ""
+    told = "".join(f"<p>{escape(note)}</p>" for note in cell.engine.notes if note not in placed)
+    found = table + told
+    return f"<details><summary>What the toolchain says of the build</summary>{found}</details>" if found else ""
 
 
 def _conditions(cell: CellResult) -> str:

@@ -54,6 +54,7 @@ class EngineShape(TypedDict):
     path: str
     files: list[str]
     size_bytes: int
+    notes: list[str]
 
 
 @with_config(_CLOSED)

@@ -66,6 +66,11 @@ def test_round_trip_in_another_folder(folder, tmp_path):
     assert (copy.digest, copy.path) == (engine.digest, tmp_path / "copy")
 
 
+def test_what_the_toolchain_says_goes_with_the_engine(folder):
+    write(folder, replace(built("model.onnx", "data/weights.bin"), notes=("a tactic was missing",)))
+    assert read_engine(folder).notes == ("a tactic was missing",)
+
+
 def test_manifest_does_not_name_its_place_and_is_canonical(folder, tmp_path):
     first = write(folder, built("model.onnx", "data/weights.bin"))
     text = (folder / MANIFEST).read_text()

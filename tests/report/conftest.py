@@ -61,6 +61,7 @@ def engine(recipe):
         toolchain=(("onnxruntime", "1.31.1"),),
         placement=None,
         facts=(),
+        notes=("3 builds: <1> engine",),
     )
 
 

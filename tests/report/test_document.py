@@ -24,7 +24,7 @@ def test_the_document_has_the_promised_keys(result):
     assert cell.keys() >= PROMISED["cell"]
     assert cell["gates"]["quality"].keys() >= PROMISED["gate"]
     assert document["promoted"][0].keys() >= PROMISED["promoted"]
-    assert cell["engine"].keys() == {"digest", "path", "files", "size_bytes"}
+    assert cell["engine"].keys() == {"digest", "path", "files", "size_bytes", "notes"}
     assert cell["metrics"].keys() == {"reference", "quantized", "engine"}
     assert cell["profile"].keys() == {"kind", "batch", "peak_rss_bytes"}
     assert cell["profile"]["batch"]["1"].keys() == {"latency_ms", "baseline_ms", "ratio"}

@@ -50,6 +50,8 @@ def test_the_page_says_what_was_decided_and_under_which_conditions(result, evide
         "aa" * 32,
         "a &lt;fast&gt; CPU",
         "conv&lt;1&gt;",
+        "arena_bytes</td><td>1,024",
+        "3 builds: &lt;1&gt; engine",
     ):
         assert part in text, part
     assert re.search(r'class="badge fail">FAIL', text)
