@@ -39,8 +39,16 @@ class Nursery:
     def opened(self) -> Iterator[None]:
         """A seed for this block. It imports beside whatever is done here: the first child waits for it, nobody else.
 
-        The calling thread stays in the block, since the seed dies with the thread that started it.
+        The calling thread stays in the block, since the seed dies with the thread that started it. A block within it is
+        of the same seed, which ends with the first of them: begun before there is work, and gone before anything is
+        timed.
         """
+        if self._process is not None:
+            try:
+                yield
+            finally:
+                self._end()
+            return
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         its_alive, alive = os.pipe()
         try:

@@ -9,6 +9,7 @@ from qpipe.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from qpipe.execute.executor import Executor
+    from qpipe.execute.nursery import Nursery
     from qpipe.flow.options import RunOptions
     from qpipe.plugins.registry import Registry
     from qpipe.store import Store
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 NAMES = ("local", "dask")
 
 
-def open_executor(options: RunOptions, registry: Registry, store: Store) -> Executor:
-    """The executor of a run; nothing is connected yet.
+def open_executor(options: RunOptions, registry: Registry, store: Store, nursery: Nursery | None = None) -> Executor:
+    """The executor of a run; nothing is connected yet. Children of this machine come from `nursery`.
 
     Raises:
         ConfigError: an unknown name, or options that do not go together.
@@ -33,9 +34,10 @@ def open_executor(options: RunOptions, registry: Registry, store: Store) -> Exec
             "--scheduler is for the executor dask", hint=f"--executor dask --scheduler {options.scheduler}"
         )
     from qpipe.execute.executor import LocalExecutor
+    from qpipe.execute.nursery import Nursery
 
     workers = options.workers or default_workers()
-    return LocalExecutor(registry=registry, folder=store.root / "tmp", workers=workers)
+    return LocalExecutor(registry=registry, folder=store.root / "tmp", workers=workers, nursery=nursery or Nursery())
 
 
 def default_workers() -> int:

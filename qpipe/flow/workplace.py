@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from qpipe.execute.executor import Executor
+    from qpipe.execute.nursery import Nursery
     from qpipe.flow.options import RunOptions
     from qpipe.planning.offers import Offer
     from qpipe.plugins.registry import Registry
@@ -82,8 +83,10 @@ def open_store(root: str | None = None) -> Store:
     return Store(root or os.environ.get("QPIPE_STORE") or Path.cwd() / ".qpipe")
 
 
-def open_workplace(path: Path, options: RunOptions) -> Workplace:
+def open_workplace(path: Path, options: RunOptions, nursery: Nursery | None = None) -> Workplace:
     """Read a pipeline, open its models, and expand it into cells. Nothing is computed and nothing is written.
+
+    `nursery`: where children of this machine come from; one that is opened before loads what they need meanwhile.
 
     Raises:
         QpipeError: with code 2 and file, line and key, for everything that can be found before work.
@@ -92,16 +95,18 @@ def open_workplace(path: Path, options: RunOptions) -> Workplace:
 
     registry = open_registry(path.parent.resolve())
     pipeline = _narrowed(read_pipeline(path, registry), options)
-    return open_pipeline(pipeline, registry, options)
+    return open_pipeline(pipeline, registry, options, nursery)
 
 
-def open_pipeline(pipeline: Pipeline, registry: Registry, options: RunOptions) -> Workplace:
+def open_pipeline(
+    pipeline: Pipeline, registry: Registry, options: RunOptions, nursery: Nursery | None = None
+) -> Workplace:
     """The same for a pipeline that is already read (or was never a file)."""
     from qpipe.flow.executors import open_executor
     from qpipe.planning import expand
 
     store = open_store(options.store or pipeline.store)
-    executor = open_executor(options, registry, store)
+    executor = open_executor(options, registry, store, nursery)
     models = tuple(
         open_model(source, store, tracking_uri=options.tracking_uri or pipeline.tracking.uri)
         for source in pipeline.models

@@ -145,6 +145,18 @@ def test_a_seed_that_cannot_import_is_no_obstacle(tmp_path):
         assert guarded("echo", "ab", tmp_path, nursery).result == "ba"
 
 
+def test_a_block_within_is_of_the_same_seed_and_ends_it(tmp_path):
+    nursery = Nursery(modules=())
+    with nursery.opened():
+        seed = seed_of(nursery, tmp_path)
+        with nursery.opened():
+            assert seed_of(nursery, tmp_path) == seed
+        assert gone_soon(seed)
+        assert seed_of(nursery, tmp_path) == os.getpid()  # spawned
+    with nursery.opened():
+        assert seed_of(nursery, tmp_path) not in (seed, os.getpid())
+
+
 PARENT = """
 import sys
 sys.path[:0] = sys.argv[2:]
