@@ -45,7 +45,7 @@ def run_feeds(model: ir.Model, feeds: Iterable[Tensors]) -> list[list[NDArray[np
 
 
 def check_same(
-    before: ir.Model, after: ir.Model, batch: Mapping[str, NDArray[np.generic]], *, stage: str = "fold"
+    before: ir.Model, after: ir.Model, batch: Mapping[str, NDArray[np.generic]], *, stage: str = "fold", hint: str = ""
 ) -> float:
     """Compare both graphs on one batch, around the rewrites of one stage; the largest relative difference.
 
@@ -62,7 +62,7 @@ def check_same(
         if not difference <= TOLERANCE:
             raise QuantizationError(
                 f"stage {stage!r} changed output {value.name!r} by {difference:.2g} of its largest magnitude",
-                hint=f"leave the `{stage}` stage out of the recipe",
+                hint=hint or f"leave the `{stage}` stage out of the recipe",
             )
         worst = max(worst, difference)
     return worst

@@ -8,6 +8,8 @@ import onnx_ir as ir
 from qpipe.quant.graph import attr_float, attr_int, attr_ints, constant, is_float, rank_of
 from qpipe.records.scheme import Scheme
 
+PIXELS = "qpipe.pixels"
+"""Metadata of the node that writes the pixels of an image, one step to a level: their zero point, 0 to 255."""
 WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 
 
@@ -30,12 +32,19 @@ def _direct(node: ir.Node, scheme: Scheme) -> str:
     if weight is None or node.op_type != "Conv" or attr_int(node, "group", 1) > 1:
         return ""
     channels = int(weight.shape[1])
-    if channels > scheme.direct_channels or _packable(node, scheme):
+    if channels > scheme.direct_channels or packable(node, scheme) or pixel_zero(node.inputs[0]) is not None:
         return ""
     return f"a convolution of {channels} input channels is faster in float on this target"
 
 
-def _packable(node: ir.Node, scheme: Scheme) -> bool:
+def pixel_zero(value: ir.Value | None) -> int | None:
+    """The zero point of a tensor of pixels, one step to a level (0 to 255), or None where this is none."""
+    producer = value.producer() if value is not None else None
+    found = producer.metadata_props.get(PIXELS) if producer is not None else None
+    return None if found is None else int(found)
+
+
+def packable(node: ir.Node, scheme: Scheme) -> bool:
     """Whether the rows of image and result are known, long enough, and divide into packs."""
     packs = scheme.packs
     data, stride = node.inputs[0], attr_ints(node, "strides", (1, 1))[-1]

@@ -36,6 +36,8 @@ class QuantOptions:
     keep_float: tuple[str, ...] = ()
     """Patterns over node names, `op:TYPE`, or `stem` (what reads a model input directly), that stay float."""
     overrides: tuple[Override, ...] = ()
+    pixels_below: int | None = None
+    """Pixels of a row below which first convolutions read images on their own grid; None: what the scheme says."""
 
     def keep(self, node: ir.Node) -> str:
         """Why the recipe keeps this node in float, or an empty string."""

@@ -11,9 +11,10 @@ import onnx_ir as ir
 from qpipe.errors import QuantizationError
 from qpipe.quant.blocked import plan_blocked
 from qpipe.quant.graph import constant, name_of
+from qpipe.quant.grid import LEVELS
 from qpipe.quant.layout import Bounds, Layout, Pair, lay_out
 from qpipe.quant.numbers import activation_parameters
-from qpipe.quant.operators import channel_axis, finite
+from qpipe.quant.operators import channel_axis, finite, pixel_zero
 from qpipe.quant.options import QuantOptions, matches
 from qpipe.quant.ranges import Method, RangeRule, clipped_share, find_range
 from qpipe.quant.statistics import Statistics, TensorStatistics
@@ -56,7 +57,9 @@ def make_plan(
         *plan_tables(graph, scheme, options),
     )
     nodes = tuple(replace(one, quantized=True, reason="") if one.node in blocked.nodes else one for one in nodes)
-    notes = (f"calibrated on {statistics.rows} rows", *blocked.notes)
+    pixels = [one for pair in activations if pair.method == "grid" for one in pair.consumers]
+    said = (f"pixels are quantized on their own grid, without loss: {', '.join(pixels)}",) if pixels else ()
+    notes = (f"calibrated on {statistics.rows} rows", *said, *blocked.notes)
     return QuantPlan(scheme=scheme, mode="static", activations=activations, weights=weights, nodes=nodes, notes=notes)
 
 
@@ -123,9 +126,9 @@ def _ranges(
 ) -> dict[str, _Range]:
     methods = _methods(graph, options)
     kept = {output: source for source, output in layout.passes}
-    found: dict[str, _Range] = {}
+    found = _pixel_ranges(graph)
     for pair in layout.pairs:
-        if pair.tensor in kept:
+        if pair.tensor in kept or pair.tensor in found:
             continue
         value = graph.initializers.get(pair.tensor)
         item = statistics.get(pair.tensor)
@@ -135,6 +138,16 @@ def _ranges(
             rule = _rule(scheme, options, methods.get(pair.tensor, options.ranges))
             found[pair.tensor] = _observed_range(item, rule)
     return found
+
+
+def _pixel_ranges(graph: ir.Graph) -> dict[str, _Range]:
+    """Pixels: one step to a level, whatever levels the rows had."""
+    zeros = {name_of(value): pixel_zero(value) for node in graph for value in node.outputs}
+    return {
+        name: _Range(low=-float(zero), high=float(LEVELS - 1 - zero), method="grid", clipped=0.0)
+        for name, zero in zeros.items()
+        if zero is not None
+    }
 
 
 def _rule(scheme: Scheme, options: QuantOptions, method: Method) -> RangeRule:

@@ -38,6 +38,7 @@ ORT_X86_VNNI = Scheme(
     activation_matmul=False,
     direct_channels=3,
     packs=4,
+    grid_below=64,
     dynamic_ops=("MatMul", "Gemm", "LSTM"),
     weight_only_bits=(4, 8),
     weight_only_codes=("linear", "nf4", "kmeans"),
@@ -49,10 +50,10 @@ ORT_X86_VNNI = Scheme(
 """onnxruntime on x86-64 with VNNI: unsigned activations × signed weights; everything else is slow there.
 
 A first convolution of an image stays float unless its pixels can be packed: MLAS has a direct float kernel for it, its
-integer one goes through every pixel of three channels.
+integer one goes through every pixel of three channels. In small images it is on integers where that costs no precision.
 """
 
-ORT_X86_AVX2 = replace(ORT_X86_VNNI, name="ort-x86-avx2", weight_bits=7, packs=0)
+ORT_X86_AVX2 = replace(ORT_X86_VNNI, name="ort-x86-avx2", weight_bits=7, packs=0, grid_below=0)
 """onnxruntime on x86-64 without VNNI: 7-bit weights, since `vpmaddubsw` saturates sums of two products."""
 
 ORT_ARM64 = replace(
@@ -61,6 +62,7 @@ ORT_ARM64 = replace(
     activation="int8",
     direct_channels=0,
     packs=0,
+    grid_below=0,
     float_types=("float32", "float16"),
 )
 """onnxruntime on arm64: signed × signed (`sdot`, `smmla`)."""

@@ -15,8 +15,10 @@ from qpipe.quant.calibrate import calibrate
 from qpipe.quant.check import ROWS, check_same
 from qpipe.quant.fold import fold
 from qpipe.quant.graph import open_graph
+from qpipe.quant.grid import Grid, find_grid
 from qpipe.quant.observed import observed_tensors
 from qpipe.quant.options import QuantOptions
+from qpipe.quant.pixels import read_pixels
 from qpipe.quant.plan import make_plan
 from qpipe.quant.render import render
 from qpipe.quant.slicing import first_rows
@@ -39,7 +41,7 @@ class Quantized:
 def quantize_static(
     path: Path, batches: Callable[[], Iterator[Tensors]], scheme: Scheme, options: QuantOptions | None = None
 ) -> Quantized:
-    """Fold, calibrate (one pass), smooth, plan, correct biases and render.
+    """Fold, calibrate (one pass), smooth, read pixels, plan, correct biases and render.
 
     Raises:
         QuantizationError: the graph cannot be quantized; the message names the node and the reason.
@@ -50,6 +52,15 @@ def quantize_static(
         check_same(before, model, first_rows(before, batches(), ROWS))
     statistics = calibrate(model, batches(), observed_tensors(model.graph, scheme))
     _, statistics = smooth(model, statistics, scheme)
+    options = options or QuantOptions()
+    before = model.clone()
+
+    def grid(name: str, axis: int) -> Grid | None:
+        return find_grid((batch[name] for batch in batches()), axis)
+
+    done, statistics = read_pixels(model, statistics, scheme, options, grid)
+    if done:
+        check_same(before, model, first_rows(before, batches(), ROWS), stage="quantize", hint="set `pixels_below` to 0")
     plan = make_plan(model, statistics, scheme, options)
     refuse_empty(plan)
     plan = replace(plan, corrected=tuple(one.node for one in correct_bias(model, plan, statistics)))

@@ -27,7 +27,7 @@ class ActivationSpec:
     consumers: tuple[str, ...] = ()
     """Nodes that read the quantized value; empty where every reader does (the producer's kernel writes integers)."""
     method: str = ""
-    """How the range was found: `minmax`, `percentile`, `entropy`, `mse`, `bounds`."""
+    """How the range was found: `minmax`, `percentile`, `entropy`, `mse`, `bounds`, `grid` (pixels: 256 levels)."""
     clipped: float = 0.0
     """Share of calibration values outside the range, 0 to 1."""
 

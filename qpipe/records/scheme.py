@@ -54,6 +54,9 @@ class Scheme:
     the direct kernel, and such convolutions run on integers all the same. 0: it packs none."""
     packs_from: int = 64
     """Pixels of a row from which that holds at every batch size; in smaller images pixels keep their precision."""
+    grid_below: int = 0
+    """Pixels of a row below which a first convolution that packs pixels reads 8-bit images on their own grid, so that
+    integers cost it no precision; 0: such convolutions stay as the fields above say."""
     dynamic_ops: tuple[str, ...] = ()
     """Operators that have a dynamically quantized kernel on this target."""
     float_types: tuple[str, ...] = ("float32",)

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from qpipe.errors import ConfigError
 from qpipe.plugins.stage import Draft, StageContext, StageType
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from qpipe.quant.grid import Grid
+    from qpipe.quant.options import QuantOptions
+    from qpipe.quant.statistics import Statistics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +41,9 @@ class QuantizeParams:
     keep_float: tuple[str, ...] = ()
     """Patterns over node names, `op:TYPE`, or `stem` (what reads a model input directly), that stay float."""
     overrides: tuple[OverrideParams, ...] = ()
+    pixels_below: int | None = None
+    """First convolutions of 8-bit images with rows of fewer pixels are quantized without loss; null: as the target's
+    scheme says, 0: never."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,12 +52,10 @@ class NoParams:
 
 
 def _quantize(draft: Draft, params: object, context: StageContext) -> Draft:
-    from qpipe.quant.graph import open_graph
     from qpipe.quant.lint import lint_plan
     from qpipe.quant.options import Override, QuantOptions
     from qpipe.quant.plan import make_plan
     from qpipe.quant.static import refuse_empty
-    from qpipe.quant.statistics import load_statistics
 
     assert isinstance(params, QuantizeParams)
     if draft.statistics is None:
@@ -67,11 +77,45 @@ def _quantize(draft: Draft, params: object, context: StageContext) -> Draft:
         weights=params.weights,
         keep_float=params.keep_float,
         overrides=overrides,
+        pixels_below=params.pixels_below,
     )
-    model = open_graph(draft.graph.path)
-    plan = make_plan(model, load_statistics(draft.statistics), context.scheme, options)
+    draft, model, statistics = _read_pixels(draft, draft.statistics, options, context)
+    plan = make_plan(model, statistics, context.scheme, options)
     refuse_empty(plan)
     return replace(draft, plan=plan, qdq=None, remarks=(*draft.remarks, *lint_plan(plan)))
+
+
+def _read_pixels(
+    draft: Draft, folder: Path, options: QuantOptions, context: StageContext
+) -> tuple[Draft, ir.Model, Statistics]:
+    """The draft with its first convolutions on the pixels' own grid, where they have one and the scheme asks for it."""
+    from qpipe.quant.check import ROWS, check_same
+    from qpipe.quant.graph import open_graph, save_graph
+    from qpipe.quant.grid import VERSION, find_grid, load_grid, save_grid
+    from qpipe.quant.pixels import read_pixels
+    from qpipe.quant.slicing import first_rows
+    from qpipe.quant.statistics import load_statistics, save_statistics
+
+    def find(name: str, axis: int) -> Grid | None:
+        def make(kept: Path) -> None:
+            save_grid(find_grid((batch[name] for batch in context.calibration()), axis), kept)
+
+        text = f"grid {VERSION} {axis} {name}"
+        return load_grid(context.cached(hashlib.sha256(text.encode()).hexdigest(), make))
+
+    model = open_graph(draft.graph.path)
+    before = model.clone()
+    done, statistics = read_pixels(model, load_statistics(folder), context.scheme, options, find)
+    if not done:
+        return draft, model, statistics
+    check_same(
+        before, model, first_rows(before, context.calibration(), ROWS), stage="quantize", hint="set `pixels_below: 0`"
+    )
+    target = context.workdir / "statistics"
+    target.mkdir()
+    save_statistics(statistics, target)
+    graph = context.onnx_file(save_graph(model, context.workdir / "model.onnx"))
+    return replace(draft, graph=graph, statistics=target), model, statistics
 
 
 def _correct(draft: Draft, _: object, context: StageContext) -> Draft:

@@ -18,6 +18,7 @@ from qpipe.quant.render import forget_shapes
 from qpipe_onnxruntime.lower.convolution import integer_convolution
 from qpipe_onnxruntime.lower.images import Images
 from qpipe_onnxruntime.lower.islands import Island, Quantized, island, sizes
+from qpipe_onnxruntime.lower.levels import lower_levels
 from qpipe_onnxruntime.lower.pixels import ALONE
 
 ELEMENTWISE = {"Add": "QLinearAdd", "Mul": "QLinearMul"}
@@ -38,6 +39,7 @@ def lower_images(model: ir.Model, *, packs: bool = True) -> tuple[str, ...]:
     if not any(node.op_type == "Conv" for node in model.graph):
         return ()
     infer_shapes(model)
+    lower_levels(model.graph)
     lowering = _Lowering(model.graph, packs)
     for node in list(model.graph):
         lowering.take(node)
