@@ -23,6 +23,8 @@ __all__ = ["Exit", "ExitError", "ExitKind", "ProgressEvent", "run_guarded"]
 
 TICK_S = 0.05
 """How often limits and the stop event are looked at."""
+LOOKS = 5
+"""After so many looks it is asked again who else is in the child's group: that reads every process of the machine."""
 
 
 def run_guarded(
@@ -88,6 +90,8 @@ class _Child:
         self._started = started
         self._progress = progress
         self._lines = Lines()
+        self._members: tuple[int, ...] = ()
+        self._looks = 0
         self._nap_s = 0.0
         """How long to sleep once the pipe is closed: the child is about to end, or has closed it itself."""
         self._poller = select.poll()
@@ -147,7 +151,10 @@ class _Child:
                 on_progress(event)
 
     def _resident_bytes(self) -> int:
-        resident = group.resident_bytes(group.members(self.pid))
+        if self._looks % LOOKS == 0:
+            self._members = group.members(self.pid)
+        self._looks += 1
+        resident = group.resident_bytes(self._members)
         self.peak_rss_bytes = max(self.peak_rss_bytes, resident, group.peak_resident_bytes(self.pid))
         return resident
 
