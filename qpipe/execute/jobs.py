@@ -101,8 +101,8 @@ class RankingJob:
 
     store: str
     cell: Cell
-    rows: int = 64
-    """Rows of the cell's role on which outputs are compared."""
+    rows: int = 16
+    """At most so many rows of the role's first batch: a run of them for each node is what the ranking costs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from qpipe.records.pipeline import Pipeline
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,3 +34,7 @@ class RunOptions:
     """Address of the Dask scheduler, `tcp://HOST:8786` or `tls://HOST:8786`."""
     join: str | None = None
     """MLflow run to be the parent; None takes MLFLOW_RUN_ID or the active run."""
+
+    def uri(self, pipeline: Pipeline) -> str | None:
+        """Where this run of a pipeline is logged: as asked for here, else as the file says."""
+        return self.tracking_uri or pipeline.tracking.uri

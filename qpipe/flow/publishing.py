@@ -47,7 +47,7 @@ def check_reachable(workplace: Workplace, options: RunOptions) -> None:
     """
     from qpipe.tracking import knock
 
-    knock(options.tracking_uri or workplace.pipeline.tracking.uri, folder=Path.cwd())
+    knock(options.uri(workplace.pipeline), folder=Path.cwd())
 
 
 def open_tracker(workplace: Workplace, options: RunOptions) -> Tracker | None:
@@ -60,8 +60,7 @@ def open_tracker(workplace: Workplace, options: RunOptions) -> Tracker | None:
         return None
     from qpipe.tracking import connect
 
-    wanted = workplace.pipeline.tracking
-    return connect(options.tracking_uri or wanted.uri, wanted.experiment, folder=Path.cwd())
+    return connect(options.uri(workplace.pipeline), workplace.pipeline.tracking.experiment, folder=Path.cwd())
 
 
 def run_params(workplace: Workplace) -> dict[str, str]:

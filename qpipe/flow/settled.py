@@ -70,4 +70,4 @@ def _joins() -> bool:
 def _mark(workplace: Workplace, options: RunOptions) -> str | None:
     from qpipe.tracking import database_mark
 
-    return database_mark(options.tracking_uri or workplace.pipeline.tracking.uri, folder=Path.cwd())
+    return database_mark(options.uri(workplace.pipeline), folder=Path.cwd())

@@ -107,10 +107,7 @@ def open_pipeline(
 
     store = open_store(options.store or pipeline.store)
     executor = open_executor(options, registry, store, nursery)
-    models = tuple(
-        open_model(source, store, tracking_uri=options.tracking_uri or pipeline.tracking.uri)
-        for source in pipeline.models
-    )
+    models = tuple(open_model(source, store, tracking_uri=options.uri(pipeline)) for source in pipeline.models)
     offers = executor.survey(pipeline.targets)
     cells = expand(pipeline, models, registry, profile=options.profile, offers=offers)
     return Workplace(
