@@ -15,11 +15,11 @@ from qpipe_tensorrt import __version__
 from qpipe_tensorrt.availability import missing_package
 from qpipe_tensorrt.child import randomized, run_build, run_inspection
 from qpipe_tensorrt.inspection import LAYERS_FILE, can_inspect
-from qpipe_tensorrt.layers import Layer, UnreadableDumpError, parse_layers
+from qpipe_tensorrt.layers import Layer, UnreadableDumpError, by_profile, parse_layers
 from qpipe_tensorrt.loops import parsable
 from qpipe_tensorrt.onnxgraph import OnnxGraph, read_graph
 from qpipe_tensorrt.order import Order
-from qpipe_tensorrt.placement import place
+from qpipe_tensorrt.placement import counts, place
 from qpipe_tensorrt.portability import requirements
 from qpipe_tensorrt.products import installed_version
 from qpipe_tensorrt.refusals import refuse
@@ -38,6 +38,8 @@ DUMP_FILE = "layers.txt.gz"
 """The raw layer dump, as the builder wrote it."""
 GRAPH_FILE = "simulated.onnx"
 """The graph that a simulated session runs; only with `simulate: true`."""
+
+_DOUBLE = "float64 inside the graph is calculated in float32"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +136,7 @@ def _describe(tries: tuple[_Try, ...], graph: OnnxGraph, order: Order, workdir: 
         notes=(
             *((shipped.complaint,) if shipped.complaint else ()),
             *((uninspected,) if uninspected else ()),
+            *((_DOUBLE,) if "DOUBLE" in graph.dtypes else ()),
             *shipped.reply.warnings,
             *_schedule_notes(order.options, shipped.reply),
             *_spread_notes(tries),
@@ -167,13 +170,8 @@ def _layer_facts(shipped: _Try) -> tuple[Fact, ...]:
     profiles = _count("optimization_profiles", shipped.reply.profiles)
     if not shipped.layers:
         return (profiles,)
-    counts = {
-        "engine_layers": len(shipped.layers),
-        "engine_roundings": sum(layer.roundings for layer in shipped.layers),
-        "kernels_rounding_twice": sum(layer.roundings > 1 for layer in shipped.layers),
-        "engine_reformats": sum(layer.moves for layer in shipped.layers),
-    }
-    return (*(_count(name, value) for name, value in counts.items()), profiles)
+    found = counts(by_profile(shipped.layers))
+    return (*(_count(name, value) for name, value in found.items()), profiles)
 
 
 def _build_facts(shipped: _Try) -> tuple[Fact, ...]:

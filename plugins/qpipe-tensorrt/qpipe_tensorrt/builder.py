@@ -102,4 +102,6 @@ def _refused(journal: Journal, job: Job) -> BuildError:
     if "workspace" in reason:
         limit = job.workspace_bytes
         hint = f"raise `workspace_bytes` (now {limit})" if limit is not None else "free memory on the device"
+    elif "no runners" in reason:
+        hint = "this product has no kernel for that operator: leave it out of the model and compute it after the engine"
     return BuildError(f"TensorRT cannot build for {', '.join(job.capabilities)}: {reason}", hint=hint)

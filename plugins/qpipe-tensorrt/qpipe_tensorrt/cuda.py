@@ -10,7 +10,7 @@ from collections.abc import Callable
 from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_size_t, c_uint, c_uint64, c_void_p
 
 from qpipe.errors import EngineError
-from qpipe_tensorrt.driver import LIBRARY
+from qpipe_tensorrt.driver import LIBRARY, error_name
 
 _OUT_OF_MEMORY = "free memory on the GPU (nvidia-smi), or make `batch_sizes` smaller"
 _THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
@@ -40,7 +40,6 @@ _SIGNATURES: dict[str, tuple[type, ...]] = {
     "cuEventSynchronize": (c_void_p,),
     "cuEventElapsedTime": (POINTER(c_float), c_void_p, c_void_p),
     "cuEventDestroy_v2": (c_void_p,),
-    "cuGetErrorName": (c_int, POINTER(c_char_p)),
 }
 
 
@@ -83,8 +82,10 @@ class Cuda:
 
     def close(self) -> None:
         """Give stream and context back."""
-        self._call("cuStreamDestroy_v2", self._stream)
-        self._call("cuDevicePrimaryCtxRelease_v2", self._device)
+        try:
+            self._call("cuStreamDestroy_v2", self._stream)
+        finally:
+            self._call("cuDevicePrimaryCtxRelease_v2", self._device)
 
     def free_bytes(self) -> int:
         """Free memory of the device."""
@@ -168,8 +169,6 @@ class Cuda:
     def _call(self, name: str, *arguments: object) -> None:
         status = getattr(self._driver, name)(*arguments)
         if status != 0:
-            text = c_char_p()
-            self._driver.cuGetErrorName(status, byref(text))
-            reason = text.value.decode() if text.value else f"error {status}"
+            reason = error_name(self._driver, status)
             hint = _OUT_OF_MEMORY if status == 2 else "look at nvidia-smi and the kernel log"
             raise EngineError(f"CUDA: {name} failed: {reason}", hint=hint)

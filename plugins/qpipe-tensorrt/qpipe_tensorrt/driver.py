@@ -12,6 +12,7 @@ from pathlib import Path
 
 LIBRARY = "libcuda.so.1"
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
+_NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE: `CUDA_VISIBLE_DEVICES` hides them all
 _VERSION_FILE = Path("/sys/module/nvidia/version")
 
 
@@ -46,8 +47,9 @@ def find_gpus(library: str = LIBRARY) -> tuple[Gpu, ...] | NoGpu:
     except OSError:
         return NoGpu(reason="no NVIDIA driver", hint="run this target on a machine with its GPU and driver")
     status = cuda.cuInit(0)
-    if status != 0:
-        return NoGpu(reason=f"the NVIDIA driver does not start (cuInit: error {status})", hint="look at nvidia-smi")
+    if status not in (0, _NO_DEVICE):
+        reason = f"the NVIDIA driver does not start (cuInit: {error_name(cuda, status)})"
+        return NoGpu(reason=reason, hint="look at nvidia-smi")
     count = ctypes.c_int()
     if cuda.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
         return NoGpu(reason="no NVIDIA GPU", hint="see CUDA_VISIBLE_DEVICES")
@@ -59,6 +61,13 @@ def serving(gpus: tuple[Gpu, ...] | NoGpu, capabilities: Collection[str]) -> Gpu
     """The first GPU that has one of these compute capabilities."""
     found = () if isinstance(gpus, NoGpu) else gpus
     return next((gpu for gpu in found if gpu.capability in capabilities), None)
+
+
+def error_name(cuda: ctypes.CDLL, status: int) -> str:
+    """What the driver calls an error."""
+    text = ctypes.c_char_p()
+    cuda.cuGetErrorName(status, ctypes.byref(text))
+    return text.value.decode() if text.value else f"error {status}"
 
 
 def _gpu(cuda: ctypes.CDLL, index: int, driver: str) -> Gpu:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 _DUMP_START = "Layers:\n"
 _LOUD = ("INTERNAL_ERROR", "ERROR", "WARNING")
 _CALL = re.compile(r"^I\w+::\w+: ")
-_LOCATION = re.compile(r" In [\w:]+ at /_src/\S+?(?=\)|$)")
+_LOCATION = re.compile(r" In [\w:]+ at /_src/\S+?(?=\)|$)|\[\w+\.(?:cpp|h)[^\]]*\] |^\w+\.cpp:\d+: ", re.MULTILINE)
+_IDLE = re.compile(r"Make sure (input|output) .* has Int64 binding")
 
 
 class Journal:
@@ -33,8 +34,8 @@ class Journal:
         """Keep what is worth keeping; verbose lines other than the dump are dropped."""
         if severity in ("ERROR", "INTERNAL_ERROR"):
             self.errors.append(text)
-        elif severity == "WARNING":
-            self.warnings.append(text)
+        elif severity == "WARNING" and not _IDLE.search(text):
+            self.warnings.append(_plain(text))
         elif text.startswith(_DUMP_START):
             self.dump = text
 
@@ -42,7 +43,11 @@ class Journal:
         """The last error in one line, without the vendor's calls and source locations."""
         if not self.errors:
             return "no reason given"
-        return " ".join(_CALL.sub("", _LOCATION.sub("", self.errors[-1])).split())
+        return _plain(self.errors[-1])
+
+
+def _plain(text: str) -> str:
+    return " ".join(_CALL.sub("", _LOCATION.sub("", text)).split())
 
 
 class Logger(Protocol):

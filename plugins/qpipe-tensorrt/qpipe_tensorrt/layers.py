@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 _LINE = re.compile(
@@ -11,6 +12,8 @@ _LINE = re.compile(
     r"(?P<rest>(?:, (?:ParameterType|Tactic).*?)?), StreamId: \d+.*?, Metadata: (?P<nodes>.*)$"
 )
 _TACTIC = re.compile(r"Tactic(?:Name|Value): ([^,]*)")
+_PROFILE = re.compile(r"\[profile (\d+)\]")
+_PART = re.compile(r"_myl(\d+)_\d+$")  # kernels of one profile share a number; not all of them name their profile
 _DTYPE = re.compile(r"Datatype: (\w+)")
 _NODE = re.compile(r"\[ONNX Layer: (.*?)\](?=\x1f|\x1e|\[ONNX Layer: |$)")
 _ROUND = "Roun"  # the compiler names a generated kernel after its operations: …MulMinMaxRounCast…
@@ -34,6 +37,8 @@ class Layer:
     tactic: str
     nodes: tuple[str, ...]
     """ONNX nodes that it was made from."""
+    profile: int = 0
+    """The optimization profile that it runs in."""
 
     @property
     def operations(self) -> tuple[str, ...]:
@@ -71,10 +76,27 @@ def parse_layers(dump: str) -> tuple[Layer, ...]:
         UnreadableDumpError: a line that this version of the plugin cannot read.
     """
     body = dump.partition("\n\nI/O Tensors")[0].removeprefix("Layers:\n")
-    return tuple(_layer(line) for line in body.splitlines() if line.strip())
+    lines = [line for line in body.splitlines() if line.strip()]
+    profiles: dict[str, int] = {}
+    for line in lines:
+        if told := _PROFILE.search(line):
+            profiles[_part(line)] = int(told[1])
+    return tuple(_layer(line, profiles.get(_part(line), 0)) for line in lines)
 
 
-def _layer(line: str) -> Layer:
+def by_profile(layers: Sequence[Layer]) -> tuple[tuple[Layer, ...], ...]:
+    """Layers of each optimization profile: one inference runs through one of these alone."""
+    numbers = sorted({layer.profile for layer in layers})
+    return tuple(tuple(layer for layer in layers if layer.profile == number) for number in numbers)
+
+
+def _part(line: str) -> str:
+    name = line.removeprefix("Name: ").partition(", LayerType: ")[0]
+    found = _PART.search(name)
+    return found[1] if found else name
+
+
+def _layer(line: str, profile: int) -> Layer:
     match = _LINE.match(line)
     if match is None:
         raise UnreadableDumpError(f"a line of TensorRT's layer dump cannot be read: {line[:120]}")
@@ -86,4 +108,5 @@ def _layer(line: str) -> Layer:
         outputs=tuple(_DTYPE.findall(match["outputs"])),
         tactic=" ".join(_TACTIC.findall(match["rest"])),
         nodes=tuple(_NODE.findall(match["nodes"])),
+        profile=profile,
     )

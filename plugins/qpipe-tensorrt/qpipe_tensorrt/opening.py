@@ -58,22 +58,16 @@ def open_on_gpu(engine: Engine, options: Options) -> GpuSession:
     from qpipe_tensorrt.session import GpuSession
 
     vendor = load_vendor(options.vendor.module, options.vendor.extra)
-    plan = engine.main_file.read_bytes()
-    cuda = Cuda(gpu.index)
-    try:
-        return GpuSession(
-            vendor,
-            plan,
-            engine.signature,
-            cuda,
-            jit=options.vendor.builds_without_gpu,
-            use_graphs=options.cuda_graph,
-            host_code=options.version_compatible,
-            stream_weights=options.weight_streaming,
-        )
-    except BaseException:
-        cuda.close()
-        raise
+    return GpuSession(  # where this fails, its context stays: the vendor's objects live on in the traceback
+        vendor,
+        engine.main_file.read_bytes(),
+        engine.signature,
+        Cuda(gpu.index),
+        jit=options.vendor.builds_without_gpu,
+        use_graphs=options.cuda_graph,
+        host_code=options.version_compatible,
+        stream_weights=options.weight_streaming,
+    )
 
 
 def _simulated(engine: Engine) -> Session:

@@ -27,7 +27,10 @@ def parse(
         count = parser.num_errors
         lines = [_told(parser.get_error(index)) for index in range(min(count, _SHOWN))]
         more = f" (and {count - _SHOWN} more)" if count > _SHOWN else ""
-        raise BuildError("TensorRT cannot parse " + ("; ".join(lines) or journal.reason()) + more)
+        raise BuildError(
+            "TensorRT cannot parse " + ("; ".join(lines) or journal.reason()) + more,
+            hint="express it by other operators, or leave it out of the model and compute it beside the engine",
+        )
     return network, parser
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _QUANTIZED = {"INT8": "int8", "INT4": "int4", "FLOAT8E4M3FN": "fp8"}
 _TYPES = {"FLOAT8E4M3FN": "fp8", "INT4": "int4", "BFLOAT16": "bf16"}
-_SYMMETRIC_HINT = "quantize with the scheme `tensorrt`: symmetric int8, zero point 0, float biases"
+_SYMMETRIC_HINT = "give the float model with the recipe int8, or quantize like TensorRT: symmetric int8, float biases"
 _INTEGER_OPS = (
     "DynamicQuantizeLinear",
     "ConvInteger",

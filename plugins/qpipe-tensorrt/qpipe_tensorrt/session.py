@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from qpipe.errors import EngineError
@@ -134,13 +135,18 @@ class GpuSession:
         if self._closed:
             return
         self._closed = True
-        self._cuda.enter()
-        self._cuda.wait()
-        self._lanes.close(self._cuda)
-        self._buffers.close()
-        self._telemetry.close()
+        with ExitStack() as steps:  # the last one first; each is tried, also where a broken device refuses others
+            steps.callback(self._cuda.close)
+            steps.callback(self._forget)
+            steps.callback(self._telemetry.close)
+            steps.callback(self._buffers.close)
+            steps.callback(self._lanes.close, self._cuda)
+            self._cuda.enter()
+            self._cuda.wait()
+
+    def _forget(self) -> None:
+        """Let the vendor's objects go, while their CUDA context is still there."""
         del self._lanes, self._engine, self._runtime
-        self._cuda.close()
 
     def _loaded(self, plan: bytes) -> ICudaEngine:
         engine = self._runtime.deserialize_cuda_engine(plan)

@@ -250,6 +250,25 @@ def one_node(op: str, domain: str = "") -> onnx.ModelProto:
     return net.model({"input": ("N", 8)}, {"out": ("N", 8)})
 
 
+def detection() -> onnx.ModelProto:
+    """Boxes and scores into NonMaxSuppression."""
+    net = Net("float")
+    scores = net.constant("scores", np.full((1, 2, 8), 0.5, np.float32))
+    most = net.constant("most", np.array([3], np.int64))
+    net.nodes.append(helper.make_node("NonMaxSuppression", ["input", scores, most], ["kept"], name="nms"))
+    net.op("Cast", ["kept"], "out", to=FLOAT)
+    return net.model({"input": (1, 8, 4)}, {"out": ("K", 3)})
+
+
+def doubled() -> onnx.ModelProto:
+    """A Mul in float64 between casts."""
+    net = Net("float")
+    wide = net.op("Cast", ["input"], "wide", to=TensorProto.DOUBLE)
+    wide = net.op("Mul", [wide, net.constant("two", np.array(2.0))], "product")
+    net.op("Cast", [wide], "out", to=FLOAT)
+    return net.model({"input": ("N", 8)}, {"out": ("N", 8)})
+
+
 def with_zero_point(model: onnx.ModelProto, name: str, value: np.ndarray) -> onnx.ModelProto:
     """The model with one zero point changed."""
     for tensor in model.graph.initializer:

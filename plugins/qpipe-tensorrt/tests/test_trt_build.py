@@ -138,7 +138,10 @@ def test_three_builds_of_each_network_are_the_same_bytes(build, nets, net, capab
 
 def test_profiles_per_batch(build, nets, small_engine):
     assert fact(small_engine, "optimization_profiles") == 1
-    assert fact(build(nets.small(), profiles="per-batch"), "optimization_profiles") == 3
+    engine = build(nets.small(), profiles="per-batch")
+    assert fact(engine, "optimization_profiles") == 3
+    assert fact(engine, "engine_roundings") == fact(small_engine, "engine_roundings")
+    assert engine.placement.integer == 4
 
 
 def test_builder_flags_are_taken(build, nets):

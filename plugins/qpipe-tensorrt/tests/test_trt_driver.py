@@ -34,7 +34,12 @@ def test_gpus_with_name_capability_and_driver(library, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(
     ("init", "count", "reason"),
-    [(999, 2, "the NVIDIA driver does not start (cuInit: error 999)"), (0, 0, "no NVIDIA GPU")],
+    [
+        (999, 2, "the NVIDIA driver does not start (cuInit: error 999)"),
+        (2, 2, "the NVIDIA driver does not start (cuInit: CUDA_ERROR_OUT_OF_MEMORY)"),
+        (100, 2, "no NVIDIA GPU"),
+        (0, 0, "no NVIDIA GPU"),
+    ],
 )
 def test_a_driver_without_gpus_says_why(library, init, count, reason):
     assert find_gpus(library(init, count)).reason == reason

@@ -91,6 +91,23 @@ def test_int8_that_ran_in_float_is_float():
     assert found.left_in_float[0].reason == "the graph asks for Int8, TensorRT built a Half kernel (correlation)"
 
 
+def test_every_profile_has_to_be_int8():
+    """Kernels of one profile share a number, and some of them name it; an inference runs through one profile."""
+    layers = parse_layers(
+        dump(
+            line("c1_myl0_1", "correlation"),
+            line("__myl_MulRounCast_myl0_2", types="Float", nodes="r1"),
+            line("c1 [profile 1]_myl1_0", "correlation", types="Half"),
+            line("__myl_MulRounCastRounCast_myl1_1", types="Float", nodes="r1"),
+        )
+    )
+    assert [layer.profile for layer in layers] == [0, 0, 1, 1]
+    found = place((Demand(node="c1", dtype="Int8"),), layers, {"c1": "Conv"})
+    assert (found.integer, found.float) == (0, 1)
+    assert found.left_in_float[0].reason.endswith("built a Half kernel (correlation) for profile 1")
+    assert found.notes[0].startswith("2 layers, 2 roundings in generated kernels, 1 kernels that round more than once")
+
+
 def test_each_node_has_the_kernel_that_multiplies_for_it():
     layers = parse_layers(
         dump(

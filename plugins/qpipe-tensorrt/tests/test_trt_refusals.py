@@ -18,7 +18,7 @@ def test_a_zero_point_that_is_not_zero(build, nets):
     model = nets.with_zero_point(nets.small(), "c2_in_z", np.array(3, np.int8))
     error = refusal(build, model)
     assert error.message == "node `c2_in_Q` (QuantizeLinear) has a zero point that is not 0: TensorRT is symmetric"
-    assert "scheme `tensorrt`" in error.hint
+    assert "recipe int8" in error.hint
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16])
@@ -60,6 +60,19 @@ def test_the_parser_names_node_operator_and_reason(build, nets, op, domain, reas
     assert reason in message
 
 
+def test_an_operator_without_a_kernel(build, nets):
+    error = refusal(build, nets.detection())
+    assert "nms" in error.message
+    assert "has no runners that implement it" in error.message
+    assert ".cpp" not in error.message
+    assert "compute it after the engine" in error.hint
+
+
+def test_float64_inside_the_graph_is_told(build, nets):
+    """The builder takes it as float32 without a word."""
+    assert build(nets.doubled()).notes == ("float64 inside the graph is calculated in float32",)
+
+
 def test_a_node_without_a_name_is_told_by_its_number(build, nets):
     """The names that the parser makes up for such nodes stand nowhere in the user's file."""
     model = nets.one_node("StringNormalizer")
@@ -99,6 +112,7 @@ def test_fp8_where_the_gpu_has_none(build, nets):
 def test_a_workspace_too_small(build, nets):
     error = refusal(build, nets.resnet20(), workspace_bytes=1 << 20)
     assert "workspace limit" in error.message
+    assert ".cpp" not in error.message
     assert error.hint == f"raise `workspace_bytes` (now {1 << 20})"
 
 

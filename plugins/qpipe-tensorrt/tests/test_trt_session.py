@@ -203,6 +203,22 @@ def test_a_session_tells_its_first_run_beside_the_last(opened):
         session.run(FEEDS[1][0])
 
 
+def test_a_device_that_broke_costs_no_other_step_of_closing(opened, library, monkeypatch):
+    """A kernel's bad address fails every call that follows; the first complaint is told."""
+    session, _ = opened()
+    session.run(FEEDS[4][0])
+    before, done = Cuda(0, library()).free_bytes(), []
+    monkeypatch.setattr(session._cuda, "wait", lambda: done.append("wait") or session._cuda._call("cuCtxSetCurrent", 1))
+    monkeypatch.setattr(session._telemetry, "close", lambda: done.append("telemetry"))
+    monkeypatch.setattr(session._cuda, "close", lambda: done.append("cuda"))
+    with pytest.raises(EngineError, match="cuCtxSetCurrent failed"):
+        session.close()
+    assert done == ["wait", "telemetry", "cuda"]
+    assert Cuda(0, library()).free_bytes() == before + 2 * 4 * 3 * 4
+    assert not hasattr(session, "_engine")
+    session.close()
+
+
 def test_a_graph_is_recorded_at_the_second_run_of_a_shape_and_replayed(opened):
     """From a context of its own, which nobody touches afterwards; all contexts share one block of memory."""
     session, engine = opened(use_graphs=True)
