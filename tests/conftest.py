@@ -5,6 +5,8 @@ import gc
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -51,15 +53,52 @@ def no_search_in_what_others_left():
 
 
 @pytest.fixture(scope="session")
-def empty_database(tmp_path_factory) -> Path:
-    """A migrated sqlite database without runs, made once for all workers: a new one costs two seconds, a copy none."""
-    from qpipe.tracking import connect
-
+def of_all_workers(tmp_path_factory) -> Path:
+    """A folder that all workers of one session share."""
     ours = tmp_path_factory.getbasetemp()
-    folder = (ours.parent if "PYTEST_XDIST_WORKER" in os.environ else ours) / "template"
+    return ours.parent if "PYTEST_XDIST_WORKER" in os.environ else ours
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """One worker at a time."""
     folder.mkdir(exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture(scope="session")
+def shared_by_workers(of_all_workers):
+    """A folder with what the first worker starts, all use, and the last one stops."""
+
+    @contextmanager
+    def shared(name, start, stop):
+        folder = of_all_workers / name
+        users = folder / "users"
+        with alone_in(folder):
+            if not users.exists():
+                start(folder)
+            users.write_text(f"{users.read_text() if users.exists() else ''}x")
+        try:
+            yield folder
+        finally:
+            with alone_in(folder):
+                users.write_text(users.read_text()[1:])
+                if not users.read_text():
+                    users.unlink()
+                    stop(folder)
+
+    return shared
+
+
+@pytest.fixture(scope="session")
+def empty_database(of_all_workers) -> Path:
+    """A migrated sqlite database without runs, made once for all workers: a new one costs two seconds, a copy none."""
+    from qpipe.tracking import connect
+
+    folder = of_all_workers / "template"
+    with alone_in(folder):
         if not (folder / "made").exists():
             connect(None, None, folder=folder)
             (folder / "made").touch()

@@ -3,10 +3,10 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +16,7 @@ from measured_examples import evaluation, evidence, profile
 
 import qpipe
 from qpipe.engines import write_engine
+from qpipe.execute.group import members, state
 from qpipe.records.engine import Built, Placement
 from qpipe.records.result import CellResult
 from qpipe.records.tensors import Signature, TensorSpec
@@ -165,10 +166,10 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def wait_for(url: str, process: subprocess.Popen, seconds: float) -> None:
+def wait_for(url: str, alive: Callable[[], bool], seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        assert process.poll() is None, "the server ended"
+        assert alive(), "the server ended"
         try:
             with urllib.request.urlopen(url, timeout=1):
                 return
@@ -184,37 +185,39 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PATH": path, "PYTHONPATH": source, **more}
 
 
-def stop(process: subprocess.Popen) -> None:
-    """End a server that stands in a session of its own, with its workers."""
-    os.killpg(process.pid, signal.SIGTERM)
-    try:
-        process.wait(20)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+def stop(group: int) -> None:
+    """End a server that stands in a session of its own, with its workers; some other process may be its parent."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGTERM)
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline and not {state(pid) for pid in members(group)} <= {"Z", ""}:
+            time.sleep(0.05)
+        os.killpg(group, signal.SIGKILL)
 
 
 @pytest.fixture(scope="session")
-def server(database, tmp_path_factory):
-    """A real `mlflow server` on a free loopback port."""
-    folder = tmp_path_factory.mktemp("server")
-    shutil.copy(database.removeprefix("sqlite:///"), folder / "server.db")  # migrated already
-    port = free_port()
-    command = [
-        *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"),
-        *("--backend-store-uri", f"sqlite:///{folder}/server.db", "--artifacts-destination", str(folder / "artifacts")),
-    ]
-    with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            env=environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"),
-        )
-    try:
-        wait_for(f"http://127.0.0.1:{port}/health", process, 150)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        stop(process)
+def server(empty_database, shared_by_workers):
+    """A real `mlflow server` on a free loopback port, one for all workers: each start costs twelve CPU seconds."""
+
+    def start(folder: Path) -> None:
+        shutil.copy(empty_database, folder / "server.db")
+        port = free_port()
+        command = [
+            *("env", "-C", str(folder), sys.executable, "-m", "mlflow", "server", "--workers", "1"),
+            *("--host", "127.0.0.1", "--port", str(port), "--backend-store-uri", f"sqlite:///{folder}/server.db"),
+            *("--artifacts-destination", str(folder / "artifacts")),
+        ]
+        quiet = environment(MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false")
+        log = (os.POSIX_SPAWN_OPEN, 1, str(folder / "server.log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        said = [log, (os.POSIX_SPAWN_DUP2, 1, 2)]
+        # Not Popen: the worker that started it may be done with it long before it ends.
+        pid = os.posix_spawn("/usr/bin/env", command, quiet, file_actions=said, setsid=True)
+        (folder / "pid").write_text(str(pid))
+        (folder / "url").write_text(f"http://127.0.0.1:{port}")
+        wait_for(f"http://127.0.0.1:{port}/health", lambda: os.waitpid(pid, os.WNOHANG) == (0, 0), 150)
+
+    def end(folder: Path) -> None:
+        stop(int((folder / "pid").read_text()))
+
+    with shared_by_workers("server", start, end) as folder:
+        yield (folder / "url").read_text()

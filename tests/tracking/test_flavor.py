@@ -166,8 +166,9 @@ def test_models_serve_answers_with_the_engines_numbers(log, tracker, make, tmp_p
             start_new_session=True,
         )
     try:
-        make.wait_for(f"http://127.0.0.1:{port}/ping", process, 150)
+        make.wait_for(f"http://127.0.0.1:{port}/ping", lambda: process.poll() is None, 150)
         answer = post(f"http://127.0.0.1:{port}/invocations", {"inputs": {"image": IMAGE.tolist()}})
     finally:
-        make.stop(process)
+        make.stop(process.pid)
+        process.wait(20)
     np.testing.assert_array_equal(np.array(answer["predictions"]["logits"], np.float32), EXPECTED)
