@@ -41,8 +41,8 @@ def _fixed(spec: TensorSpec) -> list[int]:
 def _range(spec: TensorSpec, shapes: list[tuple[int, ...]], rows: int) -> ShapeRange:
     low, best, high = [], [], []
     for axis, dim in enumerate(spec.shape):
-        largest = max((shape[axis] for shape in shapes), default=1)
         free = not isinstance(dim, int)
+        largest = dim if isinstance(dim, int) else max((shape[axis] for shape in shapes), default=1)
         if free and axis == 0:
             largest = max(largest, rows)
         low.append(1 if free else largest)
