@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ import onnx_ir as ir
 from machine import describe_machine, require_data
 from quantization import Feed, calibration, depthwise
 
+from qpipe.execute.group import peak_resident_bytes
 from qpipe.quant.ranges import METHODS, Method
 from qpipe.quant.statistics import Statistics
 
@@ -34,7 +34,7 @@ MOST_MB, MOST_GROWTH = 450, 0.05
 
 def peak_mb() -> float:
     """Peak resident set of this process so far, MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak_resident_bytes(os.getpid()) / 2**20
 
 
 def one_pass(source: Path, rows: int) -> None:

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from qpipe.errors import EngineError
-from qpipe.hosts.program import Ran, last_line, run_program, work_folder_name
+from qpipe.hosts.program import Ran, in_words, last_line, run_program, work_folder_name
 from qpipe.records.engine import Kind, Ready, Unavailable
 
 ANY = "any"
@@ -81,8 +81,7 @@ class AdbDevice:
             ("unauthorized", "debugging is not allowed on the phone"),
             ("No module named", "the runtime is not installed there"),
         )
-        found = next((f"{meaning} ({last_line(said)})" for text, meaning in known if text in said), last_line(said))
-        return f"adb {self._serial or self._wanted}: {found}"
+        return f"adb {self._serial or self._wanted}: {in_words(said, known)}"
 
     def remove(self) -> None:
         """Remove the work folder if one was made."""

@@ -65,6 +65,12 @@ def last_line(text: str) -> str:
     return lines[-1][:300] if lines else "no message"
 
 
+def in_words(said: str, meanings: tuple[tuple[str, str], ...]) -> str:
+    """The last line, behind what the first known text in it means."""
+    last = last_line(said)
+    return next((f"{meaning} ({last})" for text, meaning in meanings if text in said), last)
+
+
 def work_folder_name() -> str:
     """A folder name that nobody else uses; the runner removes only folders that begin like this."""
     return f"qpipe-{uuid.uuid4().hex[:12]}"

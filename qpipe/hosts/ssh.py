@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 from qpipe.errors import EngineError
-from qpipe.hosts.program import Ran, last_line, run_program, work_folder_name
+from qpipe.hosts.program import Ran, in_words, run_program, work_folder_name
 from qpipe.records.engine import Kind, Ready, Unavailable
 
 _CONNECT_S = 8
@@ -66,8 +66,7 @@ class SshDevice:
             ("timed out", "no answer in time"),
             ("No module named", "the runtime is not installed there"),
         )
-        found = next((f"{meaning} ({last_line(said)})" for text, meaning in known if text in said), last_line(said))
-        return f"ssh {self.address}: {found}"
+        return f"ssh {self.address}: {in_words(said, known)}"
 
     def remove(self) -> None:
         """Remove the work folder if one was made."""
