@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import onnx_ir as ir
 
 from qpipe.quant.graph import name_of
@@ -18,7 +20,9 @@ def observed_tensors(graph: ir.Graph, *schemes: Scheme) -> dict[str, int]:
     values = {value.name: value for node in graph for value in node.outputs}
     values.update({value.name: value for value in graph.inputs})
     wanted = dict.fromkeys(name_of(value) for value in graph.inputs if value.dtype == ir.DataType.FLOAT)
-    for scheme in schemes:
+    # Whether a small image's first convolution is quantized is known once its pixels have been seen.
+    grids = (replace(scheme, direct_channels=0) for scheme in schemes if scheme.grid_below)
+    for scheme in (*schemes, *grids):
         layout = lay_out(graph, scheme)
         kept = {output for _, output in layout.passes}
         wanted.update(dict.fromkeys(pair.tensor for pair in layout.pairs if pair.tensor not in kept))

@@ -2,7 +2,7 @@
 
 QuantizeLinear takes a scale and a zero point per channel: rint(x·a/s + b/s) + z is rint(x / (s/a)) + z + rint(b/s) for
 every x whose level x·a/s + b/s is whole, as the pixels of an 8-bit image are, while b/s is not half-way between two
-levels. A level between two goes to one of them, by the fraction of b/s not always to the nearer.
+levels: then one Add stays. A level between two goes to one of them, by the fraction of b/s not always to the nearer.
 Source: ONNX, docs/Operators.md, QuantizeLinear (`axis`), Pad.
 """
 
@@ -30,8 +30,8 @@ class _Channels:
     factor: F64
     shift: F64
     pad: ir.Node | None
-    shifted: ir.Value
-    """What the quantizer, or the Pad before it, reads now."""
+    one: float
+    """The number in the channels that `pad` appends."""
 
 
 def lower_levels(graph: ir.Graph) -> int:
@@ -39,7 +39,8 @@ def lower_levels(graph: ir.Graph) -> int:
     names, done = Names(graph), 0
     for node in list(graph):
         if node.op_type == "QuantizeLinear" and (found := _channels(node, graph)) is not None:
-            done += _rewrite(graph, names, node, found)
+            _rewrite(graph, names, node, found)
+            done += 1
     return done
 
 
@@ -56,7 +57,8 @@ def _channels(quantizer: ir.Node, graph: ir.Graph) -> _Channels | None:
     ):
         return None
     pad = _before(value, "Pad", graph)
-    if pad is not None and _constant_pad(pad) is None:
+    one = _constant_pad(pad) if pad is not None else 0.0
+    if one is None:
         return None
     shifted = pad.inputs[0] if pad is not None else value
     add = _before(shifted, "Add", graph)
@@ -70,7 +72,7 @@ def _channels(quantizer: ir.Node, graph: ir.Graph) -> _Channels | None:
     step = float(scale.reshape(-1)[0])
     size = max(factor.size, shift.size)
     factor, shift = np.broadcast_to(factor / step, size), np.broadcast_to(shift / step, size)
-    return _Channels(image=image, factor=factor, shift=shift, pad=pad, shifted=shifted)
+    return _Channels(image=image, factor=factor, shift=shift, pad=pad, one=one)
 
 
 def _before(value: ir.Value | None, op: str, graph: ir.Graph) -> ir.Node | None:
@@ -98,29 +100,32 @@ def _constant_pad(pad: ir.Node) -> float | None:
     return float(number.reshape(-1)[0]) if number is not None and not np.any(pads[other]) and pads[5] > 0 else None
 
 
-def _rewrite(graph: ir.Graph, names: Names, quantizer: ir.Node, found: _Channels) -> bool:
-    scale, zero = (_array(value) for value in quantizer.inputs[1:3])
-    whole = np.rint(found.shift)
-    levels = whole + int(zero.reshape(-1)[0])
-    if np.abs(found.shift - whole).max() > HALF or levels.min() < 0 or levels.max() > _LEVELS:
-        return False
-    base, output = quantizer.name or name_of(quantizer.outputs[0]), quantizer.outputs[0]
-    scales = add_initializer(graph, names.fresh(f"{base}/steps"), (1 / found.factor).astype(np.float32))
-    zeros = add_initializer(graph, names.fresh(f"{base}/zeros"), levels.astype(np.uint8))
-    made = ir.node("QuantizeLinear", [found.image, scales, zeros], {"axis": 1}, name=base)
-    last = made
-    if found.pad is not None:
-        number = np.rint(_constant_pad(found.pad) / scale.reshape(-1)[0]) + int(zero.reshape(-1)[0])
-        value = add_initializer(graph, names.fresh(f"{base}/one"), np.clip(number, 0, _LEVELS).astype(np.uint8))
-        last = ir.node("Pad", [made.outputs[0], found.pad.inputs[1], value], name=f"{base}/pad")
-        made.outputs[0].name = names.fresh(f"{base}/pixels")
-        graph.insert_before(quantizer, [made, last])
-    else:
-        graph.insert_before(quantizer, made)
-    last.outputs[0].shape, last.outputs[0].type = output.shape, output.type
-    last.outputs[0].name, output.name = output.name, names.fresh(f"{base}/gone")
-    output.replace_all_uses_with(last.outputs[0])
-    return True
+def _rewrite(graph: ir.Graph, names: Names, quantizer: ir.Node, found: _Channels) -> None:
+    scale, zero = (_array(value).reshape(-1)[0] for value in quantizer.inputs[1:3])
+    base, output, nodes = quantizer.name or name_of(quantizer.outputs[0]), quantizer.outputs[0], []
+
+    def constant_of(name: str, array: NDArray[np.generic]) -> ir.Value:
+        return add_initializer(graph, names.fresh(f"{base}/{name}"), array)
+
+    def add(op: str, inputs: list[ir.Value], name: str, **attributes: int) -> ir.Value:
+        nodes.append(ir.node(op, inputs, attributes, name=f"{base}/{name}" if name else base))
+        nodes[-1].outputs[0].name = names.fresh(f"{base}/{name or 'levels'}")
+        return nodes[-1].outputs[0]
+
+    levels = np.clip(np.rint(found.shift) + int(zero), 0, _LEVELS)
+    rest, image = found.shift - (levels - int(zero)), found.image
+    if np.abs(rest).max() > HALF:
+        part = (rest / found.factor).astype(np.float32).reshape(1, -1, 1, 1)
+        image = add("Add", [image, constant_of("rest", part)], "shifted")
+    steps, zeros = (1 / found.factor).astype(np.float32), levels.astype(np.uint8)
+    value = add("QuantizeLinear", [image, constant_of("steps", steps), constant_of("zeros", zeros)], "", axis=1)
+    if found.pad is not None and found.pad.inputs[1] is not None:
+        number = np.clip(np.rint(found.one / float(scale)) + int(zero), 0, _LEVELS).astype(np.uint8)
+        value = add("Pad", [value, found.pad.inputs[1], constant_of("one", number)], "pad")
+    graph.insert_before(quantizer, nodes)
+    value.shape, value.type = output.shape, output.type
+    value.name, output.name = output.name, names.fresh(f"{base}/gone")
+    output.replace_all_uses_with(value, replace_graph_outputs=output.is_graph_output())
 
 
 def _array(value: ir.Value | None) -> NDArray[np.generic]:
