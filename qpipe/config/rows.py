@@ -23,6 +23,7 @@ def read_data(text: DataText, folder: Path, problems: list[Problem]) -> DataSpec
     return DataSpec(
         inputs=tuple(text.inputs.items()),
         label=text.label,
+        output=text.output,
         preprocess=tuple(_preprocess(column, step) for column, step in text.preprocess.items()),
         roles=roles,
         trim=text.trim,

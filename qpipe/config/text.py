@@ -83,6 +83,7 @@ class DataText(Text):
 
     inputs: dict[str, str] = {}
     label: str | None = None
+    output: str | None = None
     calibration: RoleText | None = None
     search: RoleText | None = None
     gate: RoleText

@@ -54,13 +54,14 @@ def role_digest(data: DataSpec, role: RoleName) -> str:
 
 
 def outcome_digest(data: DataSpec, role: RoleName) -> str:
-    """The rows of a role and which of their columns are label, group and slices: all that an evaluation keeps of it.
+    """The rows of a role, which of their columns are label, group and slices, and which output is judged.
 
     Raises:
         DataError: as `role_digest`.
     """
     spec = _require_role(data, role)
-    return codec.digest((role_digest(data, role), data.label or "", spec.group or "", *sorted(spec.slices)))
+    judged = () if data.output is None else (("output", data.output),)
+    return codec.digest((role_digest(data, role), data.label or "", spec.group or "", *sorted(spec.slices), *judged))
 
 
 def _dropped(data: DataSpec) -> str:

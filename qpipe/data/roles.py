@@ -12,7 +12,7 @@ from qpipe.data.generated import FunctionSource
 from qpipe.data.inputs import InputColumn, check_shape, fixed_batch, match_inputs, require_column
 from qpipe.data.npz import NpzSource
 from qpipe.data.sources import Array, Rows, Source, draw
-from qpipe.errors import DataError
+from qpipe.errors import DataError, nearest
 from qpipe.records.data import DataSpec, RoleName, RoleSpec
 from qpipe.records.tensors import Signature
 
@@ -137,6 +137,7 @@ def read_role(data: DataSpec, name: RoleName, signature: Signature, *, digest: s
     spec = data.role(name)
     if spec is None:
         raise DataError(f"the pipeline has no {name} data", hint=f"add data.{name}: {{npz: FILE}}")
+    _check_output(data, signature)
     source = _open_source(spec)
     where = f"{name} data ({source.place})"
     if not source.columns:
@@ -155,6 +156,15 @@ def read_role(data: DataSpec, name: RoleName, signature: Signature, *, digest: s
     )
     _check_small_columns(role)
     return role
+
+
+def _check_output(data: DataSpec, signature: Signature) -> None:
+    names = [spec.name for spec in signature.outputs]
+    if data.output is not None and data.output not in names:
+        raise DataError(
+            f"data.output: the model has no output {data.output!r}{nearest(data.output, names)}",
+            hint=f"its outputs: {', '.join(names)}",
+        )
 
 
 def _open_source(spec: RoleSpec) -> Source:

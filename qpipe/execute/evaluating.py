@@ -17,7 +17,7 @@ from qpipe.gates import save_outcomes
 from qpipe.measure.evaluation import evaluate
 from qpipe.measure.feeds import digest_outputs, make_feeds
 from qpipe.measure.reference import reference_computation
-from qpipe.measure.rows import Outputs, run_rows
+from qpipe.measure.rows import Outputs, judged_first, run_rows
 from qpipe.metrics import compare_rows, find_metric, is_labelled, measure_units
 from qpipe.planning.sources import source_digest
 from qpipe.plugins.backend import Remarking
@@ -57,7 +57,7 @@ def evaluate_engine(bench: Bench, engine: Engine, folder: Path, prepared: Prepar
     role = emulated_rows(cell, whole) if session.kind == "emulated" else whole
     try:
         progress.step("evaluate", total=count_batches(role))
-        outputs = run_once(bench, session, role)
+        outputs = judged_first(run_once(bench, session, role), cell.data.output)
         said = session.remarks if isinstance(session, Remarking) else ()  # of these rows, before others are run
         feeds = make_feeds(real_batches(whole), cell.target.batch_sizes, cell.model.signature)
         kind, sampled = session.kind, digest_outputs(session, feeds)
@@ -67,7 +67,8 @@ def evaluate_engine(bench: Bench, engine: Engine, folder: Path, prepared: Prepar
     finally:
         session.close()
     progress.step("compare with the float model")
-    reference = reference_outputs(bench.store, cell.model.digest, cell.model.file.path, role, progress)
+    given = reference_outputs(bench.store, cell.model.digest, cell.model.file.path, role, progress)
+    reference = judged_first(given, cell.data.output)
     ours, theirs = _rows(outputs, role), _rows(reference, role)
     labelled = is_labelled(metric, ours)
     units, reference_units = measure_units(metric, ours), measure_units(metric, theirs)

@@ -30,7 +30,7 @@ from qpipe.execute.jobs import CellJob
 from qpipe.execute.passes import real_batches
 from qpipe.measure.evaluation import compare
 from qpipe.measure.reference import open_reference
-from qpipe.measure.rows import run_all
+from qpipe.measure.rows import judged_first, run_all
 from qpipe.metrics import find_metric, is_labelled, measure_units
 from qpipe.planning.sources import source_digest
 from qpipe.plugins.loader import load_plugins
@@ -134,7 +134,8 @@ def attribute(bench: Bench, prepared: Prepared, engine: Engine, role: Role) -> t
         sessions[ENGINE] = bench.backend.open(engine, cell.target)
     else:
         missing[ENGINE] = f"not measured: {state.reason}"
-    found = run_all(sessions, real_batches(role), bench.progress)
+    ran = run_all(sessions, real_batches(role), bench.progress)
+    found = {name: judged_first(outputs, cell.data.output) for name, outputs in ran.items()}
     for session in sessions.values():
         session.close()
     metric = find_metric(cell.metric, bench.registry.metrics.values(), cell.folder)

@@ -44,11 +44,13 @@ def run_ranking(request: str, progress: Progress) -> str:
             return encode(Ranking())
         model, statistics = open_graph(draft.graph.path), load_statistics(draft.statistics)
         feed = first_rows(job.cell, job.rows)
-        wanted = np.asarray(run_float(model, feed)[0], np.float64)
+        names, output = [spec.name for spec in job.cell.model.signature.outputs], job.cell.data.output
+        judged = 0 if output is None else names.index(output)
+        wanted = np.asarray(run_float(model, feed)[judged], np.float64)
 
         def score(graph: ir.Model) -> float:
             progress.advance()
-            found = sqnr_db(wanted, np.asarray(run_float(graph, feed)[0], np.float64))
+            found = sqnr_db(wanted, np.asarray(run_float(graph, feed)[judged], np.float64))
             return float("inf") if found is None else found
 
         progress.step("sensitivity")

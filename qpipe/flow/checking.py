@@ -75,4 +75,13 @@ def _check_data(pipeline: Pipeline, model: Model, workplace: Workplace) -> list[
     if calibrates and pipeline.data.role("calibration") is None:
         raise DataError("a recipe calibrates, and the pipeline has no calibration data", hint="add data.calibration")
     overlap = check_overlap(pipeline.data, model.signature)
-    return [f"{overlap.dropped} search rows also stand in gate and were dropped"] if overlap.dropped else []
+    dropped = [f"{overlap.dropped} search rows also stand in gate and were dropped"] if overlap.dropped else []
+    return [*dropped, *_unnamed_output(pipeline, model, workplace)]
+
+
+def _unnamed_output(pipeline: Pipeline, model: Model, workplace: Workplace) -> list[str]:
+    """That a metric of ours judges the first of several outputs, unless the pipeline says which."""
+    names = [spec.name for spec in model.signature.outputs]
+    if len(names) == 1 or pipeline.data.output is not None or pipeline.metric not in workplace.registry.metrics:
+        return []
+    return [f"{model.name} has {len(names)} outputs and {names[0]!r} is judged; data.output: NAME says which should be"]

@@ -63,7 +63,7 @@ def try_labels(workplace: Workplace) -> None:
     metric = find_metric(name, workplace.registry.metrics.values())
     for model in _with_work(workplace):
         role = open_role(workplace.pipeline.data, "gate", model.signature)
-        outputs = _stand_ins(model.signature, role.rows)
+        outputs = _stand_in(model.signature, role)
         if outputs is None or not _reads_labels(metric, role):
             continue
         columns = {column: role.column(column) for column in role.column_names}
@@ -86,14 +86,12 @@ def _reads_labels(metric: Metric, role: Role) -> bool:
     return bool(label) and label in role.source.columns
 
 
-def _stand_ins(signature: Signature, rows: int) -> Tensors | None:
-    """Outputs of ones in the model's shapes; None where these are free beyond the batch, or large."""
+def _stand_in(signature: Signature, role: Role) -> Tensors | None:
+    """The judged output as ones in the model's shape; None where that is free beyond the batch, or large."""
     import numpy as np
 
-    found = {}
-    for spec in signature.outputs:
-        row = [size for size in spec.shape[1:] if isinstance(size, int)]
-        if not spec.shape or len(row) < len(spec.shape) - 1 or rows * math.prod(row) > LARGE:
-            return None
-        found[spec.name] = np.broadcast_to(np.ones(1, spec.dtype), (rows, *row))
-    return found
+    spec = next(one for one in signature.outputs if role.data.output in (None, one.name))
+    row = [size for size in spec.shape[1:] if isinstance(size, int)]
+    if not spec.shape or len(row) < len(spec.shape) - 1 or role.rows * math.prod(row) > LARGE:
+        return None
+    return {spec.name: np.broadcast_to(np.ones(1, spec.dtype), (role.rows, *row))}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,11 @@ class Outputs:
     rows: int
     seconds: float
     """Spent in the session alone."""
+
+
+def judged_first(outputs: Outputs, name: str | None) -> Outputs:
+    """The same outputs with the one that is judged in front; None leaves the model's order."""
+    return outputs if name is None else replace(outputs, tensors={name: outputs.tensors[name], **outputs.tensors})
 
 
 def run_rows(session: Session, batches: Iterable[Tensors], progress: Progress | None = None) -> Outputs:

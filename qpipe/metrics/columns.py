@@ -10,7 +10,7 @@ from qpipe.plugins.metric import Rows
 
 
 def first_output(rows: Rows) -> NDArray[np.generic]:
-    """The model's first output, rows first.
+    """The first output, rows first: the model's own, or the one that `data.output` names.
 
     Raises:
         DataError: the model gave no output.
@@ -29,8 +29,8 @@ def class_scores(rows: Rows, metric: str) -> NDArray[np.float64]:
     output = first_output(rows)
     if output.ndim != 2 or output.shape[1] < 2 or output.dtype.kind not in "fiu":
         raise DataError(
-            f"{metric} needs class scores [rows, classes], the first output is {output.dtype}{list(output.shape)}",
-            hint="name a metric that fits the model, or give one of your own: metric: {fn: 'module:function'}",
+            f"{metric} needs class scores [rows, classes], the judged output is {output.dtype}{list(output.shape)}",
+            hint="data.output: NAME judges another output; metric: NAME or {fn: 'module:function'} judges otherwise",
         )
     return output.astype(np.float64)
 
@@ -114,7 +114,7 @@ def targets(rows: Rows, metric: str) -> NDArray[np.float64]:
         raise DataError(f"labels are {found.dtype}, {metric} needs numbers")
     wanted = found.reshape(len(found), -1).astype(np.float64)
     if wanted.shape != outputs.shape:
-        raise DataError(f"labels have {wanted.shape[1]} numbers per row, the first output has {outputs.shape[1]}")
+        raise DataError(f"labels have {wanted.shape[1]} numbers per row, the judged output has {outputs.shape[1]}")
     good = finite_rows(wanted)
     if not good.all():
         raise DataError(f"the label of row {int(np.argmin(good))} is not finite")

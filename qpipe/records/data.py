@@ -46,6 +46,8 @@ class DataSpec:
     label: str | None
     preprocess: tuple[Preprocess, ...]
     roles: tuple[RoleSpec, ...]
+    output: str | None = None
+    """The model output that is judged; None is the first one."""
     trim: str | None = None
     """Name of a 0/1 mask column: each batch is cut to its longest row along axis 1."""
     batch: int = 16

@@ -470,3 +470,19 @@ def test_function_digest_follows_its_source(tmp_path):
     missing = replace(data, roles=(replace(data.roles[0], fn="my_row:batches"),))
     with pytest.raises(ConfigError, match=r"no module 'my_row'; did you mean 'my_rows'\?"):
         role_digest(missing, "gate")
+
+
+def test_the_judged_output_must_be_one_of_the_models(tmp_path):
+    np.savez(tmp_path / "gate.npz", x=np.zeros((4, 2), np.float32))
+    signature = Signature(
+        inputs=(TensorSpec(name="x", dtype="float32", shape=("N", 2)),),
+        outputs=tuple(TensorSpec(name=name, dtype="float32", shape=("N", 2)) for name in ("embedding", "logits")),
+    )
+    gate = RoleSpec(role="gate", npz=tmp_path / "gate.npz")
+    data = DataSpec(inputs=(), label=None, preprocess=(), roles=(gate,), output="logit")
+    with pytest.raises(DataError, match="no output 'logit'; did you mean 'logits'") as error:
+        open_role(data, "gate", signature)
+    assert error.value.hint == "its outputs: embedding, logits"
+    assert open_role(replace(data, output="logits"), "gate", signature).rows == 4
+    assert outcome_digest(replace(data, output="logits"), "gate") != outcome_digest(replace(data, output=None), "gate")
+    assert role_digest(replace(data, output="logits"), "gate") == role_digest(replace(data, output=None), "gate")

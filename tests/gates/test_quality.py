@@ -286,3 +286,12 @@ def test_parameters_that_cannot_be_meant_are_refused(made, metric, params, messa
 def test_a_margin_inside_the_span_is_accepted(made, metric):
     params = made.gates["quality"].params(margin=1.5)
     assert made.gates["quality"].check(params, made.metrics[metric]) is None
+
+
+def test_a_float_model_that_knows_nothing_proves_nothing(made):
+    """Labels of other rows, or an output that is no scores: 0 of 2,000 right before and after is no PASS."""
+    wrong = np.zeros(2000)
+    found = made.decide(made.outcomes(wrong, wrong), "quality", margin=0.01)
+    assert found.decision is OPEN
+    assert "next to nothing right" in found.reason
+    assert "data.output" in found.advice

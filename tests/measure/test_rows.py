@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qpipe.errors import EngineError
-from qpipe.measure.rows import fixed_batch, run_all, run_rows
+from qpipe.measure.rows import Outputs, fixed_batch, judged_first, run_all, run_rows
 from qpipe.records.tensors import Signature, TensorSpec
 
 OPEN = Signature(
@@ -127,3 +127,9 @@ def test_a_session_that_loses_rows_is_refused():
 def test_no_rows_is_an_error():
     with pytest.raises(EngineError, match="no rows"):
         run_rows(Doubling(), [])
+
+
+def test_the_judged_output_stands_in_front():
+    found = Outputs(tensors={"a": np.zeros(2), "b": np.ones(2)}, rows=2, seconds=0.0)
+    assert judged_first(found, None) is found
+    assert list(judged_first(found, "b").tensors) == ["b", "a"]

@@ -214,7 +214,7 @@ def test_a_pair_with_two_scores_is_named():
 
 
 def test_labels_of_another_shape_are_refused():
-    with pytest.raises(DataError, match="labels have 2 numbers per row, the first output has 3"):
+    with pytest.raises(DataError, match="labels have 2 numbers per row, the judged output has 3"):
         METRICS["mae"].measure(rows(np.zeros((4, 3)), np.zeros((4, 2))))
 
 

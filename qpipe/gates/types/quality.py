@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from qpipe.gates.checks import STRICT, comparing_problem
@@ -12,6 +13,11 @@ from qpipe.gates.estimate import judge, with_confidence
 from qpipe.gates.verdicts import AGREEMENT_ONLY, evaluation_kind, interval_reason, needing, noun_of
 from qpipe.plugins.gate import Alpha, GateType, Outcomes
 from qpipe.records.verdict import Decision, Verdict
+
+HOPELESS = 0.01
+"""Share of the metric's span above its worst value up to which a float model proves nothing."""
+NOTHING_TO_LOSE = "the float model itself gets next to nothing right, so that no engine could be worse"
+LOOK_AT = "look at data.label, data.output, data.preprocess and the metric"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +41,7 @@ def decide(outcomes: Outcomes, params: Quality, alpha: Alpha) -> Verdict:
     print_as = shown(found, params.margin, higher_is_better=outcomes.metric.higher_is_better)
     noun = noun_of(outcomes)
     undecided = decision is Decision.INCONCLUSIVE
-    return Verdict(
+    verdict = Verdict(
         gate="quality",
         decision=decision,
         reason=f"{outcomes.metric.name}: {interval_reason(decision, found, print_as)}",
@@ -49,6 +55,20 @@ def decide(outcomes: Outcomes, params: Quality, alpha: Alpha) -> Verdict:
         advice=rows_advice(outcomes, found, params.margin, alpha, noun=noun) if undecided else "",
         notes=() if outcomes.labelled else (AGREEMENT_ONLY,),
     )
+    if decision is Decision.PASS and _has_nothing_to_lose(outcomes):
+        reason = f"{outcomes.metric.name}: {NOTHING_TO_LOSE}"
+        return replace(verdict, decision=Decision.INCONCLUSIVE, reason=reason, advice=LOOK_AT)
+    return verdict
+
+
+def _has_nothing_to_lose(outcomes: Outcomes) -> bool:
+    """Whether the float model is about as wrong as a model can be, so that whatever the engine does would pass."""
+    metric = outcomes.metric
+    low, high = metric.bounds
+    if not outcomes.labelled or not len(outcomes.reference) or not math.isfinite(high - low):
+        return False
+    value = metric.aggregate(outcomes.reference)
+    return (value - low if metric.higher_is_better else high - value) <= HOPELESS * (high - low)
 
 
 QUALITY: GateType[Quality] = GateType(
