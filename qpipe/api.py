@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,7 @@ def step(
     from tempfile import TemporaryDirectory
 
     from qpipe.config import read_pipeline
+    from qpipe.errors import ConfigError
     from qpipe.flow.conduct import conduct
     from qpipe.flow.options import RunOptions
     from qpipe.flow.workplace import open_pipeline, open_registry
@@ -71,10 +73,30 @@ def step(
     registry = open_registry(Path.cwd())
     given = {key: value for key, value in document.items() if value is not None}
     with TemporaryDirectory() as scratch:
-        written = Path(scratch) / f"{name}.yaml"
-        written.write_text(json.dumps(given))  # JSON is YAML: messages about it name keys, as those of a file do
-        pipeline = read_pipeline(written, registry, folder=Path.cwd())
+        written = Path(scratch) / "step.yaml"
+        written.write_text(json.dumps(given, default=_plain))  # JSON is YAML: messages name keys, as for a file
+        try:
+            pipeline = read_pipeline(written, registry, folder=Path.cwd())
+        except ConfigError as error:
+            message, hint = (text.replace(f"{written}:1: ", "qpipe.step: ") for text in (error.message, error.hint))
+            raise ConfigError(message, hint=hint) from error
     return conduct(open_pipeline(pipeline, registry, chosen), chosen)
+
+
+def _plain(value: object) -> object:
+    """Paths and NumPy's numbers, arrays of a few too, as a file would hold them."""
+    import numpy as np
+
+    from qpipe.errors import ConfigError
+
+    if isinstance(value, PathLike):
+        return fspath(value)
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise ConfigError(
+        f"qpipe.step: {value!r} is {type(value).__name__}, which no pipeline file can hold",
+        hint="text, numbers, paths, lists and mappings; rows come from an .npz file or fn: 'module:function'",
+    )
 
 
 def load(engine_dir: str | Path) -> Session:

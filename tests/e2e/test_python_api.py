@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 import qpipe
-from qpipe.errors import ConfigError, EngineError, ModelError
+from qpipe.errors import ConfigError, DataError, EngineError, ModelError
 from qpipe.flow.options import RunOptions
 
 QUIET = RunOptions(profile=False)
@@ -122,3 +122,15 @@ def test_the_pipeline_may_lie_elsewhere(place, make, monkeypatch, tmp_path):
     assert result.exit_code == 0
     assert {path.name for path in elsewhere.iterdir()} == {".qpipe"}
     assert not (place / ".qpipe").exists()
+
+
+def test_what_a_script_holds_may_stand_in_a_step(place, monkeypatch):
+    """Paths and numbers of NumPy are text and numbers; what no file can hold is named, and so is a wrong key."""
+    monkeypatch.chdir(place)
+    data = {**DATA, "gate": {"npz": place / "nowhere.npz"}}
+    with pytest.raises(DataError, match=r"nowhere\.npz: no such data file"):
+        step(data=data, gates={"quality": {"margin": np.float64(0.05)}, "size": {"at_most_mib": np.int64(3)}})
+    with pytest.raises(ConfigError, match=r"^qpipe\.step: \{1, 2\} is set, which no pipeline file can hold"):
+        step(gates={"quality": {"margin": {1, 2}}})
+    with pytest.raises(ConfigError, match=r"^qpipe\.step: name: "):
+        step(name="a/b")
