@@ -23,10 +23,11 @@ def init(
 
     text = draft_pipeline(read_model(model, name=model.stem, origin=str(model)), targets=_local_targets())
     if out is not None:
-        if out.exists():
-            raise ConfigError(f"{out} is there already", hint="choose another name; nothing was overwritten")
         try:
-            out.write_text(text)
+            with out.open("x", encoding="utf-8") as file:
+                file.write(text)
+        except FileExistsError as error:
+            raise ConfigError(f"{out} is there already", hint="choose another name; nothing was overwritten") from error
         except OSError as error:
             raise ConfigError(f"{out} cannot be written: {error.strerror}", hint="--out FILE.yaml") from error
     if as_json:

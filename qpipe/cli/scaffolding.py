@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _SUFFIX = ".tmpl"
+LONGEST = 64
+"""Characters of a name: it becomes part of file names."""
 
 
 def new_target(
@@ -45,8 +47,11 @@ def check_name(name: str) -> None:
     from qpipe.errors import ConfigError
     from qpipe.flow.workplace import open_registry
 
-    if not _NAME.fullmatch(name):
-        raise ConfigError(f"{name!r} is no name for a target", hint="small letters, digits and single -, e.g. my-board")
+    if not _NAME.fullmatch(name) or len(name) > LONGEST:
+        raise ConfigError(
+            f"{name!r} is no name for a target",
+            hint=f"small letters, digits and single -, at most {LONGEST}, e.g. my-board",
+        )
     if name.startswith("qpipe-"):
         hint = f"qpipe new-target {name.removeprefix('qpipe-')}: the distribution is called qpipe-NAME"
         raise ConfigError(f"{name!r} names a distribution, not a target", hint=hint)
@@ -66,11 +71,11 @@ def write_plugin(folder: Path, name: str) -> tuple[Path, ...]:
 
     from qpipe.errors import ConfigError
 
-    if folder.exists():
-        raise ConfigError(f"{folder} is there already", hint="choose another --folder; nothing was overwritten")
     words = {"name": name, "module": f"qpipe_{name.replace('-', '_')}", "backend": _class_name(name)}
     files = dict(_filled(words))
     try:
+        if folder.exists():
+            raise ConfigError(f"{folder} is there already", hint="choose another --folder; nothing was overwritten")
         folder.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
             for path, text in files.items():

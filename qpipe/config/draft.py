@@ -10,10 +10,13 @@ from qpipe.config.sources import clean_name
 from qpipe.records.model import Model
 from qpipe.records.tensors import Signature, TensorSpec
 
+RANK, PAIR, LONG = 2, 2, 64
+"""Axes of [rows, classes] and [rows, length]; classes of a yes or no; numbers from which an output is an embedding."""
+
 
 def draft_pipeline(model: Model, *, targets: Sequence[str] = ("cpu-local",)) -> str:
     """The text of a pipeline file; what only the user can know is marked `TODO` and has a sensible guess."""
-    task, name = _task(model.signature), clean_name(model.name) or "model"
+    judged, name = _judged(model.signature), clean_name(model.name) or "model"
     return "\n".join(
         (
             f"# A draft for {model.origin or model.file.path}. TODO marks what only you know.",
@@ -21,11 +24,12 @@ def draft_pipeline(model: Model, *, targets: Sequence[str] = ("cpu-local",)) -> 
             f"model: {_source(model)}  # opset {model.opset}, {model.file.size_bytes / 1e6:.1f} MB",
             *(f"#   input  {spec}" for spec in model.signature.inputs),
             *(f"#   output {spec}" for spec in model.signature.outputs),
-            f"task: {task}  # TODO classification, binary-classification, regression, similarity; or metric: …",
+            _task(model.signature, judged),
             "data:",
             f"  inputs: {_mapping(model.signature)}  # column of the .npz files: model input",
             "  label: label  # TODO the column with the right answers; leave the line out where there are none",
-            "  calibration: {npz: calibration.npz, samples: 256, seed: 0}  # TODO rows that set the ranges",
+            *_output(model.signature, judged),
+            "  calibration: {npz: calibration.npz}  # TODO rows that set the ranges; samples: 256 draws so many",
             "  gate: {npz: gate.npz}  # TODO rows of no other use; slices: [COLUMN] judges each slice",
             *_preprocess(model.signature),
             *_trim(model.signature),
@@ -49,15 +53,43 @@ def _source(model: Model) -> str:
     return f"{{path: {json.dumps(str(Path(model.origin or model.file.path)))}}}"
 
 
-def _task(signature: Signature) -> str:
-    last = signature.outputs[0].shape[-1] if signature.outputs[0].shape else None
-    if _is_text(signature):
-        return "similarity"
-    return "regression" if last == 1 else "classification"
+def _judged(signature: Signature) -> TensorSpec:
+    """The output that most likely holds what labels are compared with: scores of classes, if there are any."""
+    return next((spec for spec in signature.outputs if _has_scores(spec)), signature.outputs[0])
+
+
+def _has_scores(spec: TensorSpec) -> bool:
+    last = spec.shape[-1] if spec.shape else None
+    named = any(word in spec.name.lower() for word in ("logit", "prob", "score", "class"))
+    return spec.dtype.startswith("float") and len(spec.shape) == RANK and last != 1 and (named or last == PAIR)
+
+
+def _task(signature: Signature, judged: TensorSpec) -> str:
+    """`task: …`, or `metric: …` of the user's own where no task has one for such an output."""
+    if len(judged.shape) == 1 or judged.shape[-1] == 1:
+        task = "regression"
+    elif _is_text(signature) and _is_long(judged) and not _has_scores(judged):
+        task = "similarity"
+    elif len(judged.shape) == RANK:
+        task = "classification"
+    else:
+        return 'metric: {fn: "my_scores:score"}  # TODO my_scores.py: def score(outputs, columns), a number per row'
+    return f"task: {task}  # TODO classification, binary-classification, regression, similarity; or metric: …"
+
+
+def _is_long(spec: TensorSpec) -> bool:
+    """An embedding rather than scores of a few classes."""
+    return len(spec.shape) > RANK or (bool(spec.shape) and isinstance(spec.shape[-1], int) and spec.shape[-1] >= LONG)
 
 
 def _is_text(signature: Signature) -> bool:
-    return all(spec.dtype.startswith("int") for spec in signature.inputs)
+    return all(spec.dtype.startswith("int") and len(spec.shape) == RANK for spec in signature.inputs)
+
+
+def _output(signature: Signature, judged: TensorSpec) -> tuple[str, ...]:
+    if len(signature.outputs) == 1:
+        return ()
+    return (f"  output: {json.dumps(judged.name)}  # TODO the output that is compared with the labels",)
 
 
 def _mapping(signature: Signature) -> str:

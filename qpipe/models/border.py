@@ -46,7 +46,7 @@ def _spec(path: Path, role: str, value: onnx.ValueInfoProto) -> TensorSpec:
         what = (kind or "value of no type").removesuffix("_type").replace("_", " ")
         raise ModelError(
             f"{path}: {role} {value.name!r} is a {what}, not a tensor",
-            hint="qpipe feeds and compares plain tensors: export the model without sequences, maps and optionals",
+            hint="qpipe takes plain tensors: export without sequences and maps (skl2onnx: options={'zipmap': False})",
         )
     tensor = value.type.tensor_type
     if tensor.elem_type in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING):

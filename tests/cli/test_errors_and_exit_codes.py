@@ -32,6 +32,8 @@ def sigterm():
         (["promote", "last", "--force"], "--force and --reason go together"),
         (["schema", "resul"], "no schema 'resul'"),
         (["init", "missing.onnx"], "no such model file"),
+        (["new-target", "x" * 300], "is no name for a target"),
+        (["new-target", "x", "--folder", "x" * 300], "File name too long"),
     ],
 )
 def test_bad_usage_is_a_line_and_code_2(arguments, words, capsys, tmp_path, monkeypatch):

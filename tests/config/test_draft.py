@@ -45,6 +45,33 @@ def test_a_draft_shows_shapes_and_marks_what_it_guesses(tmp_path):
     assert yaml.safe_load(uncommented)["data"]["preprocess"]["input"]["std"] == [1.0]
 
 
+def spec(name, *shape, dtype="float32"):
+    return TensorSpec(name=name, dtype=dtype, shape=shape)
+
+
+IDS = (spec("ids", "N", "L", dtype="int64"),)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "lines"),
+    [
+        (IDS, (spec("logits", "N", 2),), ["task: classification"]),
+        (IDS, (spec("last_hidden_state", "N", "L", 384),), ["task: similarity"]),
+        (IDS, (spec("sentence", "N", 384),), ["task: similarity"]),
+        (tuple(spec(name, "N", dtype="int64") for name in ("user", "item")), NUMBER, ["task: regression"]),
+        (IMAGE, (spec("prob", "N"),), ["task: regression"]),
+        (IMAGE, (spec("mask", "N", 2, 32, 32),), ['metric: {fn: "my_scores:score"}']),
+        (IMAGE, (spec("embedding", "N", 64), spec("logits", "N", 2)), ["task: classification", '  output: "logits"']),
+        (IMAGE, (spec("label", "N", dtype="int64"), spec("probabilities", "N", 3)), ['  output: "probabilities"']),
+    ],
+)
+def test_a_draft_guesses_task_and_output(tmp_path, inputs, outputs, lines):
+    text = draft_pipeline(model(tmp_path, inputs, outputs))
+    for line in lines:
+        assert f"\n{line}  # TODO" in text
+    assert ("\n  output: " in text) == (len(outputs) > 1)
+
+
 def test_a_draft_cleans_the_name(tmp_path, names):
     odd = replace(model(tmp_path, IMAGE, LOGITS), name="my net (v2)")
     (tmp_path / "p.yaml").write_text(draft_pipeline(odd))
