@@ -96,6 +96,6 @@ class Interrupted(QpipeError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """The tail of a message about an unknown name: `; did you mean 'int8'?`, or empty where nothing is near."""
-    names = {candidate.lower(): candidate for candidate in known}
+    names = {candidate.lower(): candidate for candidate in known if candidate != name}
     close = get_close_matches(name.lower(), names, n=1, cutoff=0.6)
     return f"; did you mean {names[close[0]]!r}?" if close else ""

@@ -70,10 +70,14 @@ def recall_run(store: Store, run_id: str) -> KeptRun:
     known = recall_index(store).run_ids
     if run_id == "last" and known:
         run_id = known[0]
-    matching = [one for one in known if one.startswith(run_id)] or _by_mlflow_id(store, known, run_id)
+    matching = [one for one in known if run_id and one.startswith(run_id)] or _by_mlflow_id(store, known, run_id)
     text = store.recall(SPACE, matching[0]) if len(matching) == 1 else None
     if text is None:
-        what = f"{len(matching)} runs begin with {run_id}" if matching else f"no run {run_id}{nearest(run_id, known)}"
+        what = (
+            f"{len(matching)} runs begin with {run_id}"
+            if matching
+            else f"no run {run_id or repr(run_id)}{nearest(run_id, known)}"
+        )
         listed = ", ".join(known[:5]) or "none yet: qpipe run PIPELINE.yaml"
         raise ConfigError(f"{what} in the store {store.location}", hint=f"latest runs: {listed}")
     return decode(KeptRun, text)
@@ -88,7 +92,7 @@ def find_cell(run: RunResult, wanted: str | None) -> tuple[CellResult, ...]:
     judged = tuple(cell for cell in run.cells if cell.decision is not None)
     if wanted is None:
         return judged
-    found = tuple(cell for cell in run.cells if cell.label == wanted or cell.key.startswith(wanted))
+    found = tuple(cell for cell in run.cells if cell.label == wanted or (wanted and cell.key.startswith(wanted)))
     if not found:
         labels = [cell.label for cell in run.cells]
         raise ConfigError(

@@ -59,7 +59,7 @@ def _promote(tracker: Tracker, cell: CellResult, spec: PromoteSpec, order: Promo
         tracker,
         cell,
         model_name=promoted_name(spec, cell.model, cell.recipe, cell.target),
-        alias=order.alias or spec.alias,
+        alias=spec.alias if order.alias is None else order.alias,
         expected=order.expected,
         force_reason=order.force_reason,
     )
