@@ -65,9 +65,10 @@ def knock(uri: str | None, *, folder: Path, timeout_s: float = 10.0) -> str:
 
     Raises:
         UnreachableError: no answer in time, or a folder that cannot be written (exit code 2).
-        ConfigError: MLflow's file store.
+        ConfigError: MLflow's file store, or no URI.
     """
     resolved = resolve_uri(uri, folder=folder)
+    _check_parts(resolved)
     _refuse_file_store(resolved)
     database = sqlite_file(resolved)
     if database is not None:
@@ -114,6 +115,16 @@ def _warnings(folder: Path, uri: str) -> tuple[str, ...]:
         f"{stray} is left from MLflow's file store: plain `mlflow ui` there shows it instead of {address(uri)};"
         " move it away",
     )
+
+
+def _check_parts(uri: str) -> None:
+    try:
+        urlsplit(uri).port  # noqa: B018  (looks at the brackets and the port)
+    except ValueError as error:
+        raise ConfigError(
+            f"tracking uri {address(uri)!r} cannot be read: its host or port is none",
+            hint="http://HOST:PORT, sqlite:///PATH/mlflow.db or a database; in a password @ is %40, / is %2F, # is %23",
+        ) from error
 
 
 def _refuse_file_store(uri: str) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import urlsplit
 
 from qpipe.errors import TrackingError
 
@@ -17,6 +17,9 @@ OURS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # the run has a progress display of its own
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout belongs to `--json`
 }
+
+_PASSWORD = re.compile(r"^([\w+.-]+://[^/?#:@]*):.*@")
+_SECRETS = re.compile(r"(?<=[?&]password=)[^&#]*|(?<=[?&]passwd=)[^&#]*")
 
 _guard = threading.Lock()
 _holders: dict[str, int] = {}
@@ -55,11 +58,8 @@ def patience(settings: dict[str, str] | None = None) -> Iterator[None]:
 
 
 def address(uri: str) -> str:
-    """A tracking URI as it is printed: without the password."""
-    parts = urlsplit(uri)
-    if parts.password is None:
-        return uri
-    return uri.replace(f":{parts.password}@", ":***@", 1)
+    """A tracking URI as it is printed: without the password, also where it is no URI that can be parsed."""
+    return _SECRETS.sub("***", _PASSWORD.sub(r"\1:***@", uri))
 
 
 def first_line(error: BaseException) -> str:

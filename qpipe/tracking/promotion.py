@@ -121,8 +121,10 @@ def history(tracker: Tracker, model: str) -> tuple[Move, ...]:
     """All moves of a model's aliases, by alias and oldest first.
 
     Raises:
-        PromotionError: no such model, or one that qpipe never promoted.
+        ConfigError: no such model.
+        PromotionError: one that qpipe never promoted.
     """
+    check_model_name(model)
     with calling(tracker.uri, f"reading the history of {model}", READ):
         return find_ledger(tracker, model).read().moves
 
@@ -140,8 +142,10 @@ def reconcile(tracker: Tracker, model: str) -> tuple[Move, ...]:
     """Point every alias to where the ledger says; returns the moves that had not been followed.
 
     Raises:
-        PromotionError: no such model, or one that qpipe never promoted.
+        ConfigError: no such model.
+        PromotionError: one that qpipe never promoted.
     """
+    check_model_name(model)
     with calling(tracker.uri, f"reconciling {model}", READ):
         ledger = find_ledger(tracker, model)
         book = ledger.read()
@@ -162,6 +166,15 @@ def check_names(model: str, alias: str) -> None:
         raise ConfigError(
             f"{alias!r} cannot be an alias in MLflow", hint="letters, digits, _ and -; not `latest` and not `v1`"
         )
+    check_model_name(model)
+
+
+def check_model_name(model: str) -> None:
+    """Refuse a name that no registered model can have.
+
+    Raises:
+        ConfigError: with the rule.
+    """
     if not model.strip() or set("/:'\"") & set(model):
         raise ConfigError(f"{model!r} cannot be the name of a registered model", hint="no `/`, `:` or quotes in it")
 

@@ -175,6 +175,9 @@ def test_a_database_that_refuses_is_asked_once(monkeypatch, tmp_path):
         ("postgresql://ann:s3cret@host:5432/mlflow", "postgresql://ann:***@host:5432/mlflow"),
         ("http://ann:s3cret@host", "http://ann:***@host"),
         ("http://host:5000", "http://host:5000"),
+        ("http://ann:s3cret@host:port", "http://ann:***@host:port"),
+        ("mysql://ann:s3/c#r@t@host/db", "mysql://ann:***@host/db"),
+        ("postgresql://host/db?user=ann&password=s3cret&x=1", "postgresql://host/db?user=ann&password=***&x=1"),
         ("sqlite:////tmp/a:b@c/mlflow.db", "sqlite:////tmp/a:b@c/mlflow.db"),
     ],
 )
@@ -183,3 +186,12 @@ def test_a_password_is_not_printed(uri, printed):
     with pytest.raises(TrackingError) as caught, calling(uri, "asking"):
         raise OSError("gone")
     assert caught.value.message.startswith(f"MLflow at {printed}: asking")
+
+
+@pytest.mark.parametrize(
+    "uri", ["http://ann:s3cret@[::1", "http://ann:s3cret@host:port", "postgresql://ann:s3/cret@host/db"]
+)
+def test_a_uri_that_cannot_be_read_is_told_without_its_password(uri, tmp_path):
+    with pytest.raises(ConfigError, match="cannot be read") as caught:
+        connect(uri, "x", folder=tmp_path)
+    assert "s3" not in f"{caught.value.message} {caught.value.hint}"

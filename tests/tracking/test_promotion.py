@@ -261,6 +261,9 @@ def test_an_alias_that_was_there_before_qpipe_can_be_gone_back_to(tracker, name,
 def test_models_that_qpipe_does_not_know(tracker, name):
     with pytest.raises(ConfigError, match="no registered model"):
         history(tracker, name)
+    for read in (history, reconcile):
+        with pytest.raises(ConfigError, match="cannot be the name of a registered model"):
+            read(tracker, "a/b")
     tracker.client.create_registered_model(name)
     with pytest.raises(PromotionError, match="never promoted"):
         rollback(tracker, name, "champion")
