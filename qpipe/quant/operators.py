@@ -115,11 +115,6 @@ def channel_axis(node: ir.Node) -> int | None:
     return 1 if weight.ndim == 2 else None
 
 
-def reads_channels_last(node: ir.Node) -> bool:
-    """Whether the node's data input has its channels on the last axis (MatMul, Gemm) rather than on axis 1."""
-    return node.op_type in {"MatMul", "Gemm"}
-
-
 def activation_axis(value: ir.Value) -> int:
     """The channel axis of an activation, from the operators around it: 1 near convolutions, the last one elsewhere."""
     rank = rank_of(value)

@@ -13,7 +13,7 @@ from qpipe.records.target import Target
 from qpipe.tracking.cells import log_cell
 from qpipe.tracking.experiment import Dataset, Experiment, Logged, RunStatus
 from qpipe.tracking.patience import calling
-from qpipe.tracking.runs import finish_run, heartbeat, start_run
+from qpipe.tracking.runs import finish_run, start_run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,11 +54,6 @@ class Tracker(Experiment):
         assert mlflow.pyfunc  # imported for its own sake
         with calling(self.uri, "opening the registry"):
             self.client.search_registered_models(max_results=1)
-
-    def beat(self, parent: str) -> None:
-        """Say that the process that owns this run is alive: who, where and when."""
-        with calling(self.uri, "writing the heartbeat"):
-            self.client.set_tag(parent, "qpipe.heartbeat", heartbeat())
 
     def finish(
         self,

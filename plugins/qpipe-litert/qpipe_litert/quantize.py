@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from qpipe.errors import BuildError
 from qpipe.records.quantization import QuantPlan
-from qpipe_litert.flatbuffer import FlatModel, FlatOp, read_flatbuffer
+from qpipe_litert.flatbuffer import FlatModel, read_flatbuffer
 from qpipe_litert.interpreter import quiet
 from qpipe_litert.options import Options
 from qpipe_litert.ranges import CarriedRanges, Range
@@ -168,11 +168,6 @@ def ops_left_in_float(
             reason = f"its output {tensor} stays float" if floats else f"no range in the plan for {tensor}"
             left.append(LeftInFloat(output=name, op=op.name, reason=reason, dynamic=op.name in DYNAMIC))
     return tuple(left)
-
-
-def scope_of(flat: FlatModel, op: FlatOp) -> str:
-    """The first output's name: what the quantizer's scopes begin with."""
-    return flat.tensors[op.outputs[0]].name
 
 
 def _manager() -> RecipeManager:
