@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import onnx_ir as ir
@@ -11,85 +11,13 @@ from numpy.typing import NDArray
 
 from qpipe.errors import DataError, QuantizationError
 from qpipe.plugins.backend import Tensors
-from qpipe.quant.histogram import Histogram
-from qpipe.quant.observe import LIMIT, PHASE, Probe, instrument
-from qpipe.quant.reservoir import Reservoir
+from qpipe.quant.observe import DRAWN_PER_ROW, LIMIT, PHASE, instrument
 from qpipe.quant.slicing import Slicer
-from qpipe.quant.statistics import F64, InputStatistics, Statistics, TensorStatistics
+from qpipe.quant.statistics import InputStatistics, Statistics
+from qpipe.quant.tally import Tally
 
-DRAWN_PER_ROW = 2048
-"""Values that enter the histogram from each tensor and row; extremes and means take all values."""
 MEMORY_BYTES = 96 * 2**20
 """Bound on the activations of one micro-batch."""
-
-
-@dataclass(slots=True)
-class _Tensor:
-    probe: Probe
-    histogram: Histogram
-    vectors: Reservoir
-    low: F64 | None = None
-    high: F64 | None = None
-    total: F64 | None = None
-    weight: float = 0.0
-    elements: int = 0
-    shape: tuple[int, ...] = ()
-
-    def take(self, parts: list[NDArray[np.generic]]) -> None:
-        low, high, mean, drawn, shape = parts
-        sizes = tuple(int(size) for size in np.asarray(shape, np.int64).reshape(-1))
-        elements = int(np.prod(sizes, dtype=np.int64))
-        if elements == 0:
-            return
-        lows, highs, means = (_by_channel(np.asarray(part, np.float64), self.probe.axis) for part in (low, high, mean))
-        mins, maxs, total = lows.min(axis=0), highs.max(axis=0), means.mean(axis=0) * elements
-        if self.low is not None and self.low.size != mins.size:
-            mins, maxs, total = self.collapse(mins, maxs, total)
-        self.low = mins if self.low is None else np.minimum(self.low, mins)
-        self.high = maxs if self.high is None else np.maximum(self.high, maxs)
-        self.total = total if self.total is None else self.total + total
-        self.elements += elements
-        if elements >= np.prod(self.shape or (0,), dtype=np.int64):
-            self.shape = sizes
-        values = np.asarray(drawn, np.float32)
-        self.histogram.add(values.reshape(-1))
-        if values.ndim == 2 and self.probe.axis == 1:
-            values = values.reshape(sizes[0], sizes[1], -1).transpose(0, 2, 1).reshape(-1, sizes[1])
-        if values.ndim == 2:
-            self.vectors.add(values)
-
-    def collapse(self, low: F64, high: F64, total: F64) -> tuple[F64, F64, F64]:
-        """The last axis changes its length (attention scores): keep one number for the whole tensor from now on."""
-        if self.low is not None and self.high is not None and self.total is not None and self.low.size > 1:
-            self.low, self.high = self.low.min(keepdims=True), self.high.max(keepdims=True)
-            self.total = self.total.mean(keepdims=True)
-        return low.min(keepdims=True), high.max(keepdims=True), total.mean(keepdims=True)
-
-    def result(self) -> TensorStatistics | None:
-        if self.low is None or self.high is None or self.total is None:
-            return None
-        self.histogram.flush()
-        return TensorStatistics(
-            tensor=self.probe.tensor,
-            axis=None if self.low.size == 1 and self.shape[-1:] != (1,) else self.probe.axis,
-            shape=self.shape,
-            elements=self.elements,
-            low=self.low,
-            high=self.high,
-            mean=self.total / self.elements,
-            bins_low=self.histogram.low,
-            bins_high=self.histogram.high,
-            bins=self.histogram.counts,
-            zeros=self.histogram.zeros,
-            drawn=self.histogram.drawn,
-            square=self.histogram.square_sum / max(self.histogram.drawn, 1),
-            vectors=self.vectors.rows(),
-        )
-
-
-def _by_channel(array: F64, axis: int | None) -> F64:
-    """Reductions of one batch as [·, C] ([·, 1] for a whole tensor)."""
-    return array.reshape(-1, array.shape[-1]) if axis is not None else array.reshape(-1, 1)
 
 
 def calibrate(
@@ -113,9 +41,10 @@ def calibrate(
         DataError: no rows, or rows that the graph does not take.
         QuantizationError: the float graph itself does not run on them; the message has the runtime's reason.
     """
-    probed, probes = instrument(model, axes, channels=channels)
+    probed, probes = instrument(model, axes, channels=channels, drawn_per_row=drawn_per_row)
     session = _open(probed, threads)
-    tensors = [_Tensor(probe, Histogram(), Reservoir()) for probe in probes]
+    tensors = [Tally(probe) for probe in probes]
+    places = list(pairwise(np.cumsum([0, *(len(probe.outputs) for probe in probes)]).tolist()))
     names = [name for probe in probes for name in probe.outputs]
     slicer = Slicer(model, memory_bytes)
     inputs = _Inputs([name for value in model.graph.inputs if (name := value.name)])
@@ -127,8 +56,8 @@ def calibrate(
             size = _rows(part)
             feed = {**part, LIMIT: np.array([max(size * drawn_per_row, 1)]), PHASE: np.array([runs * 7919])}
             outputs = _run(session, names, feed)
-            for number, tensor in enumerate(tensors):
-                tensor.take(outputs[5 * number : 5 * number + 5])
+            for tensor, (begin, end) in zip(tensors, places, strict=True):
+                tensor.take(outputs[begin:end], size)
             rows, runs = rows + size, runs + 1
             advance(size)
     if not rows:

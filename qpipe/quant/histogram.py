@@ -31,8 +31,8 @@ class Histogram:
         self._waiting_size = 0
 
     def add(self, values: F32) -> None:
-        """Count more values; they are copied, so that the caller's buffer is free."""
-        self._waiting.append(values.copy())
+        """Count more values. They are read later: the caller leaves the array as it is."""
+        self._waiting.append(values)
         self._waiting_size += values.size
         if self._waiting_size >= BUFFERED:
             self.flush()
@@ -43,7 +43,8 @@ class Histogram:
             return
         values = np.concatenate(self._waiting)
         self._waiting, self._waiting_size = [], 0
-        values = values[np.isfinite(values)]
+        if not (np.isfinite(values.min()) and np.isfinite(values.max())):
+            values = values[np.isfinite(values)]
         if values.size:
             self._count(values)
 
@@ -51,14 +52,14 @@ class Histogram:
         self._cover(float(values.min()), float(values.max()))
         self.drawn += values.size
         self.zeros += int(values.size - np.count_nonzero(values))
-        self.square_sum += float(np.square(values, dtype=np.float64).sum())
+        self.square_sum += float(np.dot(values, values))
         bins = self.counts.size
         width = self.high - self.low
         if width <= SMALLEST_WIDTH:
             self.counts[0] += values.size
             return
-        places = (values - np.float32(self.low)) * np.float32(bins / width)
-        self.counts += np.bincount(np.clip(places, 0, bins - 1).astype(np.intp), minlength=bins)
+        places = ((values - np.float32(self.low)) * np.float32(bins / width)).astype(np.intp)
+        self.counts += np.bincount(np.minimum(places, bins - 1), minlength=bins)
 
     def _cover(self, low: float, high: float) -> None:
         """Widen the range until it holds [low, high]; counts move exactly, by merging neighbours in pairs."""

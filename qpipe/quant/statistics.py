@@ -15,7 +15,7 @@ from qpipe.errors import StoreError
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +29,7 @@ class TensorStatistics:
     """Shape in the largest batch that was run."""
     elements: int
     low: F64
-    """Smallest value per channel, [C]."""
+    """Smallest value per channel, [C]; 0 for what an operator keeps from being negative."""
     high: F64
     mean: F64
     bins_low: float

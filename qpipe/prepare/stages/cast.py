@@ -19,7 +19,7 @@ class CastParams:
     """Parameters of `fp16` and `bf16`."""
 
     keep_float: tuple[str, ...] = ()
-    """Operator types or node names that stay float32 with their weights; those without such kernels do by themselves."""
+    """Operator types or node names that stay float32 with their weights; those without such kernels do anyway."""
 
 
 def _cast(draft: Draft, params: object, context: StageContext, dtype: Half) -> Draft:
