@@ -198,7 +198,15 @@ def _facts(cell: CellResult) -> str:
         return ""
     facts = cell.evidence.facts if cell.evidence else cell.engine.facts
     placed = cell.engine.placement.notes if cell.engine.placement else ()
-    rows = [row(escape(one.name), f"{one.value:,.6g}", escape(one.unit), escape(one.kind)) for one in facts]
+    rows = [
+        row(
+            escape(one.name),
+            f"{one.value:,.0f}" if float(one.value).is_integer() else number(one.value),
+            escape(one.unit),
+            escape(one.kind),
+        )
+        for one in facts
+    ]
     table = f"<table>{head(('fact', 'value', 'unit', 'kind'))}<tbody>{''.join(rows)}</tbody></table>" if rows else ""
     told = "".join(f"<p>{escape(note)}</p>" for note in cell.engine.notes if note not in placed)
     found = table + told
