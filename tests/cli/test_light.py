@@ -8,10 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-
-from qpipe.testing.models import small_rows, write_small_model
+from small_pipeline import write_small_pipeline
 
 HEAVY = ("mlflow", "onnxruntime", "pandas", "scipy", "matplotlib", "statsmodels", "sklearn")
 DUMP = """
@@ -35,20 +33,8 @@ def told(folder: Path, commands: list[list[str]], modules: tuple[str, ...]) -> l
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    write_small_model(tmp_path)
-    for number, role in enumerate(("calibration", "gate")):
-        np.savez(tmp_path / f"{role}.npz", image=small_rows(64, number), label=np.zeros(64, np.int64))
-    document = {
-        "name": "small",
-        "model": {"path": "small.onnx"},
-        "task": "classification",
-        "data": {"label": "label", "calibration": {"npz": "calibration.npz"}, "gate": {"npz": "gate.npz"}},
-        "targets": ["cpu-local"],
-        "recipes": ["int8", "fp16", "dynamic"],
-        "gates": {"quality": {"margin": 0.05}, "speedup": {"at_least": 1.1}, "slices": {"by": "label", "margin": 0.1}},
-    }
-    document["data"]["gate"]["slices"] = ["label"]
-    (tmp_path / "small.yaml").write_text(json.dumps(document))
+    gates = {"quality": {"margin": 0.05}, "speedup": {"at_least": 1.1}, "slices": {"by": "label", "margin": 0.1}}
+    write_small_pipeline(tmp_path, targets=["cpu-local"], recipes=["int8", "fp16", "dynamic"], gates=gates)
     return tmp_path
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
+from small_pipeline import write_small_pipeline
 
 from qpipe.config import read_pipeline
 from qpipe.errors import PluginError, TargetError
@@ -21,7 +20,6 @@ from qpipe.records.pipeline import Pipeline
 from qpipe.records.target import Host, Limits, Target
 from qpipe.records.tensors import Signature, TensorSpec
 from qpipe.testing.fake import FakeBackend
-from qpipe.testing.models import small_rows, write_small_model
 
 
 class Boards:
@@ -41,20 +39,7 @@ REGISTRY = load_plugins((Boards(),))
 
 @pytest.fixture
 def pipeline(tmp_path) -> Pipeline:
-    write_small_model(tmp_path)
-    for number, role in enumerate(("calibration", "gate")):
-        np.savez(tmp_path / f"{role}.npz", image=small_rows(64, number), label=np.zeros(64, np.int64))
-    document = {
-        "name": "small",
-        "model": {"path": "small.onnx"},
-        "task": "classification",
-        "data": {"label": "label", "calibration": {"npz": "calibration.npz"}, "gate": {"npz": "gate.npz"}},
-        "targets": ["board"],
-        "recipes": ["int8", "dynamic"],
-        "gates": {"quality": {"margin": 0.05}},
-    }
-    (tmp_path / "small.yaml").write_text(json.dumps(document))
-    return read_pipeline(tmp_path / "small.yaml", REGISTRY)
+    return read_pipeline(write_small_pipeline(tmp_path, targets=["board"], recipes=["int8", "dynamic"]), REGISTRY)
 
 
 def cells(pipeline: Pipeline, *, profile: bool = True):
