@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from qpipe.tracking.schema import lay_out
+from qpipe.tracking.schema import FILE, lay_out, schema_of
 
 
 def make_database(database: Path, artifacts: str) -> None:
@@ -67,3 +67,10 @@ def _unsynced(part: Path) -> Iterator[None]:
 def _file(connection: sqlite3.Connection) -> Path:
     """What a connection has open. Source: sqlite.org/pragma.html, `database_list`."""
     return Path(connection.execute("PRAGMA database_list").fetchone()[2])
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as scratch:
+        made = Path(scratch, "mlflow.db")
+        migrate(made, Path(scratch).as_uri())
+        FILE.write_text(schema_of(made), encoding="utf-8")

@@ -2,7 +2,7 @@
 
 MLflow makes a new database by some seventy migrations, which take a second and a half of one core; the text takes a
 hundredth of that. MLflow itself looks at the result, and where it is of another version its migrations run as ever.
-`python qpipe/tracking/schema.py` writes the text anew from the installed MLflow.
+`python qpipe/tracking/database.py` writes the text anew from the installed MLflow.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 FILE = Path(__file__).with_name("mlflow_schema.sql")
 _OF_ONE_DATABASE = 'INSERT INTO "experiments"'
@@ -39,12 +38,3 @@ def _lines(connection: sqlite3.Connection) -> Iterator[str]:
     for statement in connection.iterdump():
         if not statement.startswith(_OF_ONE_DATABASE):
             yield "\n".join(line.strip() for line in statement.splitlines())
-
-
-if __name__ == "__main__":
-    from qpipe.tracking.database import migrate
-
-    with TemporaryDirectory() as scratch:
-        made = Path(scratch, "mlflow.db")
-        migrate(made, Path(scratch).as_uri())
-        FILE.write_text(schema_of(made), encoding="utf-8")
