@@ -87,7 +87,7 @@ class _Builder:
         self.zero = self.constant("zero", [0])
 
     def constant(self, name: str, numbers: list[int]) -> ir.Value:
-        return add_initializer(self.graph, f"qpipe/{name}", np.array(numbers, np.int64))
+        return add_initializer(self.graph, f"qpipe/{name}", np.array(numbers, np.int64), ir.DataType.INT64)
 
     def add(
         self,
@@ -163,7 +163,7 @@ class _Builder:
         self.end_with(self.add("Concat", ends, axis=1), names["ends"])
         picked = []
         for number, pick in enumerate(pick_values(channels, height, width, self.drawn)):
-            taps = add_initializer(self.graph, f"{names['drawn']}/{number}", pick.taps)
+            taps = add_initializer(self.graph, f"{names['drawn']}/{number}", pick.taps, ir.DataType.FLOAT)
             picked.append(
                 self.add(
                     "Conv",
