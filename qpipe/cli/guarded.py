@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 from qpipe.errors import Interrupted, QpipeError
 
 GO_ON = "run the same command again: it goes on from what is finished"
+FULL = (errno.ENOSPC, errno.EDQUOT)
 READER_GONE = 128 + signal.SIGPIPE
 """What a shell reports of every program whose reader has gone."""
 
 
 def run_app(arguments: list[str]) -> int:
     """Run the command line; returns the exit code of the documented table."""
+    with _streams() as read:
+        code = _run(arguments)
+    return code if read else READER_GONE
+
+
+def _run(arguments: list[str]) -> int:
     from typer.exceptions import Abort, TyperException
     from typer.main import get_command
 
@@ -40,11 +51,28 @@ def run_app(arguments: list[str]) -> int:
     except (BrokenPipeError, SystemExit):  # typer turns the former into the latter
         return _reader_gone()
     except Exception as error:  # noqa: BLE001 - the one place that turns a bug into exit code 1
-        traceback.print_exc()
-        return say_error(
-            f"{type(error).__name__}: {error}", "this is a bug in qpipe: please report it", 1, as_json=as_json
-        )
+        return _say_unexpected(error, as_json=as_json)
     return code if isinstance(code, int) else 0
+
+
+@contextmanager
+def _streams() -> Iterator[bool]:
+    """What was started with stdout or stderr closed (`>&-`) says it to nobody; yields whether somebody reads stdout."""
+    before = sys.stdout, sys.stderr
+    with Path(os.devnull).open("w") as nowhere:
+        sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
+        try:
+            yield before[0] is not None
+        finally:
+            sys.stdout, sys.stderr = before
+
+
+def _say_unexpected(error: Exception, *, as_json: bool) -> int:
+    """A full disk is nobody's bug; whatever else nobody has foreseen is ours."""
+    if isinstance(error, OSError) and error.errno in FULL:
+        return say_error(str(error), "make room there, then run the same command again", 5, as_json=as_json)
+    traceback.print_exc()
+    return say_error(f"{type(error).__name__}: {error}", "this is a bug in qpipe: please report it", 1, as_json=as_json)
 
 
 def _say_interrupted(*, as_json: bool) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -90,6 +91,24 @@ def test_a_reader_that_leaves_is_no_success():
     done = subprocess.run([*MAIN, "schema"], stdout=write, stderr=subprocess.PIPE, text=True, check=False)
     os.close(write)
     assert (done.returncode, done.stderr) == (READER_GONE, "")
+
+
+def test_nobody_at_stdout_is_no_success_and_no_bug(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdout", None)
+    assert run_app(["schema"]) == READER_GONE
+    assert capsys.readouterr().err == ""
+
+
+def test_a_full_disk_is_no_bug(monkeypatch, capsys):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/there")
+
+    monkeypatch.setattr("qpipe.flow.workplace.open_registry", full)
+    assert run_app(["targets"]) == 5
+    assert capsys.readouterr().err.splitlines() == [
+        "error: [Errno 28] No space left on device: '/there'",
+        "hint: make room there, then run the same command again",
+    ]
 
 
 def test_an_error_without_a_hint_is_one_line(capsys):
