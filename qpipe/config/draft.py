@@ -38,7 +38,7 @@ def draft_pipeline(model: Model, *, targets: Sequence[str] = ("cpu-local",)) -> 
             "gates:",
             "  quality: {margin: 0.01, confidence: 0.95}  # at most this much worse than the float model",
             "  finite: {}",
-            "  size: {at_most_ratio: 0.5}",
+            "  size: {at_most_ratio: 0.6}",
             "  speedup: {at_least: 1.1, required: false}",
             'promote: {model: "{model}-{target}", alias: champion}',
             f"tracking: {{uri: null, experiment: {name}}}  # null: MLFLOW_TRACKING_URI, else sqlite here",
