@@ -50,9 +50,7 @@ def test_the_kept_schema_is_what_the_migrations_make(migrated):
     kept = schema.FILE.read_text(encoding="utf-8")
     if schema.revision_of(kept) != revision_in(migrated):
         pytest.skip("another MLflow than the schema was written from: its migrations run instead")
-    assert statements(schema.schema_of(migrated)) == statements(kept), (
-        "python qpipe/tracking/database.py"
-    )
+    assert statements(schema.schema_of(migrated)) == statements(kept), "python qpipe/tracking/database.py"
 
 
 @pytest.mark.parametrize(
