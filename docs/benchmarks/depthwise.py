@@ -113,7 +113,7 @@ TOOLS: dict[str, Callable[[Path, Path, Rows], None]] = {
     "ort-static, prepared": onnxruntime_prepared,
     "`int8`": ours(ORT_X86_VNNI),
     "`int8`, first convolution on integers": ours(replace(ORT_X86_VNNI, direct_channels=0)),
-    "`int8`, first convolution in float": ours(replace(ORT_X86_VNNI, packs_from=10**6)),
+    "`int8`, first convolution in float": ours(replace(ORT_X86_VNNI, packs_from=10**6, grid_below=0)),
 }
 
 

@@ -160,8 +160,12 @@ def call(tool: str, name: str, source: str, target: str, rows: int) -> None:
             save_graph(render_dynamic(model, plan_dynamic(model, ORT_X86_VNNI)), Path(target))
         else:
             variant = tool.removeprefix("ours").removeprefix("-")
-            scheme = replace(ORT_X86_VNNI, direct_channels=0) if variant == "all" else ORT_X86_VNNI
-            options = QuantOptions(ranges=variant if variant not in {"", "all"} else "mse")
+            schemes = {
+                "float": replace(ORT_X86_VNNI, grid_below=0),
+                "all": replace(ORT_X86_VNNI, grid_below=0, direct_channels=0),
+            }
+            scheme = schemes.get(variant, ORT_X86_VNNI)
+            options = QuantOptions(ranges=variant if variant and variant not in schemes else "mse")
             save_graph(ours(Path(source), batches, scheme, options).qdq, Path(target))
         lower(Path(target), Path(target), packs=True)  # what is timed and judged is the engine
     else:
@@ -265,7 +269,7 @@ def quality(name: str, session: InferenceSession, reference: Array, batches: lis
 
 
 CASES = {
-    "resnet20": (("ort-static", "ort-static-prepared", "ours", "ours-all"), "resnet20-cifar10.onnx"),
+    "resnet20": (("ort-static", "ort-static-prepared", "ours", "ours-float", "ours-all"), "resnet20-cifar10.onnx"),
     "minilm": (("ort-static", "ort-dynamic", "ours", "ours-dynamic"), "minilm-l6-sts.onnx"),
     "depthwise": (("ort-static", "ort-static-prepared", "ours"), None),
 }

@@ -90,15 +90,16 @@ def _small(image: ir.Value, below: int) -> bool:
 
 
 def _takes(node: ir.Node, scheme: Scheme, options: QuantOptions) -> bool:
-    """Whether a convolution is faster on integers, with its pixels on a grid, than in float."""
+    """Whether a convolution is faster on integers with its pixels on a grid than in float, or on integers anyway."""
     if node.op_type != "Conv" or options.keep(node) or options.int4_block(node) is not None:
         return False
     if refusal(node, replace(scheme, direct_channels=0)) or not packable(node, replace(scheme, packs_from=0)):
         return False
     weight, dilations = constant(node.inputs[1]), attr_ints(node, "dilations", (1, 1))
     assert weight is not None
-    wide = weight.shape[3] >= 3 * attr_ints(node, "strides", (1, 1))[1] and set(dilations) == {1}
-    return wide and weight.shape[1] == CHANNELS and attr_string(node, "auto_pad", "NOTSET") == "NOTSET"
+    wide = weight.shape[3] >= 3 * attr_ints(node, "strides", (1, 1))[1]
+    plain = set(dilations) == {1} and attr_string(node, "auto_pad", "NOTSET") == "NOTSET"
+    return plain and weight.shape[1] == CHANNELS and (wide or not refusal(node, scheme))
 
 
 def _pixels(graph: ir.Graph, image: _Image, grid: Grid, statistics: Statistics) -> tuple[ir.Value, TensorStatistics]:

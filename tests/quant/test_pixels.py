@@ -227,8 +227,10 @@ def test_images_of_fewer_channels_stay_as_they_are(tmp_path, shape):
     assert not rewritten(path, normalized(levels())[:, :channels])[2]
 
 
-def test_large_images_where_the_recipe_asks(tmp_path):
-    path = network(tmp_path, head="(float[N,3,64,64] x) => (float[N,C,H,W] y)")
+@pytest.mark.parametrize("strides", [1, 2])
+def test_large_images_where_the_recipe_asks(tmp_path, strides):
+    body = f"y = Conv<kernel_shape=[3,3],pads=[1,1,1,1],strides=[{strides},{strides}]>(x, w)"
+    path = network(tmp_path, body, "(float[N,3,64,64] x) => (float[N,C,H,W] y)")
     image = normalized(levels(rows=2, size=64))
     assert rewritten(path, image, options=QuantOptions(pixels_below=65))[2] == ("Conv0",)
 
