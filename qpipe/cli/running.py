@@ -66,6 +66,7 @@ def run_pipeline(path: Path, options: RunOptions, *, as_json: bool) -> int:
         if options.executor == "local":
             early.enter_context(nursery.opened())  # the pipeline is read beside it: half a second
         workplace = open_workplace(path, options, nursery)
+        workplace.store.check_writable()  # before anything is read there
         if not has_work(workplace, options):
             early.close()
         result = _conduct(workplace, options, as_json=as_json)
