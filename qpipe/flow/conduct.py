@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from qpipe.errors import Interrupted, StoreError, TrackingError
@@ -20,12 +22,14 @@ from qpipe.flow.linting import lint_warnings
 from qpipe.flow.measuring import measure
 from qpipe.flow.publishing import finish, publish
 from qpipe.flow.reaching import Reached, reach
+from qpipe.flow.reporting import draw
 from qpipe.flow.searching import search
 from qpipe.flow.settled import settle, settled
 from qpipe.flow.syncing import forget_unlogged, keep_unlogged
 from qpipe.flow.working import has_work, work
 from qpipe.records.evidence import Profile
 from qpipe.records.result import RunResult
+from qpipe.report import NO_PLOTS
 
 if TYPE_CHECKING:
     from qpipe.execute.watch import Watch
@@ -130,21 +134,23 @@ def _published(
 ) -> RunResult:
     """Logged and promoted as far as MLflow answers; what it has not seen is kept for `qpipe sync`."""
     tracker, parent = reached.tracker, reached.parent
-    published = publish(tracker, parent, workplace, results, promote=options.promote)
-    final = RunResult(
-        run_id=run_id,
-        mlflow_run_id=published.mlflow_run_id,
-        pipeline=workplace.pipeline.name,
-        exit_code=run_code(results, logged=published.problem is None),
-        warnings=(*warnings, *published.warnings),
-        cells=results,
-        promoted=published.promoted,
-        search=trials,
-    )
-    lost = published.lost
-    if not lost:
+    with TemporaryDirectory(prefix="qpipe-") as scratch:
+        plots = NO_PLOTS if tracker is None else draw(results, workplace.store, Path(scratch))
+        published = publish(tracker, parent, workplace, results, plots=plots, promote=options.promote)
+        final = RunResult(
+            run_id=run_id,
+            mlflow_run_id=published.mlflow_run_id,
+            pipeline=workplace.pipeline.name,
+            exit_code=run_code(results, logged=published.problem is None),
+            warnings=(*warnings, *published.warnings),
+            cells=results,
+            promoted=published.promoted,
+            search=trials,
+        )
+        lost = published.lost
         try:
-            finish(tracker, parent, workplace, final)
+            if not lost:
+                finish(tracker, parent, workplace, final, plots)
         except TrackingError as error:
             lost = True
             final = replace(

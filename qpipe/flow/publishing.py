@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from qpipe.records.cell import Cell
     from qpipe.records.pipeline import PromoteSpec
     from qpipe.records.result import CellResult, Promoted, RunResult
+    from qpipe.report import Plots
     from qpipe.tracking import Dataset, Tracker
 
 OFFLINE = "offline: nothing was logged or promoted; `qpipe sync` does it later"
@@ -75,14 +76,20 @@ def run_params(workplace: Workplace) -> dict[str, str]:
 
 
 def publish(
-    tracker: Tracker | None, parent: str | None, workplace: Workplace, results: Sequence[CellResult], *, promote: bool
+    tracker: Tracker | None,
+    parent: str | None,
+    workplace: Workplace,
+    results: Sequence[CellResult],
+    *,
+    plots: Plots,
+    promote: bool,
 ) -> Published:
     """Log every cell, then promote those that passed; what goes wrong is said, not raised."""
     if tracker is None or parent is None:
         return Published(mlflow_run_id=None, warnings=(OFFLINE,))
     promoted: list[Promoted] = []
     try:
-        models = _log_cells(tracker, parent, workplace, results)
+        models = _log_cells(tracker, parent, workplace, results, plots)
         if promote and workplace.pipeline.promote is not None:
             _promote_each(tracker, results, workplace.pipeline.promote, models, promoted)
     except QpipeError as error:
@@ -131,7 +138,7 @@ def promote_passed(
     return tuple(_promote(tracker, result, spec, models.get(result.key)) for result in promotable(results, spec))
 
 
-def finish(tracker: Tracker | None, parent: str | None, workplace: Workplace, result: RunResult) -> None:
+def finish(tracker: Tracker | None, parent: str | None, workplace: Workplace, result: RunResult, plots: Plots) -> None:
     """Close the parent run with the tables, the report and the JSON of the whole run.
 
     A run that was finished before with the same results keeps the report that it has.
@@ -142,7 +149,7 @@ def finish(tracker: Tracker | None, parent: str | None, workplace: Workplace, re
     if tracker is None or parent is None:
         return
     with TemporaryDirectory() as scratch:
-        files = () if _reported(workplace, result) else write_report(result, workplace.store, Path(scratch))
+        files = () if _reported(workplace, result) else write_report(result, workplace.store, Path(scratch), plots)
         tracker.finish(
             parent, "FINISHED" if result.exit_code in (0, 3, 4) else "FAILED", result=result, artifacts=files
         )
@@ -187,7 +194,7 @@ def rivals(spec: PromoteSpec | None, cell: Cell, cells: Sequence[Cell]) -> int:
 
 
 def _log_cells(
-    tracker: Tracker, parent: str, workplace: Workplace, results: Sequence[CellResult]
+    tracker: Tracker, parent: str, workplace: Workplace, results: Sequence[CellResult], plots: Plots
 ) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     targets = {target.name: target for target in workplace.pipeline.targets}
@@ -200,7 +207,7 @@ def _log_cells(
             target=targets[result.target],
             evidence=folder,
             dataset=dataset,
-            beside=tuple(results),
+            plots=plots.of(result),
         )
         found[result.key] = logged.model_id
     return found

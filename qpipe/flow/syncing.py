@@ -11,7 +11,7 @@ from qpipe.errors import ConfigError
 from qpipe.flow.exitcodes import run_code
 from qpipe.flow.kept import KeptRun, keep_result, recall_run
 from qpipe.flow.publishing import promote_passed, run_params
-from qpipe.flow.reporting import write_report
+from qpipe.flow.reporting import draw, write_report
 from qpipe.records.codec import decode, encode
 from qpipe.records.evidence import Evaluation
 from qpipe.tracking import Dataset, Spool, SpooledCell, joined_run
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from qpipe.flow.workplace import Workplace
     from qpipe.records.result import CellResult, Promoted, RunResult
     from qpipe.store import Store
-    from qpipe.tracking import Tracker
 
 SPACE = "unlogged"
 
@@ -77,25 +76,24 @@ def sync_run(store: Store, run_id: str, *, tracking_uri: str | None) -> RunResul
         )
     wanted = kept.pipeline.tracking
     tracker = connect(tracking_uri or wanted.uri, wanted.experiment, folder=Path.cwd())
-    parent, logged = sync(tracker, waiting.spool)
-    result = replace(waiting.spool.result, mlflow_run_id=parent)
-    promoted: tuple[Promoted, ...] = ()
-    if waiting.promote and kept.pipeline.promote is not None:
-        models = {key: one.model_id for key, one in logged.items()}
-        promoted = promote_passed(tracker, result.cells, kept.pipeline.promote, models)
-    final = replace(result, promoted=promoted)
-    _close(tracker, parent, final, store)
+    with TemporaryDirectory() as scratch:
+        plots = draw(waiting.spool.result.cells, store, Path(scratch))
+        parent, logged = sync(tracker, waiting.spool, plots=plots)
+        result = replace(waiting.spool.result, mlflow_run_id=parent)
+        promoted: tuple[Promoted, ...] = ()
+        if waiting.promote and kept.pipeline.promote is not None:
+            models = {key: one.model_id for key, one in logged.items()}
+            promoted = promote_passed(tracker, result.cells, kept.pipeline.promote, models)
+        final = replace(result, promoted=promoted)
+        tracker.finish(
+            parent,
+            "FINISHED" if final.exit_code in (0, 3, 4) else "FAILED",
+            result=final,
+            artifacts=write_report(final, store, Path(scratch), plots),
+        )
     keep_result(store, KeptRun(pipeline=kept.pipeline, result=final))
     forget_unlogged(store, found)
     return final
-
-
-def _close(tracker: Tracker, parent: str, result: RunResult, store: Store) -> None:
-    with TemporaryDirectory() as scratch:
-        files = write_report(result, store, Path(scratch))
-        tracker.finish(
-            parent, "FINISHED" if result.exit_code in (0, 3, 4) else "FAILED", result=result, artifacts=files
-        )
 
 
 def _folder(cell: CellResult, store: Store) -> Path | None:

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qpipe.errors import EngineError
+from qpipe.home import home
 from qpipe.hosts.device import Device
 from qpipe.hosts.engine import DeviceEngine
-from qpipe.hosts.home import home
 from qpipe.hosts.remote import RUNNER, Job
 
 Array = NDArray[np.generic]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qpipe.errors import UnavailableError
-from qpipe.hosts.home import home
+from qpipe.home import home
 from qpipe.hosts.program import last_line, run_program
 from qpipe.records.engine import Ready, Unavailable
 

@@ -14,7 +14,7 @@ from qpipe.records.result import CellResult, Promoted, RunResult
 from qpipe.records.verdict import Decision, Verdict
 from qpipe.report.html import head, row
 from qpipe.report.insight import insight
-from qpipe.report.plots import slug, write_plots
+from qpipe.report.plots import Plots, slug
 from qpipe.report.style import STYLE
 from qpipe.report.table import NOTHING, fewer_rows, number, size
 
@@ -23,17 +23,15 @@ NOBODY: Mapping[str, Explanation] = MappingProxyType({})
 
 
 def write_run_report(
-    result: RunResult, evidence: dict[str, Path], folder: Path, explained: Mapping[str, Explanation] = NOBODY
+    result: RunResult, plots: Plots, folder: Path, explained: Mapping[str, Explanation] = NOBODY
 ) -> tuple[Path, ...]:
-    """Write `report.html` and the plots into `folder`; their paths, the page first.
+    """Write `report.html` into `folder`; its path and those of the plots, the page first.
 
-    `evidence`: folders by cell key; `explained`: what `qpipe explain` has found, by cell key.
+    `explained`: what `qpipe explain` has found, by cell key.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    plots = write_plots(result.cells, evidence, folder)
     page = folder / "report.html"
-    page.write_text(run_page(result, plots, explained), encoding="utf-8")
-    return (page, *plots)
+    page.write_text(run_page(result, plots.files, explained), encoding="utf-8")
+    return (page, *plots.files)
 
 
 def run_page(result: RunResult, plots: tuple[Path, ...], explained: Mapping[str, Explanation] = NOBODY) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from tempfile import TemporaryDirectory
 from urllib.parse import unquote, urlsplit
 
 from qpipe.errors import ConfigError, StoreError
+from qpipe.home import home
 from qpipe.store import manifest as manifests
 from qpipe.store.failures import as_store_error, store_error
 from qpipe.store.objects import Objects, check_same, copy_files, manifest_name
@@ -214,6 +214,4 @@ def _safe(name: str) -> str:
 
 
 def _cache_folder(url: str) -> Path:
-    home = os.environ.get("XDG_CACHE_HOME", "").strip()
-    base = Path(home) if home else Path.home() / ".cache"
-    return base / "qpipe" / hashlib.sha256(url.encode()).hexdigest()[:16]
+    return home() / hashlib.sha256(url.encode()).hexdigest()[:16]

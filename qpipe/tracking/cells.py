@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -13,7 +14,6 @@ from qpipe.records.codec import encode
 from qpipe.records.result import CellResult
 from qpipe.records.target import Target
 from qpipe.report.document import gates_document
-from qpipe.report.plots import write_cell_plots
 from qpipe.report.table import cell_text
 from qpipe.tracking.experiment import Dataset, Experiment, Logged
 from qpipe.tracking.figures import figures
@@ -39,7 +39,7 @@ def log_cell(
     target: Target | None,
     evidence: Path | None,
     dataset: Dataset | None,
-    beside: tuple[CellResult, ...],
+    plots: tuple[Path, ...],
 ) -> Logged:
     """Log one cell; a cell that is already there with this very result costs three calls."""
     run = _cell_run(where, parent, result)
@@ -51,7 +51,7 @@ def log_cell(
     if dataset is not None:
         where.client.log_inputs(run.info.run_id, datasets=[_dataset_input(dataset)])
     text = cell_text(result)
-    _log_files(where, run.info.run_id, result, text, evidence=evidence, beside=beside)
+    _log_files(where, run.info.run_id, result, text, evidence=evidence, plots=plots)
     _log_batch(where, run, result, model_id, dataset, note=_note(text, run.info.experiment_id, parent))
     where.client.set_terminated(run.info.run_id, status="FINISHED" if result.status == "ok" else "FAILED")
     return Logged(run_id=run.info.run_id, model_id=model_id)
@@ -98,18 +98,18 @@ def _log_files(
     text: str,
     *,
     evidence: Path | None,
-    beside: tuple[CellResult, ...],
+    plots: tuple[Path, ...],
 ) -> None:
     with tempfile.TemporaryDirectory(prefix="qpipe-") as scratch:
-        folder, plots = Path(scratch), Path(scratch, PLOTS)
+        folder = Path(scratch)
         gates = json.dumps(gates_document(result.verdicts), indent=2, allow_nan=False)
         (folder / "gates.json").write_text(gates, encoding="utf-8")
         (folder / "gates.txt").write_text(text, encoding="utf-8")
         if result.log_tail:
             (folder / "log_tail.txt").write_text(result.log_tail, encoding="utf-8")
-        plots.mkdir()
-        if not write_cell_plots(result, beside or (result,), evidence, plots):
-            plots.rmdir()
+        for plot in plots:
+            (folder / PLOTS).mkdir(exist_ok=True)
+            shutil.copy(plot, folder / PLOTS)
         where.client.log_artifacts(run_id, scratch)
     if evidence is not None and result.evidence is not None:
         where.client.log_artifacts(run_id, str(evidence), artifact_path=f"evidence/{result.evidence.digest}")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from qpipe.tracking.schema import FILE, lay_out, schema_of
+from qpipe.tracking.schema import keep, lay_out
 
 
 def make_database(database: Path, artifacts: str) -> None:
@@ -25,13 +25,17 @@ def make_database(database: Path, artifacts: str) -> None:
 def _made(folder: Path, artifacts: str) -> Path:
     from mlflow.exceptions import MlflowException
 
-    part = folder / "kept.db"
-    lay_out(part)
-    try:
-        migrate(part, artifacts)
-    except MlflowException:  # of another version than this MLflow, which has the file open from now on
-        part = folder / "migrated.db"
-        migrate(part, artifacts)
+    part = folder / "laid-out.db"
+    if lay_out(part):
+        try:
+            migrate(part, artifacts)
+        except MlflowException:  # not the tables of this MLflow, which has the file open from now on
+            pass
+        else:
+            return part
+    part = folder / "migrated.db"
+    migrate(part, artifacts)
+    keep(part)
     return part
 
 
@@ -67,10 +71,3 @@ def _unsynced(part: Path) -> Iterator[None]:
 def _file(connection: sqlite3.Connection) -> Path:
     """What a connection has open. Source: sqlite.org/pragma.html, `database_list`."""
     return Path(connection.execute("PRAGMA database_list").fetchone()[2])
-
-
-if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as scratch:
-        made = Path(scratch, "mlflow.db")
-        migrate(made, Path(scratch).as_uri())
-        FILE.write_text(schema_of(made), encoding="utf-8")

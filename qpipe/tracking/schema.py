@@ -1,37 +1,58 @@
-"""The tables of MLflow's own sqlite database as its migrations leave them, kept as text.
+"""The tables of MLflow's own sqlite database as its migrations left them here before, kept as text.
 
 MLflow makes a new database by some seventy migrations, which take a second and a half of one core; the text takes a
-hundredth of that. MLflow itself looks at the result, and where it is of another version its migrations run as ever.
-`python qpipe/tracking/database.py` writes the text anew from the installed MLflow.
+hundredth of that. It is kept per version of MLflow, for this user, and MLflow itself looks at what it makes.
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
-FILE = Path(__file__).with_name("mlflow_schema.sql")
+from qpipe.home import home
+
 _OF_ONE_DATABASE = 'INSERT INTO "experiments"'
 """MLflow's default experiment has the time and the artifact folder of the database that it stands in."""
 
 
-def lay_out(database: Path) -> None:
-    """Make the tables in a file that is not there yet."""
+def lay_out(database: Path) -> bool:
+    """Make the tables in a file that is not there yet; False where this MLflow has made none before."""
+    try:
+        text = kept_file().read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return False
     with closing(sqlite3.connect(database)) as connection:
-        connection.executescript(f"PRAGMA synchronous = OFF;\n{FILE.read_text(encoding='utf-8')}")
+        try:
+            connection.executescript(f"PRAGMA synchronous = OFF;\n{text}")
+        except sqlite3.Error:  # the text is broken
+            return False
+    return True
+
+
+def keep(database: Path) -> None:
+    """Keep the tables of a database that MLflow has just made, where there is a place for them."""
+    with suppress(OSError):
+        file = kept_file()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_name(f".{file.name}.{os.getpid()}")
+        part.write_text(schema_of(database), encoding="utf-8")
+        part.replace(file)
+
+
+def kept_file() -> Path:
+    """Where the text of this MLflow is kept."""
+    from mlflow.version import VERSION
+
+    return home() / "mlflow" / f"{VERSION}.sql"
 
 
 def schema_of(database: Path) -> str:
     """The text of a database that MLflow has just made."""
     with closing(sqlite3.connect(database)) as connection:
         return "\n".join(_lines(connection)) + "\n"
-
-
-def revision_of(text: str) -> str:
-    """The migration after which the tables look like that."""
-    return text.partition('INSERT INTO "alembic_version" VALUES(\'')[2].partition("'")[0]
 
 
 def _lines(connection: sqlite3.Connection) -> Iterator[str]:

@@ -9,6 +9,7 @@ from qpipe.errors import TrackingError
 from qpipe.records.codec import decode, encode
 from qpipe.records.result import RunResult
 from qpipe.records.target import Target
+from qpipe.report import NO_PLOTS, Plots
 from qpipe.tracking.experiment import Dataset, Logged, RunStatus
 from qpipe.tracking.tracker import Tracker
 
@@ -58,7 +59,9 @@ def read_spool(path: Path) -> Spool:
         raise TrackingError(f"{path} is not a run to be logged", hint="run the pipeline again: it is cached") from error
 
 
-def sync(tracker: Tracker, spool: Spool, *, artifacts: tuple[Path, ...] = ()) -> tuple[str, dict[str, Logged]]:
+def sync(
+    tracker: Tracker, spool: Spool, *, plots: Plots = NO_PLOTS, artifacts: tuple[Path, ...] = ()
+) -> tuple[str, dict[str, Logged]]:
     """Log a run from the beginning; what is in MLflow already stays as it is. Run id, and each cell by key.
 
     Raises:
@@ -76,7 +79,7 @@ def sync(tracker: Tracker, spool: Spool, *, artifacts: tuple[Path, ...] = ()) ->
             target=cell.target,
             evidence=cell.evidence,
             dataset=spool.dataset,
-            beside=spool.result.cells,
+            plots=plots.of(result),
         )
     status: RunStatus = "FINISHED" if spool.result.exit_code in SUCCEEDED else "FAILED"
     tracker.finish(parent, status, result=spool.result, artifacts=artifacts)

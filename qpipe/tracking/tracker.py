@@ -37,21 +37,22 @@ class Tracker(Experiment):
         target: Target | None = None,
         evidence: Path | None = None,
         dataset: Dataset | None = None,
-        beside: tuple[CellResult, ...] = (),
+        plots: tuple[Path, ...] = (),
     ) -> Logged:
         """The nested run of a cell with metrics, verdicts, evidence and plots, and the LoggedModel of its engine.
 
         `target` is needed for the engine to be servable without the pipeline; `evidence` is the evidence folder;
-        `beside` are all cells of the run, among which this one is drawn.
+        `plots` are the files that show this cell.
         """
         with calling(self.uri, f"logging the cell {result.label}"):
-            return log_cell(self, parent, result, target=target, evidence=evidence, dataset=dataset, beside=beside)
+            return log_cell(self, parent, result, target=target, evidence=evidence, dataset=dataset, plots=plots)
 
     def warm_up(self) -> None:
         """Import and open what logging and promoting need, for whoever has the time now rather than then."""
+        import matplotlib.backends.backend_svg
         import mlflow.pyfunc
 
-        assert mlflow.pyfunc  # imported for its own sake
+        assert mlflow.pyfunc and matplotlib.backends.backend_svg  # noqa: PT018  (imported for their own sake)
         with calling(self.uri, "opening the registry"):
             self.client.search_registered_models(max_results=1)
 

@@ -7,6 +7,7 @@ import pytest
 from qpipe.errors import PromotionError, TrackingError
 from qpipe.flow import publishing
 from qpipe.records.result import Promoted
+from qpipe.report import NO_PLOTS
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,6 @@ def test_the_promotions_before_and_after_are_told(monkeypatch, trouble, lost, to
     monkeypatch.setattr(publishing, "promotable", lambda results, _: results)
     monkeypatch.setattr(publishing, "_promote", promote)
     workplace = SimpleNamespace(pipeline=SimpleNamespace(promote=object()))
-    found = publishing.publish(SimpleNamespace(warnings=()), "parent", workplace, cells, promote=True)
+    found = publishing.publish(SimpleNamespace(warnings=()), "parent", workplace, cells, plots=NO_PLOTS, promote=True)
     assert [one.model for one in found.promoted] == told
     assert (found.lost, found.problem) == (lost, trouble.message)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from qpipe.errors import EngineError
+from qpipe.home import home
 from qpipe.hosts.emulator import EmulatedDevice
-from qpipe.hosts.home import home
 from qpipe.hosts.known_answer import KnownAnswer, require_known_answer
 from qpipe.hosts.qemu_root import QEMU, qemu_root
 from qpipe.hosts.remote import ONNXRUNTIME, Job

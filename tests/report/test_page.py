@@ -1,9 +1,10 @@
 import re
 from html.parser import HTMLParser
+from types import MappingProxyType
 from xml.etree import ElementTree as ET
 
 from qpipe.records.explanation import Explanation, Layer
-from qpipe.report import write_run_report
+from qpipe.report import NO_PLOTS, write_plots, write_run_report
 
 VOID = {"meta", "img", "br"}
 
@@ -24,8 +25,13 @@ class Balance(HTMLParser):
         assert self.open.pop() == tag
 
 
+def report(result, evidence, folder, explained=MappingProxyType({})):
+    folder.mkdir(exist_ok=True)
+    return write_run_report(result, write_plots(result.cells, evidence, folder), folder, explained)
+
+
 def test_the_page_stands_alone(result, evidence, tmp_path):
-    page, *plots = write_run_report(result, evidence, tmp_path / "out")
+    page, *plots = report(result, evidence, tmp_path)
     text = page.read_text()
     parser = Balance()
     parser.feed(text)
@@ -41,7 +47,7 @@ def test_the_page_stands_alone(result, evidence, tmp_path):
 
 
 def test_the_page_says_what_was_decided_and_under_which_conditions(result, evidence, tmp_path):
-    text = write_run_report(result, evidence, tmp_path)[0].read_text()
+    text = report(result, evidence, tmp_path)[0].read_text()
     for part in (
         "run-1",
         "digits &lt;demo&gt;",
@@ -59,7 +65,7 @@ def test_the_page_says_what_was_decided_and_under_which_conditions(result, evide
 
 
 def test_the_page_says_where_the_loss_comes_from_and_what_is_odd(result, evidence, tmp_path):
-    text = write_run_report(result, evidence, tmp_path)[0].read_text()
+    text = report(result, evidence, tmp_path)[0].read_text()
     for part in ("41.25", "first 16 gate rows", "not run: &lt;no device&gt;", "in&lt;0&gt;", "every value is 1"):
         assert part in text, part
     assert "quantized tensors" not in text
@@ -76,7 +82,7 @@ def test_layers_join_the_page_once_they_were_explained(result, evidence, tmp_pat
         cell="", metric="accuracy", role="search", rows=8, steps=(), layers=layers, placement=None, remarks=()
     )
     cell = next(cell for cell in result.cells if cell.evidence)
-    text = write_run_report(result, evidence, tmp_path, {cell.key: one})[0].read_text()
+    text = report(result, evidence, tmp_path, {cell.key: one})[0].read_text()
     table = text.partition("3 quantized tensors")[2]
     assert table.index("8.5") < table.index("20.5") < table.index("<td>x</td>")
     assert re.search(r"&lt;t&gt;.*1\.50 %.*QLinearConv", table)
@@ -84,14 +90,14 @@ def test_layers_join_the_page_once_they_were_explained(result, evidence, tmp_pat
 
 
 def test_plots_are_well_formed_and_the_same_each_time(result, evidence, tmp_path):
-    first = write_run_report(result, evidence, tmp_path / "a")[1:]
-    second = write_run_report(result, evidence, tmp_path / "b")[1:]
+    first = report(result, evidence, tmp_path / "a")[1:]
+    second = report(result, evidence, tmp_path / "b")[1:]
     for one, other in zip(first, second, strict=True):
         assert ET.parse(one).getroot().tag.endswith("svg")
         assert one.read_bytes() == other.read_bytes()
 
 
 def test_a_run_without_measurements_has_a_page_without_plots(unmeasured, tmp_path):
-    written = write_run_report(unmeasured, {}, tmp_path)
+    written = write_run_report(unmeasured, NO_PLOTS, tmp_path)
     assert [path.name for path in written] == ["report.html"]
     assert "not measured: no device" in written[0].read_text()

@@ -6,7 +6,6 @@ import threading
 import pytest
 
 from qpipe.errors import ConfigError
-from qpipe.records.verdict import Decision, SliceVerdict
 from qpipe.tracking.experiment import Dataset
 
 DATASET = Dataset(name="digits-gate", digest="cd" * 32, source="gate.npz", rows=500)
@@ -181,19 +180,13 @@ def test_one_engine_in_two_cells_is_one_model(tracker, result, make, tmp_path):
 
 
 def test_a_cell_shows_its_plots_and_leads_to_the_report(tracker, result, tmp_path):
-    slices = tuple(
-        SliceVerdict(name=name, decision=Decision.PASS, observed=0.0, low=-0.1, high=0.1, n=9) for name in "ab"
-    )
-    judged = dataclasses.replace(result.verdicts[0], gate="slices", slices=slices)
-    other = dataclasses.replace(result, key="55" * 32, recipe="none", verdicts=(), decision=None)
     parent = tracker.start("run-8", "digits", {})
+    plot = tmp_path / "latency.svg"
+    plot.write_text("<svg/>")
 
-    logged = tracker.log_cell(
-        parent, dataclasses.replace(result, verdicts=(judged,)), beside=(result, other), evidence=tmp_path
-    )
+    logged = tracker.log_cell(parent, result, plots=(plot,))
 
-    names = [item.path for item in tracker.client.list_artifacts(logged.run_id, "plots")]
-    assert names == ["plots/quality-latency.svg", "plots/slices-slices.svg"]
+    assert [item.path for item in tracker.client.list_artifacts(logged.run_id, "plots")] == ["plots/latency.svg"]
     run = tracker.client.get_run(logged.run_id)
     assert f"runs/{parent}/artifacts/report.html" in run.data.tags["mlflow.note.content"]
     assert "PASS" in run.data.tags["mlflow.note.content"]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from qpipe.hosts.home import home
+from qpipe.home import home
 from qpipe_litert.tools import ONNX2TF
 
 LIMIT_BYTES = 2**30

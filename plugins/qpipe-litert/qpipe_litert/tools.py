@@ -14,7 +14,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from qpipe.errors import UnavailableError
-from qpipe.hosts.home import home
+from qpipe.home import home
 from qpipe.plugins.backend import Progress
 from qpipe.records.engine import Ready, Unavailable
 

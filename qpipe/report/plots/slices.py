@@ -2,54 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qpipe.records.result import CellResult
 from qpipe.records.verdict import Decision, SliceVerdict, Verdict
-from qpipe.report.plots.axes import Panel, Scale, limits
 from qpipe.report.plots.colours import COLOUR, ZERO
-from qpipe.report.plots.svg import document, dot, line, text, text_width
+from qpipe.report.plots.figure import figure, shown
 
-_ROW, _TOP, _WIDTH = 21, 46, 460
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
-def draw_slices(cell: CellResult, verdict: Verdict) -> str:
+def plot_slices(cell: CellResult, verdict: Verdict, path: Path) -> Path:
     """Difference to the float model per slice with its interval, worst first, and the margin."""
     slices = sorted(
         (part for part in verdict.slices if part.observed is not None), key=lambda part: part.observed or 0.0
     )
-    labels = [f"{part.name}  (n = {part.n:,})" for part in slices]
-    found = (*(value for part in slices for value in _interval(part)), 0.0, verdict.limit or 0.0)
-    low, high = limits(found, 0.05)
-    left, bottom = 16 + max(map(text_width, labels)), _TOP + _ROW * len(slices)
-    panel = Panel(
-        x=Scale(low=low, high=high, start=left, end=left + _WIDTH),
-        y=Scale(low=-0.5, high=len(slices) - 0.5, start=_TOP, end=bottom),
-    )
-    parts = [
-        text((left, 18), f"{cell.label}: {verdict.gate}", bold=True),
-        *panel.frame(panel.x.ticks(9), tuple(enumerate(labels))),
-        *panel.titles(below="engine − float model"),
-        line((panel.x.at(0), _TOP), (panel.x.at(0), bottom), colour=ZERO),
-        *_limit(verdict.limit, panel),
-        *(part for row, one in enumerate(slices) for part in _drawn(one, row, panel)),
-    ]
-    return document(left + _WIDTH + 20, bottom + 50, parts)
+    with figure(path, 6.4, 1.2 + 0.26 * len(slices)) as made:
+        axes = made.add_subplot()
+        for row, part in enumerate(slices):
+            _interval(axes, part, row)
+        if verdict.limit is not None:
+            axes.axvline(verdict.limit, color=COLOUR[Decision.FAIL], linestyle="--", linewidth=1)
+            axes.annotate("limit", (verdict.limit, 1), xycoords=("data", "axes fraction"), color=COLOUR[Decision.FAIL])
+        axes.axvline(0, color=ZERO, linewidth=1)
+        axes.set_yticks(range(len(slices)), [f"{shown(part.name)}  (n = {part.n:,})" for part in slices])
+        axes.invert_yaxis()
+        axes.set_xlabel("engine − float model")
+        axes.set_title(f"{shown(cell.label)}: {verdict.gate}", pad=16)
+    return path
 
 
-def _interval(part: SliceVerdict) -> tuple[float, float, float]:
-    seen = part.observed or 0.0
-    return seen if part.low is None else part.low, seen, seen if part.high is None else part.high
-
-
-def _drawn(part: SliceVerdict, row: int, panel: Panel) -> Iterator[str]:
-    low, seen, high = _interval(part)
-    yield line(panel.at(low, row), panel.at(high, row), colour=COLOUR[part.decision], width=2)
-    yield dot(panel.at(seen, row), 3, colour=COLOUR[part.decision])
-
-
-def _limit(limit: float | None, panel: Panel) -> Iterator[str]:
-    if limit is not None:
-        x = panel.x.at(limit)
-        yield line((x, panel.y.start), (x, panel.y.end), colour=COLOUR[Decision.FAIL], dashed=True)
-        yield text((x + 4, panel.y.start - 4), "limit", colour=COLOUR[Decision.FAIL])
+def _interval(axes: Axes, part: SliceVerdict, row: int) -> None:
+    """What is seen with its bounds; where there is no finite bound, the interval has no cap."""
+    seen, colour = part.observed or 0.0, COLOUR[part.decision]
+    low, high = (bound if bound is not None and isfinite(bound) else seen for bound in (part.low, part.high))
+    axes.hlines(row, low, high, color=colour, linewidth=2)
+    axes.plot(seen, row, "o", color=colour, markersize=4)

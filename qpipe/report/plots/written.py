@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from qpipe.records.result import CellResult
-from qpipe.report.plots.latencies import draw_latencies
-from qpipe.report.plots.slices import draw_slices
-from qpipe.report.plots.tradeoff import comparable, draw_tradeoff
-
-Drawn = tuple[str, str]
-"""Name and content of a file."""
+from qpipe.report.plots.latencies import plot_latencies
+from qpipe.report.plots.slices import plot_slices
+from qpipe.report.plots.tradeoff import comparable, plot_tradeoff
 
 
-def write_plots(cells: tuple[CellResult, ...], evidence: dict[str, Path], folder: Path) -> tuple[Path, ...]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plots:
+    """The files of a run's plots."""
+
+    files: tuple[Path, ...] = ()
+    cells: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
+    """Those of them that show a cell, by its key."""
+
+    def of(self, cell: CellResult) -> tuple[Path, ...]:
+        """What shows this cell."""
+        return self.cells.get(cell.key, ())
+
+
+NO_PLOTS = Plots()
+
+
+def write_plots(cells: tuple[CellResult, ...], evidence: Mapping[str, Path], folder: Path) -> Plots:
     """Every plot that the evidence allows, as `.svg` files in `folder`. `evidence`: folders by cell key."""
-    drawn = [
-        (f"quality-latency{f'-{index + 1}' if index else ''}.svg", draw_tradeoff(group))
-        for index, group in enumerate(comparable(cells))
-    ]
+    files, found = [], {cell.key: list[Path]() for cell in cells}
+    for index, group in enumerate(comparable(cells)):
+        files.append(plot_tradeoff(group, folder / f"quality-latency{f'-{index + 1}' if index else ''}.svg"))
+        for cell in group:
+            found[cell.key].append(files[-1])
     for cell in cells:
-        drawn += _own(cell, evidence.get(cell.key), f"-{slug(cell.label)}")
-    return tuple(_write(folder / name, content) for name, content in drawn)
-
-
-def write_cell_plots(
-    cell: CellResult, cells: tuple[CellResult, ...], evidence: Path | None, folder: Path
-) -> tuple[Path, ...]:
-    """The plots of one cell into `folder`, with its place among `cells`, those of its run."""
-    groups = (group for group in comparable(cells) if any(one.key == cell.key for one in group))
-    drawn = [("quality-latency.svg", draw_tradeoff(group, marked=cell.key)) for group in groups]
-    return tuple(_write(folder / name, content) for name, content in (*drawn, *_own(cell, evidence, "")))
+        own = tuple(_own(cell, evidence.get(cell.key), folder))
+        files += own
+        found[cell.key] += own
+    return Plots(files=tuple(files), cells={key: tuple(paths) for key, paths in found.items()})
 
 
 def slug(text: str) -> str:
@@ -39,17 +47,13 @@ def slug(text: str) -> str:
     return "".join(char if char.isalnum() or char in "-_." else "-" for char in text)
 
 
-def _own(cell: CellResult, evidence: Path | None, ending: str) -> Iterator[Drawn]:
+def _own(cell: CellResult, evidence: Path | None, folder: Path) -> Iterator[Path]:
     """The plots that show one cell alone."""
     from qpipe.measure.samples import FILE, load_samples
 
+    ending = slug(cell.label)
     if evidence is not None and cell.recipe != "none" and (evidence / FILE).is_file():
-        yield f"latency{ending}.svg", draw_latencies(cell, load_samples(evidence / FILE))
+        yield plot_latencies(cell, load_samples(evidence / FILE), folder / f"latency-{ending}.svg")
     for verdict in cell.verdicts:
         if any(part.observed is not None for part in verdict.slices):
-            yield f"slices{ending}-{slug(verdict.gate)}.svg", draw_slices(cell, verdict)
-
-
-def _write(path: Path, content: str) -> Path:
-    path.write_text(content, encoding="utf-8")
-    return path
+            yield plot_slices(cell, verdict, folder / f"slices-{ending}-{slug(verdict.gate)}.svg")
