@@ -25,9 +25,9 @@ import onnx_ir as ir
 from machine import describe_machine, require_data
 from quantization import Feed, calibration, depthwise
 
-from qpipe.execute.group import peak_resident_bytes
+from qpipe.execute.children.group import peak_resident_bytes
+from qpipe.quant.calibration.statistics import Statistics
 from qpipe.quant.ranges import METHODS, Method
-from qpipe.quant.statistics import Statistics
 
 MOST_MB, MOST_GROWTH = 450, 0.05
 
@@ -41,11 +41,11 @@ def one_pass(source: Path, rows: int) -> None:
     """Calibrate on so many rows, then finish by every method in a fork; figures as one JSON line each."""
     import onnxruntime  # noqa: F401 - imports are not part of the call
 
-    from qpipe.quant.calibrate import calibrate
+    from qpipe.quant.calibration.calibrate import calibrate
+    from qpipe.quant.calibration.observed import observed_tensors
     from qpipe.quant.check import ROWS, check_same
     from qpipe.quant.fold import fold
     from qpipe.quant.graph import open_graph
-    from qpipe.quant.observed import observed_tensors
     from qpipe.quant.schemes import ORT_X86_VNNI
     from qpipe.quant.slicing import first_rows
 
@@ -71,13 +71,13 @@ def one_pass(source: Path, rows: int) -> None:
 
 def finish(model: ir.Model, statistics: Statistics, method: Method, target: Path) -> None:
     """What comes after the pass, as the recipe `int8` does it."""
-    from qpipe.quant.bias import correct_bias
+    from qpipe.quant.corrections.bias import correct_bias
+    from qpipe.quant.corrections.smooth import smooth
     from qpipe.quant.graph import save_graph
     from qpipe.quant.options import QuantOptions
     from qpipe.quant.plan import make_plan
-    from qpipe.quant.render import render
+    from qpipe.quant.rendering.render import render
     from qpipe.quant.schemes import ORT_X86_VNNI
-    from qpipe.quant.smooth import smooth
 
     begun = time.process_time()
     _, statistics = smooth(model, statistics, ORT_X86_VNNI)

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from qpipe.execute.group import peak_resident_bytes
+from qpipe.execute.children.group import peak_resident_bytes
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -148,9 +148,9 @@ def call(tool: str, name: str, source: str, target: str, rows: int) -> None:
         import onnxruntime  # noqa: F401 - imports are not part of the call
         from qpipe_onnxruntime.lower.passes import lower
 
-        from qpipe.quant.dynamic import plan_dynamic, render_dynamic
         from qpipe.quant.graph import open_graph, save_graph
         from qpipe.quant.options import QuantOptions
+        from qpipe.quant.rendering.dynamic import plan_dynamic, render_dynamic
         from qpipe.quant.schemes import ORT_X86_VNNI
         from qpipe.quant.static import quantize_static as ours
 

@@ -26,20 +26,20 @@ from machine import describe_machine, require_data
 from numpy.typing import NDArray
 from quantization import Array, Feed
 
-from qpipe.quant.bias import correct_bias
-from qpipe.quant.calibrate import calibrate
-from qpipe.quant.equalize import equalize
+from qpipe.quant.calibration.calibrate import calibrate
+from qpipe.quant.calibration.observed import observed_tensors
+from qpipe.quant.calibration.statistics import Statistics
+from qpipe.quant.corrections.bias import correct_bias
+from qpipe.quant.corrections.equalize import equalize
 from qpipe.quant.fold import fold
 from qpipe.quant.fold.affine import set_bias
 from qpipe.quant.fold.gemm import replace_constant
-from qpipe.quant.gptq import gptq_blocks
 from qpipe.quant.graph import attr_int, attr_ints, constant, name_of, open_graph, save_graph
-from qpipe.quant.observed import observed_tensors
 from qpipe.quant.plan import make_plan
 from qpipe.quant.ranges import RangeRule, find_channel_ranges
-from qpipe.quant.render import quantized_weight, render
+from qpipe.quant.rendering.render import quantized_weight, render
 from qpipe.quant.schemes import ORT_X86_VNNI
-from qpipe.quant.statistics import Statistics
+from qpipe.quant.weights.gptq import gptq_blocks
 from qpipe.records.quantization import QuantPlan
 
 F32 = NDArray[np.float32]

@@ -22,14 +22,14 @@ import onnxruntime as ort
 from machine import describe_machine, require_data
 from quantization import DATA, Array, Feed, calibration, images, opened, ratios, sentences
 
-from qpipe.quant.calibrate import calibrate
-from qpipe.quant.codebook import plan_codebooks, render_codebooks
-from qpipe.quant.dynamic import plan_dynamic, render_dynamic
+from qpipe.quant.calibration.calibrate import calibrate
+from qpipe.quant.calibration.observed import observed_tensors
+from qpipe.quant.calibration.statistics import Statistics
 from qpipe.quant.graph import open_graph, save_graph
-from qpipe.quant.observed import observed_tensors
+from qpipe.quant.rendering.dynamic import plan_dynamic, render_dynamic
 from qpipe.quant.schemes import ORT_X86_VNNI
-from qpipe.quant.statistics import Statistics
-from qpipe.quant.weight_only import plan_weight_only, render_weight_only
+from qpipe.quant.storage.codebook import plan_codebooks, render_codebooks
+from qpipe.quant.storage.weight_only import plan_weight_only, render_weight_only
 
 FILES = {"minilm": "minilm-l6-sts.onnx", "resnet20": "resnet20-cifar10.onnx"}
 ROUNDINGS = ("nearest", "hqq", "gptq")

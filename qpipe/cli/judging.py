@@ -104,7 +104,7 @@ def explain(
     from contextlib import nullcontext
 
     from qpipe.cli.screen import Screen
-    from qpipe.execute.watch import Silence
+    from qpipe.execute.children.watch import Silence
     from qpipe.flow.explaining import explain_run
     from qpipe.flow.workplace import open_store
 

@@ -57,7 +57,7 @@ def run(
 
 def run_pipeline(path: Path, options: RunOptions, *, as_json: bool) -> int:
     """Run one pipeline file, print what came out, and return the exit code."""
-    from qpipe.execute.nursery import Nursery
+    from qpipe.execute.children.nursery import Nursery
     from qpipe.flow.working import has_work
     from qpipe.flow.workplace import open_workplace
 
@@ -93,7 +93,7 @@ def _conduct(workplace: Workplace, options: RunOptions, *, as_json: bool) -> Run
     from concurrent.futures import ThreadPoolExecutor
 
     from qpipe.cli.screen import Screen
-    from qpipe.execute.watch import Silence
+    from qpipe.execute.children.watch import Silence
     from qpipe.flow.conduct import conduct
 
     stop = threading.Event()

@@ -9,7 +9,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from qpipe.execute.progress import ProgressEvent
+from qpipe.execute.children.progress import ProgressEvent
 
 
 class Screen:

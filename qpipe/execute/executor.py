@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from qpipe.execute.nursery import Nursery
+from qpipe.execute.children.nursery import Nursery
 from qpipe.planning.offers import Offer, ask_backend
 
 if TYPE_CHECKING:
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from qpipe.execute.exits import Exit
+    from qpipe.execute.children.exits import Exit
+    from qpipe.execute.children.watch import Watch
     from qpipe.execute.local import Job
-    from qpipe.execute.profiling import Order, Profiled
-    from qpipe.execute.watch import Watch
+    from qpipe.execute.work.profiling import Order, Profiled
     from qpipe.plugins.registry import Registry
     from qpipe.records.target import Target
 
@@ -91,7 +91,7 @@ class LocalExecutor:
         self, orders: Sequence[Order], *, watch: Watch, stop: threading.Event
     ) -> tuple[Mapping[str, Profiled], ...]:
         """One after the other: two measurements on one machine would measure each other."""
-        from qpipe.execute.profiling import Place, profile_target
+        from qpipe.execute.work.profiling import Place, profile_target
 
         place = Place(folder=self.folder, watch=watch, stop=stop)
         return tuple({} if stop.is_set() else profile_target(order, place) for order in orders)

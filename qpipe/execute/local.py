@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from qpipe.execute.guard import Exit, run_guarded
-from qpipe.execute.nursery import Nursery
-from qpipe.execute.watch import Watch
+from qpipe.execute.children.guard import Exit, run_guarded
+from qpipe.execute.children.nursery import Nursery
+from qpipe.execute.children.watch import Watch
 from qpipe.records.target import Limits
 from qpipe.store.scratch import scratch
 

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from qpipe.errors import Interrupted, StoreError, TrackingError
-from qpipe.execute.watch import Silence
+from qpipe.execute.children.watch import Silence
 from qpipe.flow.checking import check_before_work
 from qpipe.flow.deciding import decide, load_statistics
 from qpipe.flow.evidence import assemble
@@ -32,7 +32,7 @@ from qpipe.records.result import RunResult
 from qpipe.report import NO_PLOTS
 
 if TYPE_CHECKING:
-    from qpipe.execute.watch import Watch
+    from qpipe.execute.children.watch import Watch
     from qpipe.flow.options import RunOptions
     from qpipe.flow.working import Worked
     from qpipe.flow.workplace import Workplace

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from qpipe.engines import read_engine
-from qpipe.execute.pairs import load_pair
+from qpipe.execute.work.pairs import load_pair
 from qpipe.flow.slots import remember_slot
 from qpipe.flow.working import SPACE, CellObjects, Worked
 from qpipe.measure.samples import FILE as SAMPLES
@@ -20,7 +20,7 @@ from qpipe.records.evidence import Evaluation, Evidence, NotMeasured
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from qpipe.execute.profiling import Profiled
+    from qpipe.execute.work.profiling import Profiled
     from qpipe.store import Store
 
 FILE = "evidence.json"

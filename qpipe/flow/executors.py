@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from qpipe.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
+    from qpipe.execute.children.nursery import Nursery
     from qpipe.execute.executor import Executor
-    from qpipe.execute.nursery import Nursery
     from qpipe.flow.options import RunOptions
     from qpipe.plugins.registry import Registry
     from qpipe.store import Store
@@ -33,8 +33,8 @@ def open_executor(options: RunOptions, registry: Registry, store: Store, nursery
         raise ConfigError(
             "--scheduler is for the executor dask", hint=f"--executor dask --scheduler {options.scheduler}"
         )
+    from qpipe.execute.children.nursery import Nursery
     from qpipe.execute.executor import LocalExecutor
-    from qpipe.execute.nursery import Nursery
 
     workers = options.workers or default_workers()
     return LocalExecutor(registry=registry, folder=store.root / "tmp", workers=workers, nursery=nursery or Nursery())
@@ -54,6 +54,6 @@ def _dask(options: RunOptions, store: Store) -> Executor:
         raise ConfigError(
             "--workers is for the local executor", hint="a Dask worker takes as many cells at once as its resources say"
         )
-    from qpipe.execute.dask import DaskExecutor
+    from qpipe.execute.elsewhere.dask import DaskExecutor
 
     return DaskExecutor(address=options.scheduler, store=store)

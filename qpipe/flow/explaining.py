@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from qpipe.errors import ConfigError, UnavailableError
-from qpipe.execute.explaining import load_explanation
-from qpipe.execute.inputs import input_files
+from qpipe.execute.elsewhere.inputs import input_files
 from qpipe.execute.jobs import CellJob
 from qpipe.execute.local import Job
+from qpipe.execute.work.explaining import load_explanation
 from qpipe.flow.kept import KeptRun, find_cell, recall_run
 from qpipe.flow.options import RunOptions
 from qpipe.flow.workplace import open_pipeline, open_registry
@@ -23,14 +23,14 @@ from qpipe.report.beside import compare_targets
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from qpipe.execute.exits import Exit
-    from qpipe.execute.watch import Watch
+    from qpipe.execute.children.exits import Exit
+    from qpipe.execute.children.watch import Watch
     from qpipe.records.cell import Cell
     from qpipe.records.result import CellResult
     from qpipe.store import Store
 
 SPACE = "explained"
-ENTRY = "qpipe.execute.explaining:run_explanation"
+ENTRY = "qpipe.execute.work.explaining:run_explanation"
 
 
 def explain_run(store: Store, run_id: str, wanted: str | None, watch: Watch) -> tuple[Explanation, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from qpipe.execute.inputs import input_files
+from qpipe.execute.elsewhere.inputs import input_files
 from qpipe.execute.jobs import Ranking, RankingJob
 from qpipe.execute.local import Job
 from qpipe.flow.deciding import judge
@@ -22,8 +22,8 @@ from qpipe.records.result import SearchTrial
 from qpipe.records.verdict import Decision
 
 if TYPE_CHECKING:
-    from qpipe.execute.exits import Exit
-    from qpipe.execute.watch import Watch
+    from qpipe.execute.children.exits import Exit
+    from qpipe.execute.children.watch import Watch
     from qpipe.flow.budget import Budget
     from qpipe.flow.options import RunOptions
     from qpipe.flow.rules import Rule
@@ -102,7 +102,7 @@ def rank_nodes(hunt: Hunt, recipe: RecipeSpec) -> Ranking:
 
     job = Job(
         label=f"{cell.label}: sensitivity",
-        entry="qpipe.execute.ranking:run_ranking",
+        entry="qpipe.execute.work.ranking:run_ranking",
         request=encode(RankingJob(store=hunt.workplace.store.location, cell=cell)),
         limits=cell.target.limits,
         files=input_files(cell.data, cell.model),

@@ -6,15 +6,15 @@ import threading
 from typing import TYPE_CHECKING
 
 from qpipe.execute.jobs import Contestant
-from qpipe.execute.pairs import load_pair
-from qpipe.execute.profiling import Order, Profiled
+from qpipe.execute.work.pairs import load_pair
+from qpipe.execute.work.profiling import Order, Profiled
 from qpipe.records.engine import Kind, Unavailable
 from qpipe.records.evidence import Evaluation, NotMeasured
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from qpipe.execute.watch import Watch
+    from qpipe.execute.children.watch import Watch
     from qpipe.flow.working import Worked
     from qpipe.flow.workplace import Workplace
 

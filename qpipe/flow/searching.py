@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Sequence
 
-    from qpipe.execute.watch import Watch
+    from qpipe.execute.children.watch import Watch
     from qpipe.flow.options import RunOptions
     from qpipe.flow.workplace import Workplace
     from qpipe.records.cell import Cell

@@ -11,7 +11,7 @@ from qpipe.flow.working import recall_cell
 from qpipe.records.codec import decode, encode
 
 if TYPE_CHECKING:
-    from qpipe.execute.watch import Watch
+    from qpipe.execute.children.watch import Watch
     from qpipe.flow.options import RunOptions
     from qpipe.flow.workplace import Workplace
     from qpipe.records.result import RunResult

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from qpipe.errors import DataError, ModelError
-from qpipe.execute.guard import run_guarded
+from qpipe.execute.children.guard import run_guarded
 from qpipe.flow.working import recall_cell
 from qpipe.records.target import Limits
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from qpipe.records.model import Model
     from qpipe.records.tensors import Signature
 
-TRIAL = "qpipe.execute.trial:try_model"
+TRIAL = "qpipe.execute.work.trial:try_model"
 PATIENCE_S = 600.0
 LARGE = 50_000_000
 """Numbers in an output from which on labels are left for the cells."""

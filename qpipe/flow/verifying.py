@@ -13,13 +13,13 @@ from qpipe.records.codec import encode
 from qpipe.records.evidence import Evaluation
 
 if TYPE_CHECKING:
-    from qpipe.execute.exits import Exit, ExitError
+    from qpipe.execute.children.exits import Exit, ExitError
     from qpipe.records.engine import Engine
     from qpipe.records.result import CellResult
     from qpipe.store import Store
     from qpipe.tracking import Tracker
 
-ENTRY = "qpipe.execute.verifying:run_verification"
+ENTRY = "qpipe.execute.work.verifying:run_verification"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,8 +82,8 @@ def _answers(engine: Engine, store: Store) -> Check:
 
 def _run_samples(engine: Engine, kept: KeptRun, cell: CellResult, evaluation: Evaluation) -> Exit:
     """The engine in a guarded child of its target's limits, like every engine that qpipe opens."""
-    from qpipe.execute.guard import run_guarded
-    from qpipe.execute.verifying import VerifyJob
+    from qpipe.execute.children.guard import run_guarded
+    from qpipe.execute.work.verifying import VerifyJob
 
     target = next(one for one in kept.pipeline.targets if one.name == cell.target)
     job = VerifyJob(engine=str(engine.path), target=target, data=kept.pipeline.data, data_digest=evaluation.data_digest)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from qpipe.execute.inputs import input_files
+from qpipe.execute.elsewhere.inputs import input_files
 from qpipe.execute.jobs import CellJob, CellOutcome, ReferenceJob
 from qpipe.execute.local import Job
 from qpipe.records.cell import Cell
@@ -20,14 +20,14 @@ from qpipe.records.target import Limits
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from qpipe.execute.guard import Exit, ExitKind
-    from qpipe.execute.watch import Watch
+    from qpipe.execute.children.guard import Exit, ExitKind
+    from qpipe.execute.children.watch import Watch
     from qpipe.flow.options import RunOptions
     from qpipe.flow.workplace import Workplace
     from qpipe.store import Store
 
-CELL = "qpipe.execute.cell:run_cell"
-REFERENCE = "qpipe.execute.reference:run_reference"
+CELL = "qpipe.execute.work.cell:run_cell"
+REFERENCE = "qpipe.execute.work.reference:run_reference"
 SPACE = "cells"
 
 
@@ -125,7 +125,7 @@ def _without_work(cell: Cell, workplace: Workplace, options: RunOptions) -> Work
 
 def _references(cells: list[Cell], workplace: Workplace) -> list[Job]:
     """One job per model whose reference outputs somebody will need, so that no cell has to begin with them."""
-    from qpipe.execute.reference import has_reference
+    from qpipe.execute.work.reference import has_reference
 
     models = {cell.model.digest: cell for cell in cells}
     return [

@@ -18,8 +18,8 @@ from qpipe.store import Store
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from qpipe.execute.children.nursery import Nursery
     from qpipe.execute.executor import Executor
-    from qpipe.execute.nursery import Nursery
     from qpipe.flow.options import RunOptions
     from qpipe.planning.offers import Offer
     from qpipe.plugins.registry import Registry

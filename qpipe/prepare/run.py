@@ -133,7 +133,7 @@ def _rendered(draft: Draft, workdir: Path, progress: Progress) -> Draft:
     if draft.plan is None or draft.qdq is not None or draft.plan.mode != "static":
         return draft
     from qpipe.quant.graph import open_graph, save_graph
-    from qpipe.quant.render import render
+    from qpipe.quant.rendering.render import render
 
     progress.step("render")
     path = workdir / "qdq" / "model.onnx"

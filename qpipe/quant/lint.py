@@ -11,10 +11,10 @@ import onnx_ir as ir
 
 from qpipe.errors import QuantizationError
 from qpipe.plugins.backend import Tensors
+from qpipe.quant.calibration.statistics import Statistics
 from qpipe.quant.check import ROWS, relative_difference, run_feeds
 from qpipe.quant.ranges import clipped_share
 from qpipe.quant.slicing import Slicer, first_rows
-from qpipe.quant.statistics import Statistics
 from qpipe.records.codec import decode, encode
 from qpipe.records.quantization import QuantPlan
 from qpipe.records.remark import Remark

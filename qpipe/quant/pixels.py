@@ -14,13 +14,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
+from qpipe.quant.calibration.statistics import Statistics, TensorStatistics
 from qpipe.quant.fold.gemm import replace_constant
 from qpipe.quant.graph import Names, add_initializer, attr_ints, attr_string, constant, name_of, rank_of
 from qpipe.quant.grid import LEVELS, Grid
 from qpipe.quant.numbers import F64
 from qpipe.quant.operators import PIXELS, packable, refusal
 from qpipe.quant.options import QuantOptions
-from qpipe.quant.statistics import Statistics, TensorStatistics
 from qpipe.records.scheme import Scheme
 
 CHANNELS = 3

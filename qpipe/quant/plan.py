@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from qpipe.errors import QuantizationError
-from qpipe.quant.blocked import plan_blocked
+from qpipe.quant.calibration.statistics import Statistics, TensorStatistics
 from qpipe.quant.graph import constant, name_of
 from qpipe.quant.grid import LEVELS
 from qpipe.quant.layout import Bounds, Layout, Pair, lay_out
@@ -17,8 +17,8 @@ from qpipe.quant.numbers import activation_parameters
 from qpipe.quant.operators import channel_axis, finite, pixel_zero
 from qpipe.quant.options import QuantOptions, matches
 from qpipe.quant.ranges import Method, RangeRule, clipped_share, find_range
-from qpipe.quant.statistics import Statistics, TensorStatistics
-from qpipe.quant.tables import plan_tables
+from qpipe.quant.rendering.tables import plan_tables
+from qpipe.quant.storage.blocked import plan_blocked
 from qpipe.records.quantization import ActivationSpec, NodeChoice, QuantPlan, WeightSpec
 from qpipe.records.scheme import Scheme
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qpipe.errors import QuantizationError
-from qpipe.quant.histogram import Histogram
-from qpipe.quant.statistics import F64, TensorStatistics
+from qpipe.quant.calibration.histogram import Histogram
+from qpipe.quant.calibration.statistics import F64, TensorStatistics
 
 Method = Literal["minmax", "percentile", "entropy", "mse"]
 METHODS: tuple[Method, ...] = ("minmax", "percentile", "entropy", "mse")

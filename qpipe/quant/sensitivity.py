@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from qpipe.quant.bias import correct_bias
+from qpipe.quant.calibration.statistics import Statistics
+from qpipe.quant.corrections.bias import correct_bias
 from qpipe.quant.options import QuantOptions
 from qpipe.quant.plan import make_plan
-from qpipe.quant.render import render
-from qpipe.quant.statistics import Statistics
+from qpipe.quant.rendering.render import render
 from qpipe.records.quantization import QuantPlan
 from qpipe.records.scheme import Scheme
 

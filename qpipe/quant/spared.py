@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from qpipe.plugins.backend import Tensors
-from qpipe.quant.bias import take_back
-from qpipe.quant.calibrate import calibrate
+from qpipe.quant.calibration.calibrate import calibrate
+from qpipe.quant.corrections.bias import take_back
 from qpipe.quant.graph import name_of
 from qpipe.quant.layout import lay_out
 from qpipe.quant.operators import WEIGHTED, activation_axis
-from qpipe.quant.render import render
+from qpipe.quant.rendering.render import render
 from qpipe.records.quantization import QuantPlan
 from qpipe.records.scheme import Scheme
 

@@ -10,20 +10,20 @@ import onnx_ir as ir
 
 from qpipe.errors import QuantizationError
 from qpipe.plugins.backend import Tensors
-from qpipe.quant.bias import correct_bias
-from qpipe.quant.calibrate import calibrate
+from qpipe.quant.calibration.calibrate import calibrate
+from qpipe.quant.calibration.observed import observed_tensors
+from qpipe.quant.calibration.statistics import Statistics
 from qpipe.quant.check import ROWS, check_same
+from qpipe.quant.corrections.bias import correct_bias
+from qpipe.quant.corrections.smooth import smooth
 from qpipe.quant.fold import fold
 from qpipe.quant.graph import open_graph
 from qpipe.quant.grid import Grid, find_grid
-from qpipe.quant.observed import observed_tensors
 from qpipe.quant.options import QuantOptions
 from qpipe.quant.pixels import read_pixels
 from qpipe.quant.plan import make_plan
-from qpipe.quant.render import render
+from qpipe.quant.rendering.render import render
 from qpipe.quant.slicing import first_rows
-from qpipe.quant.smooth import smooth
-from qpipe.quant.statistics import Statistics
 from qpipe.records.quantization import QuantPlan
 from qpipe.records.scheme import Scheme
 

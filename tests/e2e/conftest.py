@@ -21,8 +21,9 @@ import yaml
 
 import qpipe
 from qpipe.cli.guarded import run_app
-from qpipe.execute import guard, profiling
-from qpipe.execute.nursery import MODULES, Nursery
+from qpipe.execute.children import guard
+from qpipe.execute.children.nursery import MODULES, Nursery
+from qpipe.execute.work import profiling
 from qpipe.testing.fake import fake_site
 from qpipe.testing.models import small_rows, write_small_model
 
@@ -85,7 +86,9 @@ def clean_environment(tmp_path):
 @pytest.fixture(scope="session")
 def seed() -> Iterator[Nursery]:
     """One interpreter that the children of all these tests are forked from, with all in it that they import."""
-    nursery = Nursery((*MODULES, "onnxruntime", "pydantic.type_adapter", "qpipe.builtins", "qpipe.execute.profiling"))
+    nursery = Nursery(
+        (*MODULES, "onnxruntime", "pydantic.type_adapter", "qpipe.builtins", "qpipe.execute.work.profiling")
+    )
     with nursery.opened():
         yield nursery
 

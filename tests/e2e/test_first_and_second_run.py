@@ -137,8 +137,10 @@ def test_what_stands_in_mlflow(first_run):
 def test_the_second_run_starts_no_child_and_makes_nothing_new(first_run, qpipe_in, monkeypatch):
     folder, found = first_run
     before = counts(folder)
-    monkeypatch.setattr("qpipe.execute.guard.spawn", lambda *_, **__: pytest.fail("a child was started"))
-    monkeypatch.setattr("qpipe.execute.nursery.start_program", lambda *_, **__: pytest.fail("a seed was started"))
+    monkeypatch.setattr("qpipe.execute.children.guard.spawn", lambda *_, **__: pytest.fail("a child was started"))
+    monkeypatch.setattr(
+        "qpipe.execute.children.nursery.start_program", lambda *_, **__: pytest.fail("a seed was started")
+    )
     again = qpipe_in(folder, "run", "digits.yaml", "--json")
     assert again.code == 0, again.err
     assert [one["cached"] for one in again.json["cells"]] == [True, True]

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import numpy_helper, parser
 
-from qpipe.execute.attributing import (
+from qpipe.execute.work.attributing import (
     ENGINE,
     FEWEST,
     FLOAT,

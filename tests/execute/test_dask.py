@@ -19,8 +19,16 @@ import pytest
 import qpipe
 from qpipe.cli.guarded import run_app
 from qpipe.errors import ConfigError, Interrupted, UnavailableError
-from qpipe.execute.handshake import Answer, Greeting, agreed_offer, check_greetings, own_versions, store_identity, unmet
-from qpipe.execute.inputs import Input, input_files, localize, share_inputs
+from qpipe.execute.elsewhere.handshake import (
+    Answer,
+    Greeting,
+    agreed_offer,
+    check_greetings,
+    own_versions,
+    store_identity,
+    unmet,
+)
+from qpipe.execute.elsewhere.inputs import Input, input_files, localize, share_inputs
 from qpipe.flow.conduct import conduct
 from qpipe.flow.options import RunOptions
 from qpipe.flow.workplace import open_workplace
@@ -221,8 +229,8 @@ def test_a_killed_worker_is_survived_and_one_that_stays_away_is_told(place, tmp_
             second = cluster.worker("slow", "stuck", count=1)
             assert [cell.status for cell in future.result(60).cells] == ["ok", "ok"]
 
-        monkeypatch.setattr("qpipe.execute.gather.LOOK_S", 0.2)
-        monkeypatch.setattr("qpipe.execute.gather.ABSENCE_S", 1.0)
+        monkeypatch.setattr("qpipe.execute.elsewhere.gather.LOOK_S", 0.2)
+        monkeypatch.setattr("qpipe.execute.elsewhere.gather.ABSENCE_S", 1.0)
         with running(place / "stuck.yaml", **options) as (future, _):
             _wait_for(lambda: children_of(second), future=future)
             second.kill()
@@ -274,7 +282,7 @@ def test_options_that_do_not_go_together(place, capsys, options, code, words):
 
 
 def test_a_scheduler_that_does_not_answer(place, monkeypatch, capsys):
-    monkeypatch.setattr("qpipe.execute.dask.PATIENCE_S", 0.5)
+    monkeypatch.setattr("qpipe.execute.elsewhere.dask.PATIENCE_S", 0.5)
     options = ["--executor", "dask", "--scheduler", "tcp://127.0.0.1:9", "--offline"]
     assert run_app(["run", str(place / "board.yaml"), *options]) == 5
     error = capsys.readouterr().err

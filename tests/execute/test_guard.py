@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from qpipe.execute.group import members
-from qpipe.execute.guard import Exit, ProgressEvent, run_guarded
+from qpipe.execute.children.group import members
+from qpipe.execute.children.guard import Exit, ProgressEvent, run_guarded
 from qpipe.records.target import Limits
 
 HERE = Path(__file__).parent
@@ -235,7 +235,7 @@ PARENT = """
 import sys
 sys.path[:0] = sys.argv[4:]
 from pathlib import Path
-from qpipe.execute.guard import run_guarded
+from qpipe.execute.children.guard import run_guarded
 from qpipe.records.target import Limits
 if __name__ == "__main__":
     run_guarded("guard_entries:" + sys.argv[1], sys.argv[2], workdir=Path(sys.argv[3]), limits=Limits())
@@ -272,7 +272,7 @@ def test_a_child_whose_parent_is_already_dead_ends_at_once(tmp_path):
     progress_read, progress = os.pipe()
     alive, parents_end = os.pipe()
     os.close(parents_end)
-    program = ROOT / "qpipe/execute/child.py"
+    program = ROOT / "qpipe/execute/children/child.py"
     child = subprocess.run(
         [sys.executable, "-P", str(program), str(tmp_path), str(progress), str(alive)],
         pass_fds=(progress, alive),

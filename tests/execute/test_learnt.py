@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from qpipe.errors import BuildError
-from qpipe.execute import learnt
+from qpipe.execute.work import learnt
 from qpipe.plugins.backend import Learning
 from qpipe.records.target import Target
 from qpipe.store import Store

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from qpipe.execute.children.watch import Silence
 from qpipe.execute.local import Job, run_job, run_jobs
-from qpipe.execute.watch import Silence
 from qpipe.records.target import Limits
 
 LIMITS = Limits(timeout_s=60.0)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from qpipe.execute.guard import Exit, run_guarded
-from qpipe.execute.nursery import Nursery
-from qpipe.execute.seed import MODULES
+from qpipe.execute.children.guard import Exit, run_guarded
+from qpipe.execute.children.nursery import Nursery
+from qpipe.execute.children.seed import MODULES
 from qpipe.records.target import Limits
 
 HERE = Path(__file__).parent
@@ -161,8 +161,8 @@ PARENT = """
 import sys
 sys.path[:0] = sys.argv[2:]
 from pathlib import Path
-from qpipe.execute.guard import run_guarded
-from qpipe.execute.nursery import Nursery
+from qpipe.execute.children.guard import run_guarded
+from qpipe.execute.children.nursery import Nursery
 from qpipe.records.target import Limits
 nursery = Nursery(modules=())
 with nursery.opened():

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from qpipe.data import open_role
-from qpipe.execute.evaluating import run_once
-from qpipe.execute.outputs import are_small
-from qpipe.execute.passes import count_batches, light_batches, light_rows
+from qpipe.execute.work.evaluating import run_once
+from qpipe.execute.work.outputs import are_small
+from qpipe.execute.work.passes import count_batches, light_batches, light_rows
 from qpipe.models import read_model
 from qpipe.records.data import DataSpec, RoleSpec
 from qpipe.records.tensors import Signature, TensorSpec

@@ -6,13 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from qpipe.quant.histogram import Histogram
+from qpipe.quant.calibration.histogram import Histogram
+from qpipe.quant.calibration.reservoir import Reservoir
+from qpipe.quant.calibration.statistics import TensorStatistics
 from qpipe.quant.numbers import activation_parameters, dequantize, limits, quantize, weight_limit
 from qpipe.quant.ranges import METHODS, RangeRule, clipped_share, find_range
-from qpipe.quant.reservoir import Reservoir
-from qpipe.quant.statistics import TensorStatistics
-from qpipe.quant.weight_only import quantize_blocks
-from qpipe.quant.weights import quantize_weight
+from qpipe.quant.storage.weight_only import quantize_blocks
+from qpipe.quant.weights.int8 import quantize_weight
 from qpipe.records.quantization import WeightSpec
 
 reals = st.floats(-1e6, 1e6, width=32)

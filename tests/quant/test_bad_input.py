@@ -9,12 +9,12 @@ import pytest
 from onnx import numpy_helper, parser
 
 from qpipe.errors import DataError, ModelError, QuantizationError
-from qpipe.quant.calibrate import calibrate
+from qpipe.quant.calibration.calibrate import calibrate
+from qpipe.quant.calibration.observed import observed_tensors
 from qpipe.quant.graph import open_graph, save_graph
-from qpipe.quant.observed import observed_tensors
 from qpipe.quant.options import QuantOptions
 from qpipe.quant.plan import make_plan
-from qpipe.quant.render import render
+from qpipe.quant.rendering.render import render
 from qpipe.quant.schemes import FLOAT, ORT_X86_VNNI
 from qpipe.quant.static import quantize_static
 from qpipe.records.quantization import WeightSpec

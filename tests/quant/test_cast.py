@@ -15,8 +15,8 @@ from onnx.reference import ReferenceEvaluator
 
 from qpipe.errors import QuantizationError, TargetError
 from qpipe.prepare import builtin_recipe
-from qpipe.quant.cast import BLOCKED, cast_half, takes
 from qpipe.quant.graph import open_graph, save_graph
+from qpipe.quant.rendering.cast import BLOCKED, cast_half, takes
 from qpipe.quant.schemes import ORT_ARM64, ORT_X86_VNNI, TENSORRT
 
 SPEC = importlib.util.spec_from_file_location("generality_cases", Path(__file__).with_name("test_generality.py"))

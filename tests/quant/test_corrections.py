@@ -6,12 +6,12 @@ import pytest
 from onnx import numpy_helper, parser
 
 from qpipe.errors import QuantizationError
-from qpipe.quant.calibrate import batches_of, calibrate
+from qpipe.quant.calibration.calibrate import batches_of, calibrate
+from qpipe.quant.calibration.statistics import load_statistics, save_statistics
 from qpipe.quant.check import check_same
-from qpipe.quant.equalize import equalize, pairs
+from qpipe.quant.corrections.equalize import equalize, pairs
 from qpipe.quant.graph import constant, open_graph
 from qpipe.quant.ranges import RangeRule, find_channel_ranges, find_range
-from qpipe.quant.statistics import load_statistics, save_statistics
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]> g (float[N,4,10,10] x) => (float[N,6] y) '
 CHAIN = "{{ c = Conv<kernel_shape=[3,3]>(x, w0, b0) r = {between} y = {after} }}"

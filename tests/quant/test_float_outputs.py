@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from qpipe.quant.outputs import with_float_outputs
+from qpipe.quant.rendering.outputs import with_float_outputs
 
 ROWS = np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32)
 

@@ -11,13 +11,13 @@ from onnx import numpy_helper, parser
 
 from qpipe.errors import QuantizationError
 from qpipe.quant import schemes
-from qpipe.quant.calibrate import batches_of
-from qpipe.quant.cast import cast_half
-from qpipe.quant.dynamic import plan_dynamic, render_dynamic
+from qpipe.quant.calibration.calibrate import batches_of
 from qpipe.quant.graph import open_graph, save_graph
+from qpipe.quant.rendering.cast import cast_half
+from qpipe.quant.rendering.dynamic import plan_dynamic, render_dynamic
 from qpipe.quant.schemes import TENSORRT, TENSORRT_FP8
 from qpipe.quant.static import quantize_static
-from qpipe.quant.weight_only import plan_weight_only, render_weight_only
+from qpipe.quant.storage.weight_only import plan_weight_only, render_weight_only
 
 # Small graphs begin with one convolution of three channels, which x86 would leave in float.
 ORT_X86_VNNI = replace(schemes.ORT_X86_VNNI, direct_channels=0)

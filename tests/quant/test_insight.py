@@ -6,17 +6,17 @@ import pytest
 from onnx import numpy_helper, parser
 
 from qpipe.measure.evaluation import sqnr_db
-from qpipe.quant.calibrate import calibrate
+from qpipe.quant.calibration.calibrate import calibrate
+from qpipe.quant.calibration.observed import observed_tensors
+from qpipe.quant.calibration.statistics import load_statistics, save_statistics
 from qpipe.quant.check import run_float
 from qpipe.quant.explain import explain_layers
 from qpipe.quant.graph import open_graph
 from qpipe.quant.lint import lint_batches, lint_calibration, lint_shares, load_lint, save_lint
-from qpipe.quant.observed import observed_tensors
 from qpipe.quant.options import QuantOptions
 from qpipe.quant.outside import run_watched
 from qpipe.quant.schemes import ORT_X86_VNNI
 from qpipe.quant.sensitivity import build, escape, revert_worst, sensitivity
-from qpipe.quant.statistics import load_statistics, save_statistics
 
 
 @pytest.fixture

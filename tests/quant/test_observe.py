@@ -9,12 +9,12 @@ import onnxruntime as ort
 import pytest
 from onnx import numpy_helper, parser
 
-from qpipe.quant.calibrate import batches_of, calibrate
+from qpipe.quant.calibration.calibrate import batches_of, calibrate
+from qpipe.quant.calibration.observe import LIMIT, PHASE, instrument
+from qpipe.quant.calibration.picks import pick_values
+from qpipe.quant.calibration.signs import never_negative
 from qpipe.quant.graph import open_graph
-from qpipe.quant.observe import LIMIT, PHASE, instrument
-from qpipe.quant.picks import pick_values
 from qpipe.quant.session import content_of
-from qpipe.quant.signs import never_negative
 
 BODY = """a = Conv<pads = [1, 1, 1, 1]>(x, w) b = Relu(a) c = Conv<pads = [1, 1, 1, 1]>(b, v) d = Clip(c, zero, six)
     y = Conv(d, u)"""
@@ -52,7 +52,7 @@ def shown(model, names):
 
 @pytest.mark.parametrize("large", [0, 2**40], ids=["pooled", "reduced"])
 def test_statistics_are_those_of_the_tensor(model, monkeypatch, large):
-    monkeypatch.setattr("qpipe.quant.observe.LARGE", large)
+    monkeypatch.setattr("qpipe.quant.calibration.observe.LARGE", large)
     probes = {probe.tensor: probe for probe in instrument(model, AXES)[1]}
     assert ("ends" in probes["b"].parts) == (not large)
     assert ("low" in probes["c"].parts, "low" in probes["d"].parts) == (True, False)
@@ -69,7 +69,7 @@ def test_statistics_are_those_of_the_tensor(model, monkeypatch, large):
 
 
 def test_infinities_and_nan_are_seen_where_no_minimum_is_taken(model, monkeypatch):
-    monkeypatch.setattr("qpipe.quant.observe.LARGE", 0)
+    monkeypatch.setattr("qpipe.quant.calibration.observe.LARGE", 0)
     for bad in (np.nan, np.inf):
         data = rows(3)
         data["x"][1, 0, 5, 5] = bad
@@ -79,7 +79,7 @@ def test_infinities_and_nan_are_seen_where_no_minimum_is_taken(model, monkeypatc
 
 def test_every_tensor_is_reduced_before_the_next_one_is_made(model, tmp_path, monkeypatch):
     """Otherwise all activations of a row live until its end, and each reduction reads memory instead of a cache."""
-    monkeypatch.setattr("qpipe.quant.observe.LARGE", 0)
+    monkeypatch.setattr("qpipe.quant.calibration.observe.LARGE", 0)
     probed, probes = instrument(model, {name: axis for name, axis in AXES.items() if name != "c"})
     options = ort.SessionOptions()
     options.enable_profiling = True

@@ -7,6 +7,7 @@ import onnx_ir as ir
 import pytest
 from onnx import numpy_helper, parser
 
+from qpipe.quant.calibration.statistics import InputStatistics, Statistics
 from qpipe.quant.check import relative_difference, run_float
 from qpipe.quant.fold import fold
 from qpipe.quant.graph import open_graph, save_graph
@@ -16,7 +17,6 @@ from qpipe.quant.options import QuantOptions
 from qpipe.quant.pixels import read_pixels
 from qpipe.quant.schemes import LITERT, ORT_ARM64, ORT_X86_AVX2, ORT_X86_VNNI, TENSORRT
 from qpipe.quant.static import quantize_static
-from qpipe.quant.statistics import InputStatistics, Statistics
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CENTRED = ((0.5,) * 3, (0.5,) * 3)

@@ -9,9 +9,9 @@ import pytest
 from onnx import numpy_helper, parser
 
 from qpipe.errors import QuantizationError
-from qpipe.quant.dynamic import plan_dynamic, render_dynamic
 from qpipe.quant.graph import open_graph, save_graph
 from qpipe.quant.options import QuantOptions
+from qpipe.quant.rendering.dynamic import plan_dynamic, render_dynamic
 from qpipe.quant.schemes import LITERT, ORT_ARM64, ORT_X86_AVX2, ORT_X86_VNNI
 
 HIDDEN, WIDTH = 48, 40

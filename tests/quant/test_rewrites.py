@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from qpipe.quant.calibrate import batches_of
+from qpipe.quant.calibration.calibrate import batches_of
 from qpipe.quant.check import TOLERANCE, relative_difference, run_float
 from qpipe.quant.fold import fold
 from qpipe.quant.graph import open_graph, save_graph

@@ -11,7 +11,7 @@ from onnx import TensorProto, numpy_helper, parser
 
 from qpipe.errors import QuantizationError
 from qpipe.quant.graph import open_graph, save_graph
-from qpipe.quant.stored import SMALLEST, store_half
+from qpipe.quant.storage.stored import SMALLEST, store_half
 
 SPEC = importlib.util.spec_from_file_location("generality_graphs", Path(__file__).with_name("test_generality.py"))
 GRAPHS = importlib.util.module_from_spec(SPEC)
@@ -52,7 +52,7 @@ def loaded(path, level=ort.GraphOptimizationLevel.ORT_ENABLE_BASIC):
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_every_graph_computes_what_its_rounded_weights_do(case, tmp_path, monkeypatch):
-    monkeypatch.setattr("qpipe.quant.stored.SMALLEST", 1)
+    monkeypatch.setattr("qpipe.quant.storage.stored.SMALLEST", 1)
     source = tmp_path / "float.onnx"
     onnx.save(GRAPHS.build(case), source)
     rows = GRAPHS.rows_for(GRAPHS.build(case))

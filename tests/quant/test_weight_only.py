@@ -15,17 +15,24 @@ from qpipe.errors import ConfigError, QuantizationError, TargetError
 from qpipe.prepare import builtin_recipe
 from qpipe.prepare.run import read_params
 from qpipe.prepare.stages.weight_only import WEIGHT_ONLY
-from qpipe.quant.blocks import pack, quantize_blocks, split
-from qpipe.quant.calibrate import batches_of
-from qpipe.quant.codebook import encode, plan_codebooks, render_codebooks
+from qpipe.quant.calibration.calibrate import batches_of
 from qpipe.quant.graph import open_graph, save_graph
-from qpipe.quant.hqq import hqq_blocks, lp_error
-from qpipe.quant.int4 import quantize_int4, spread_blocks
-from qpipe.quant.kmeans import indices_per_word, learn_levels, nearest_levels, pack_words, packed_bytes, word_type
 from qpipe.quant.options import Override, QuantOptions
 from qpipe.quant.schemes import LITERT, ORT_X86_VNNI, TENSORRT
 from qpipe.quant.static import quantize_static
-from qpipe.quant.weight_only import plan_weight_only, render_weight_only
+from qpipe.quant.storage.codebook import encode, plan_codebooks, render_codebooks
+from qpipe.quant.storage.weight_only import plan_weight_only, render_weight_only
+from qpipe.quant.weights.blocks import pack, quantize_blocks, split
+from qpipe.quant.weights.hqq import hqq_blocks, lp_error
+from qpipe.quant.weights.int4 import quantize_int4, spread_blocks
+from qpipe.quant.weights.kmeans import (
+    indices_per_word,
+    learn_levels,
+    nearest_levels,
+    pack_words,
+    packed_bytes,
+    word_type,
+)
 from qpipe.records.quantization import WeightSpec
 from qpipe.records.recipe import StageSpec
 

@@ -11,7 +11,7 @@ import pytest
 
 from qpipe.engines import read_engine, write_engine
 from qpipe.errors import BuildError, EngineError, TargetError
-from qpipe.execute.guard import Exit, run_guarded
+from qpipe.execute.children.guard import Exit, run_guarded
 from qpipe.plugins.loader import load_plugins
 from qpipe.prepare import builtin_recipe, prepare
 from qpipe.records.engine import Engine, Unavailable

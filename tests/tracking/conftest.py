@@ -16,7 +16,7 @@ from measured_examples import evaluation, evidence, profile
 
 import qpipe
 from qpipe.engines import write_engine
-from qpipe.execute.group import members, state
+from qpipe.execute.children.group import members, state
 from qpipe.records.engine import Built, Placement
 from qpipe.records.result import CellResult
 from qpipe.records.tensors import Signature, TensorSpec

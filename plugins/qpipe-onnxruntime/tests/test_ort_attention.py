@@ -15,8 +15,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from qpipe_onnxruntime.lower.attention import lower_attention
 
-from qpipe.quant.dynamic import plan_dynamic, render_dynamic
 from qpipe.quant.graph import tidy
+from qpipe.quant.rendering.dynamic import plan_dynamic, render_dynamic
 from qpipe.quant.schemes import ORT_X86_VNNI
 
 HEADS, SIZE = 2, 8

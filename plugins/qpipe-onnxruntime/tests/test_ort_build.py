@@ -134,9 +134,9 @@ def test_float16_nodes_keep_a_trace_through_casts(kit, build):
 
 def test_float16_weights_alone_are_not_taken_for_float16_arithmetic(kit, build, monkeypatch):
     from qpipe.quant.graph import open_graph, save_graph
-    from qpipe.quant.stored import store_half
+    from qpipe.quant.storage.stored import store_half
 
-    monkeypatch.setattr("qpipe.quant.stored.SMALLEST", 16)
+    monkeypatch.setattr("qpipe.quant.storage.stored.SMALLEST", 16)
     path = kit.folder / "stored.onnx"
     save_graph(store_half(open_graph(kit.network()), "float16", keep_float=("conv1",)), path)
     placement = build(kit.prepared(path)).placement

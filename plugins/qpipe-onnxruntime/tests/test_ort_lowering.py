@@ -13,7 +13,7 @@ from onnx import numpy_helper, parser
 from qpipe_onnxruntime.lower.integer import lower_images
 from qpipe_onnxruntime.lower.pixels import ALONE, Packs, Rows, choose_packs, pack_weights, packed_rows
 
-from qpipe.quant.calibrate import batches_of
+from qpipe.quant.calibration.calibrate import batches_of
 from qpipe.quant.operators import refusal
 from qpipe.quant.schemes import ORT_X86_VNNI
 from qpipe.quant.static import quantize_static

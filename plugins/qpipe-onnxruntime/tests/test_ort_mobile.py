@@ -149,10 +149,10 @@ def test_the_float_model_converts_too(kit, tmp_path):
 
 def test_half_precision_weights_are_no_smaller_there_and_it_is_said(kit, tmp_path, monkeypatch):
     from qpipe.quant.graph import open_graph, save_graph
-    from qpipe.quant.stored import store_half
+    from qpipe.quant.storage.stored import store_half
 
     monkeypatch.setattr("qpipe_onnxruntime.mobile._COUNTS_FROM_BYTES", 0)
-    monkeypatch.setattr("qpipe.quant.stored.SMALLEST", 16)
+    monkeypatch.setattr("qpipe.quant.storage.stored.SMALLEST", 16)
     path = kit.folder / "stored.onnx"
     save_graph(store_half(open_graph(kit.network()), "float16"), path)
     built = _built(kit.prepared(path), tmp_path / "e")

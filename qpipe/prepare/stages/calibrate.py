@@ -22,14 +22,14 @@ class CalibrateParams:
 
 
 def _apply(draft: Draft, params: object, context: StageContext) -> Draft:
-    from qpipe.quant.calibrate import calibrate
+    from qpipe.quant.calibration.calibrate import calibrate
+    from qpipe.quant.calibration.observed import observed_tensors
+    from qpipe.quant.calibration.statistics import VERSION, save_statistics
     from qpipe.quant.check import ROWS
     from qpipe.quant.graph import open_graph
     from qpipe.quant.lint import VERSION as LINT
     from qpipe.quant.lint import lint_batches, lint_calibration, load_lint, save_lint
-    from qpipe.quant.observed import observed_tensors
     from qpipe.quant.slicing import first_rows
-    from qpipe.quant.statistics import VERSION, save_statistics
 
     assert isinstance(params, CalibrateParams)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from qpipe.plugins.stage import Draft, StageContext, StageType
 
 if TYPE_CHECKING:
-    from qpipe.quant.cast import Half
+    from qpipe.quant.rendering.cast import Half
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,9 +23,9 @@ class CastParams:
 
 
 def _cast(draft: Draft, params: object, context: StageContext, dtype: Half) -> Draft:
-    from qpipe.quant.cast import BLOCKED, cast_half
     from qpipe.quant.graph import open_graph, save_graph
-    from qpipe.quant.stored import store_half
+    from qpipe.quant.rendering.cast import BLOCKED, cast_half
+    from qpipe.quant.storage.stored import store_half
 
     assert isinstance(params, CastParams)
     model = open_graph(draft.graph.path)

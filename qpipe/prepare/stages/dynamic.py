@@ -18,9 +18,9 @@ class DynamicParams:
 
 
 def _apply(draft: Draft, params: object, context: StageContext) -> Draft:
-    from qpipe.quant.dynamic import plan_dynamic, render_dynamic
     from qpipe.quant.graph import open_graph, save_graph
     from qpipe.quant.options import QuantOptions
+    from qpipe.quant.rendering.dynamic import plan_dynamic, render_dynamic
 
     assert isinstance(params, DynamicParams)
     model = open_graph(draft.graph.path)

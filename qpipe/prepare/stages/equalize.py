@@ -29,7 +29,7 @@ class EqualizeParams:
 
 def _apply(draft: Draft, params: object, context: StageContext) -> Draft:
     from qpipe.quant.check import ROWS, check_same
-    from qpipe.quant.equalize import equalize
+    from qpipe.quant.corrections.equalize import equalize
     from qpipe.quant.graph import open_graph, save_graph
     from qpipe.quant.slicing import first_rows
 
@@ -54,8 +54,8 @@ def _magnitudes(statistics: Path | None, params: EqualizeParams) -> dict[str, F6
     """Tensor → largest magnitude per channel inside its range, [C], for all tensors with channels."""
     import numpy as np
 
+    from qpipe.quant.calibration.statistics import load_statistics
     from qpipe.quant.ranges import RangeRule, find_channel_ranges
-    from qpipe.quant.statistics import load_statistics
 
     if statistics is None:
         raise ConfigError(

@@ -13,9 +13,9 @@ from qpipe.plugins.stage import Draft, StageContext, StageType
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from qpipe.quant.calibration.statistics import Statistics
     from qpipe.quant.grid import Grid
     from qpipe.quant.options import QuantOptions
-    from qpipe.quant.statistics import Statistics
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,12 +89,12 @@ def _read_pixels(
     draft: Draft, folder: Path, options: QuantOptions, context: StageContext
 ) -> tuple[Draft, ir.Model, Statistics]:
     """The draft with its first convolutions on the pixels' own grid, where they have one and the scheme asks for it."""
+    from qpipe.quant.calibration.statistics import load_statistics, save_statistics
     from qpipe.quant.check import ROWS, check_same
     from qpipe.quant.graph import open_graph, save_graph
     from qpipe.quant.grid import VERSION, find_grid, load_grid, save_grid
     from qpipe.quant.pixels import read_pixels
     from qpipe.quant.slicing import first_rows
-    from qpipe.quant.statistics import load_statistics, save_statistics
 
     def find(name: str, axis: int) -> Grid | None:
         def make(kept: Path) -> None:
@@ -119,9 +119,9 @@ def _read_pixels(
 
 
 def _correct(draft: Draft, _: object, context: StageContext) -> Draft:
-    from qpipe.quant.bias import correct_bias
+    from qpipe.quant.calibration.statistics import load_statistics
+    from qpipe.quant.corrections.bias import correct_bias
     from qpipe.quant.graph import open_graph, save_graph
-    from qpipe.quant.statistics import load_statistics
 
     if draft.statistics is None or draft.plan is None:
         raise ConfigError("stage 'correct-bias' has no plan", hint="put `calibrate` and `quantize` before it")

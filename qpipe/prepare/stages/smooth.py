@@ -19,9 +19,9 @@ class SmoothParams:
 
 
 def _apply(draft: Draft, params: object, context: StageContext) -> Draft:
+    from qpipe.quant.calibration.statistics import load_statistics, save_statistics
+    from qpipe.quant.corrections.smooth import smooth
     from qpipe.quant.graph import open_graph, save_graph
-    from qpipe.quant.smooth import smooth
-    from qpipe.quant.statistics import load_statistics, save_statistics
 
     assert isinstance(params, SmoothParams)
     if draft.statistics is None:

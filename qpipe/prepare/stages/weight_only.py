@@ -44,8 +44,8 @@ def _apply(draft: Draft, params: object, context: StageContext) -> Draft:
 def _codebooks(
     model: ir.Model, _: Draft, params: WeightOnlyParams, context: StageContext
 ) -> tuple[ir.Model, QuantPlan]:
-    from qpipe.quant.codebook import plan_codebooks, render_codebooks
     from qpipe.quant.options import QuantOptions
+    from qpipe.quant.storage.codebook import plan_codebooks, render_codebooks
 
     if params.rounding != "nearest":
         raise ConfigError(
@@ -59,9 +59,9 @@ def _codebooks(
 def _blocks(
     model: ir.Model, draft: Draft, params: WeightOnlyParams, context: StageContext
 ) -> tuple[ir.Model, QuantPlan]:
+    from qpipe.quant.calibration.statistics import load_statistics
     from qpipe.quant.options import QuantOptions
-    from qpipe.quant.statistics import load_statistics
-    from qpipe.quant.weight_only import plan_weight_only, render_weight_only
+    from qpipe.quant.storage.weight_only import plan_weight_only, render_weight_only
 
     assert params.code != "kmeans"
     options = QuantOptions(keep_float=params.keep_float)

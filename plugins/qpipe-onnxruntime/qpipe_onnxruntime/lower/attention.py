@@ -17,7 +17,7 @@ from onnx_ir.passes import common as passes
 
 from qpipe.errors import ModelError
 from qpipe.quant.graph import attr_ints, constant, infer_shapes, name_of, upgraded
-from qpipe.quant.render import forget_shapes
+from qpipe.quant.rendering.render import forget_shapes
 from qpipe_onnxruntime.lower.extents import Extents, has_columns
 from qpipe_onnxruntime.lower.heads import Block, Heads, find_block
 from qpipe_onnxruntime.lower.masks import Masks

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from qpipe.quant.graph import attr_int, attr_ints
-from qpipe.quant.matmul import MICROSOFT
+from qpipe.quant.rendering.matmul import MICROSOFT
 from qpipe_onnxruntime.lower.images import Images
 from qpipe_onnxruntime.lower.islands import Island, array_of, sizes
 from qpipe_onnxruntime.lower.pixels import ALONE, Packs, Rows, choose_packs, pack_weights, packed_rows

@@ -13,8 +13,8 @@ import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from qpipe.quant.graph import attr_int, attr_ints, attr_string, infer_shapes
-from qpipe.quant.matmul import MICROSOFT
-from qpipe.quant.render import forget_shapes
+from qpipe.quant.rendering.matmul import MICROSOFT
+from qpipe.quant.rendering.render import forget_shapes
 from qpipe_onnxruntime.lower.convolution import integer_convolution
 from qpipe_onnxruntime.lower.images import Images
 from qpipe_onnxruntime.lower.islands import Island, Quantized, island, sizes

@@ -1,0 +1,58 @@
+"""Outputs of the float model as given, computed once per model and data digest, and kept in the store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qpipe.data import open_role, role_digest
+from qpipe.execute.jobs import ReferenceJob
+from qpipe.execute.work.outputs import kept_outputs, outputs_key
+from qpipe.execute.work.passes import LIGHT_BYTES, count_batches, light_batches
+from qpipe.measure.reference import open_reference
+from qpipe.measure.rows import Outputs, run_rows
+from qpipe.planning.sources import source_digest
+from qpipe.plugins.packages import package_version
+from qpipe.records.codec import decode
+from qpipe.store import Store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from qpipe.data import Role
+    from qpipe.plugins.backend import Progress
+    from qpipe.records.cell import Cell
+
+SPACE = "reference"
+
+
+def run_reference(request: str, progress: Progress) -> str:
+    """Entry of the child: a `ReferenceJob` as JSON → the key of its outputs in the store."""
+    job = decode(ReferenceJob, request)
+    role = open_role(job.data, job.role, job.model.signature)
+    reference_outputs(Store(job.store), job.model.digest, job.model.file.path, role, progress)
+    return reference_key(job.model.digest, role.digest)
+
+
+def reference_key(model_digest: str, data_digest: str) -> str:
+    """What names the float model's outputs on the rows of a role."""
+    code = source_digest("measure")
+    return outputs_key(model_digest, data_digest, str(LIGHT_BYTES), package_version("onnxruntime"), code)
+
+
+def has_reference(store: Store, cell: Cell) -> bool:
+    """Whether somebody has computed those of a cell before."""
+    key = reference_key(cell.model.digest, role_digest(cell.data, cell.role))
+    return store.recall(SPACE, key) is not None
+
+
+def reference_outputs(store: Store, model_digest: str, path: Path, role: Role, progress: Progress) -> Outputs:
+    """The outputs; whoever asks first computes them, others wait."""
+
+    def compute() -> Outputs:
+        session = open_reference(path)
+        progress.step("float reference", total=count_batches(role))
+        found = run_rows(session, light_batches(role), progress)
+        session.close()
+        return found
+
+    return kept_outputs(store, SPACE, reference_key(model_digest, role.digest), compute)

@@ -1,0 +1,1 @@
+"""What is changed in the float graph so that quantizing costs less."""

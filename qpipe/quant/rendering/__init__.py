@@ -1,0 +1,1 @@
+"""A plan written into a graph: Q/DQ pairs, dynamic quantization, casts."""

@@ -1,0 +1,188 @@
+"""Float casts: the graph in float16 or bfloat16, with operators that must stay float32 between casts.
+
+Inputs and outputs keep their dtypes.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from qpipe.errors import QuantizationError
+from qpipe.quant.graph import NEEDED_OPSET, attr_int, fresh_name, name_of, upgraded
+from qpipe.quant.rendering.render import forget_shapes
+
+Half = Literal["float16", "bfloat16"]
+LARGEST = {"float16": 65504.0, "bfloat16": 3.3895313892515355e38}
+BLOCKED = (
+    "If",
+    "Loop",
+    "Scan",
+    "SequenceMap",
+    "Range",
+    "CumSum",
+    "NonMaxSuppression",
+    "RoiAlign",
+    "TopK",
+    "RandomNormal",
+    "RandomUniform",
+    "RandomNormalLike",
+    "RandomUniformLike",
+    "LSTM",
+    "GRU",
+    "RNN",
+)
+"""Operators without half-precision kernels, or whose subgraphs expect float32."""
+HALF_OPSET = 22
+"""First opset whose Conv, ConvTranspose and pooling are defined in bfloat16."""
+_FLOAT_ARGUMENTS = {"Resize": (1, 2), "Upsample": (1,)}
+"""Inputs that stay float32 by the operator's specification."""
+
+
+def cast_half(model: ir.Model, dtype: Half, *, keep_float: tuple[str, ...] = BLOCKED) -> ir.Model:
+    """A copy of the graph that computes in half precision, except for operators (types or node names) in `keep_float`.
+
+    What ONNX does not define in the type stays float32; where a later opset does (Conv and pooling in bfloat16), the
+    graph is upgraded to it.
+
+    Raises:
+        QuantizationError: a weight is larger than the type can hold; the tensor is named.
+    """
+    copy = model.clone()
+    opset = copy.opset_imports.get("", NEEDED_OPSET)
+    nodes = [node for node in copy.graph if node.op_type not in keep_float]
+    if opset < HALF_OPSET and any(not takes(node, dtype, opset) and takes(node, dtype, HALF_OPSET) for node in nodes):
+        copy, opset = upgraded(copy, HALF_OPSET), HALF_OPSET
+    _Caster(copy.graph, dtype, frozenset(keep_float), opset).run()
+    forget_shapes(copy.graph)
+    return copy
+
+
+def half_type(dtype: Half) -> ir.DataType:
+    """The type as onnx-ir names it."""
+    return ir.DataType.FLOAT16 if dtype == "float16" else ir.DataType.BFLOAT16
+
+
+def takes(node: ir.Node, dtype: Half, opset: int) -> bool:
+    """Whether ONNX defines the operator for the type as for float32; true of operators that ONNX does not know."""
+    from onnx import defs
+
+    if node.domain not in {"", "ai.onnx"} or not defs.has(node.op_type):
+        return True
+    schema = defs.get_schema(node.op_type, opset)
+    types = {constraint.type_param_str: constraint.allowed_type_strs for constraint in schema.type_constraints}
+    allowed = [types.get(formal.type_str, ()) for formal in (*schema.inputs, *schema.outputs)]
+    return all(f"tensor({dtype})" in names for names in allowed if "tensor(float)" in names)
+
+
+class _Caster:
+    def __init__(self, graph: ir.Graph, dtype: Half, keep: frozenset[str], opset: int) -> None:
+        self.graph, self.dtype, self.keep, self.opset = graph, dtype, keep, opset
+        self.able: dict[str, bool] = {}
+        self.half = half_type(dtype)
+        self.is_half: set[ir.Value] = set()
+        self.casts: dict[tuple[ir.Value, bool], ir.Value] = {}
+
+    def low(self, node: ir.Node) -> bool:
+        """Whether the node computes in half precision."""
+        if node.graph is not self.graph or node.op_type in self.keep or node.name in self.keep:
+            return False
+        if node.op_type not in self.able:
+            self.able[node.op_type] = takes(node, self.dtype, self.opset)
+        return self.able[node.op_type]
+
+    def run(self) -> None:
+        nodes = list(self.graph)
+        for node in nodes:
+            if self.low(node):
+                self.is_half.update(value for value in node.outputs if value.dtype == ir.DataType.FLOAT)
+                self.retype(node)
+        for value in [*self.graph.inputs, *self.graph.initializers.values(), *self.outputs_of(nodes)]:
+            if value.dtype == ir.DataType.FLOAT:
+                self.feed(value)
+        for index, output in enumerate(list(self.graph.outputs)):
+            if output in self.is_half:
+                self.keep_output(index, output)
+        for value in self.is_half:
+            value.type = ir.TensorType(self.half)
+
+    @staticmethod
+    def outputs_of(nodes: list[ir.Node]) -> list[ir.Value]:
+        return [value for node in nodes for value in node.outputs]
+
+    def retype(self, node: ir.Node) -> None:
+        """Attributes that name a dtype, or hold a float tensor."""
+        for name in ("to", "dtype"):
+            if name in node.attributes and attr_int(node, name, 0) == ir.DataType.FLOAT:
+                node.attributes[name] = ir.AttrInt64(name, int(self.half))
+        value = node.attributes.get("value")
+        if node.op_type in {"ConstantOfShape", "Constant"}:
+            if value is None and node.op_type == "ConstantOfShape":
+                node.attributes["value"] = ir.AttrTensor("value", self.tensor(np.zeros(1, np.float32), "value"))
+            elif value is not None and value.as_tensor().dtype == ir.DataType.FLOAT:
+                array = np.asarray(value.as_tensor().numpy(), np.float32)
+                node.attributes["value"] = ir.AttrTensor("value", self.tensor(array, node.name or ""))
+
+    def tensor(self, array: np.ndarray[tuple[int, ...], np.dtype[np.float32]], name: str) -> ir.TensorProtocol:
+        finite = array[np.isfinite(array)]
+        if finite.size and float(np.abs(finite).max()) > LARGEST[self.dtype]:
+            clipped = np.clip(array, -LARGEST[self.dtype], LARGEST[self.dtype])
+            if not _is_mask(array):
+                raise QuantizationError(
+                    f"tensor {name!r} holds {float(np.abs(finite).max()):.3g}, more than {self.dtype} can",
+                    hint="keep the nodes that read it in float32",
+                )
+            array = clipped.astype(np.float32)
+        return ir.Tensor(array.astype(self.half.numpy()), dtype=self.half, name=name)
+
+    def feed(self, value: ir.Value) -> None:
+        """Give every reader the precision that it computes in."""
+        for use in list(value.uses()):
+            wants_half = self.low(use.node) and use.idx not in _FLOAT_ARGUMENTS.get(use.node.op_type, ())
+            if wants_half != (value in self.is_half):
+                use.node.replace_input_with(use.idx, self.converted(value, wants_half))
+
+    def converted(self, value: ir.Value, to_half: bool) -> ir.Value:
+        key = (value, to_half)
+        if key not in self.casts:
+            name = fresh_name(self.graph, f"{value.name}_{self.dtype if to_half else 'float32'}")
+            self.casts[key] = self.stored(value, name) if value.is_initializer() else self.cast(value, name, to_half)
+        return self.casts[key]
+
+    def stored(self, value: ir.Value, name: str) -> ir.Value:
+        """An initializer in half precision; the float32 one goes if nobody reads it any more."""
+        assert value.const_value is not None
+        tensor = self.tensor(np.asarray(value.const_value.numpy(), np.float32), name_of(value))
+        tensor.name = name
+        half = ir.Value(name=name, const_value=tensor, shape=value.shape, type=ir.TensorType(self.half))
+        self.graph.register_initializer(half)
+        if all(self.low(use.node) for use in value.uses()) and not value.is_graph_output():
+            self.graph.initializers.pop(name_of(value), None)
+        return half
+
+    def cast(self, value: ir.Value, name: str, to_half: bool) -> ir.Value:
+        target = self.half if to_half else ir.DataType.FLOAT
+        node = ir.node("Cast", [value], attributes={"to": int(target)}, name=f"{name}/cast")
+        node.outputs[0].name = name
+        node.outputs[0].type = ir.TensorType(target)
+        producer = value.producer()
+        if producer is None:
+            self.graph.insert_before(self.graph[0], node)
+        else:
+            self.graph.insert_after(producer, node)
+        return node.outputs[0]
+
+    def keep_output(self, index: int, output: ir.Value) -> None:
+        """The graph's output keeps its name and its float32."""
+        name, shape = name_of(output), output.shape
+        output.name = fresh_name(self.graph, f"{name}_{self.dtype}")
+        back = self.cast(output, name, to_half=False)
+        back.shape = shape
+        self.graph.outputs[index] = back
+
+
+def _is_mask(array: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> bool:
+    """A lone huge number is what attention masks add; its meaning survives the clip."""
+    return bool(array.size == 1)

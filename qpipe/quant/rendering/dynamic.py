@@ -1,0 +1,182 @@
+"""Dynamic quantization by our own placement: each activation is quantized once, whoever reads it; weights per channel.
+
+DynamicQuantizeLinear → MatMulIntegerToFloat, bias included; LSTM → DynamicQuantizeLSTM (`recurrent`).
+Source: ONNX operator DynamicQuantizeLinear; onnxruntime docs/ContribOperators.md, com.microsoft.MatMulIntegerToFloat.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from qpipe.errors import QuantizationError
+from qpipe.quant.graph import (
+    Names,
+    add_initializer,
+    attr_float,
+    attr_int,
+    constant,
+    is_float,
+    name_of,
+    only_consumer,
+)
+from qpipe.quant.numbers import F32
+from qpipe.quant.operators import finite
+from qpipe.quant.options import QuantOptions
+from qpipe.quant.rendering.matmul import MICROSOFT
+from qpipe.quant.rendering.recurrent import RECURRENT, is_recurrent, plan_recurrent, render_recurrent
+from qpipe.quant.rendering.render import forget_shapes
+from qpipe.quant.rendering.tables import is_table, plan_tables, render_tables
+from qpipe.quant.weights.int8 import quantize_weight
+from qpipe.records.quantization import NodeChoice, QuantPlan, WeightSpec
+from qpipe.records.scheme import Scheme
+
+
+def plan_dynamic(model: ir.Model, scheme: Scheme, options: QuantOptions | None = None) -> QuantPlan:
+    """Choose the MatMuls, Gemms and LSTMs whose activations are quantized as they come.
+
+    Raises:
+        QuantizationError: the scheme has no such kernels, nothing in the graph fits them, or weights are not finite.
+    """
+    options = options or QuantOptions()
+    if not scheme.dynamic_ops:
+        raise QuantizationError(
+            f"scheme {scheme.name!r} has no dynamically quantized kernels", hint="use recipe 'int8'"
+        )
+    nodes, weights = [], []
+    for node in model.graph:
+        if node.op_type not in scheme.dynamic_ops or node.op_type in RECURRENT:
+            continue
+        reason = options.keep(node) or _refusal(node)
+        if not reason and not finite(node):
+            raise QuantizationError(f"node {node.name!r} ({node.op_type}) has NaN or infinite weights")
+        nodes.append(NodeChoice(node=node.name or "", op=node.op_type, quantized=not reason, reason=reason))
+        if not reason and node.inputs[1] is not None:
+            axis = 0 if node.op_type == "Gemm" and attr_int(node, "transB", 0) else 1
+            weights.append(
+                WeightSpec(
+                    tensor=name_of(node.inputs[1]),
+                    dtype=scheme.weight,
+                    bits=scheme.weight_bits,
+                    symmetric=True,
+                    axis=axis if scheme.per_channel else None,
+                    method=options.weights,
+                    nodes=(node.name or "",),
+                )
+            )
+    choices, recurrent = plan_recurrent(model.graph, scheme, options)
+    nodes += choices
+    if not weights and not recurrent:
+        reasons = [f"; {one.node!r} ({one.op}): {one.reason}" for one in nodes[:3]]
+        raise QuantizationError(
+            f"nothing in this graph can be quantized dynamically{''.join(reasons)}",
+            hint=f"dynamic kernels: {', '.join(scheme.dynamic_ops)} with constant weights; use recipe 'int8'",
+        )
+    specs = (*weights, *recurrent, *plan_tables(model.graph, scheme, options))
+    return QuantPlan(scheme=scheme, mode="dynamic", activations=(), weights=specs, nodes=tuple(nodes))
+
+
+def _refusal(node: ir.Node) -> str:
+    data, weight = node.inputs[0], node.inputs[1]
+    array = constant(weight)
+    if data is None or not is_float(data) or data.is_initializer() or array is None:
+        return "its weights are not constant" if array is None else "its data input is not a float activation"
+    if array.ndim != 2 or array.dtype != np.float32:
+        return "its weights are not a float32 matrix"
+    if node.op_type == "Gemm" and (attr_int(node, "transA", 0) or attr_float(node, "alpha", 1.0) != 1.0):
+        return "its data input is transposed or scaled"
+    return _bias_refusal(node)
+
+
+def _bias_refusal(node: ir.Node) -> str:
+    if node.op_type != "Gemm" or len(node.inputs) < 3 or node.inputs[2] is None:
+        return ""
+    bias = constant(node.inputs[2])
+    if bias is None or attr_float(node, "beta", 1.0) != 1.0 or (bias.ndim == 2 and bias.shape[0] != 1):
+        return "its bias is not one constant vector"
+    return ""
+
+
+def render_dynamic(model: ir.Model, plan: QuantPlan) -> ir.Model:
+    """The graph with the plan's MatMuls and LSTMs as dynamically quantized kernels."""
+    copy = model.clone()
+    graph, names = copy.graph, Names(copy.graph)
+    nodes = {node.name: node for node in graph}
+    quantizers: dict[str, ir.Node] = {}
+    for spec in plan.weights:
+        if is_table(spec, nodes) or is_recurrent(spec, nodes):
+            continue
+        for name in spec.nodes:
+            if name not in nodes:
+                raise QuantizationError(f"the plan quantizes node {name!r}, which the graph does not have")
+            _replace(graph, names, nodes[name], spec, quantizers)
+    render_recurrent(graph, plan.weights)
+    render_tables(graph, plan)
+    copy.opset_imports.setdefault(MICROSOFT, 1)
+    forget_shapes(graph)
+    return copy
+
+
+def _replace(graph: ir.Graph, names: Names, node: ir.Node, spec: WeightSpec, quantizers: dict[str, ir.Node]) -> None:
+    weight = node.inputs[1]
+    assert weight is not None
+    array = np.asarray(constant(weight), np.float32)
+    transposed = node.op_type == "Gemm" and attr_int(node, "transB", 0)
+    found = quantize_weight(array, spec)
+    integers = np.ascontiguousarray(found.values.T if transposed else found.values)
+    zero = np.zeros(found.scale.shape, np.int8)
+    quantizer = _quantizer(graph, names, node, quantizers)
+    bias, last = _bias(graph, node, array.shape[0 if transposed else 1])
+    inputs = [
+        quantizer.outputs[0],
+        add_initializer(graph, names.fresh(f"{node.name}/weight_quantized"), integers),
+        quantizer.outputs[1],
+        add_initializer(graph, names.fresh(f"{node.name}/weight_scale"), found.scale),
+        quantizer.outputs[2],
+        add_initializer(graph, names.fresh(f"{node.name}/weight_zero_point"), zero),
+    ]
+    if bias is not None:
+        inputs.append(add_initializer(graph, names.fresh(f"{node.name}/bias"), bias))
+    fused = ir.node("MatMulIntegerToFloat", inputs, domain=MICROSOFT, name=node.name)
+    graph.insert_before(last, fused)
+    output, old = fused.outputs[0], last.outputs[0]
+    name, shape, dtype = old.name, old.shape, old.dtype
+    old.replace_all_uses_with(output, replace_graph_outputs=old.is_graph_output())
+    graph.remove([last, node] if last is not node else node, safe=True)
+    output.name, output.shape = name, shape
+    output.dtype = dtype or ir.DataType.FLOAT
+    if not weight.uses() and not weight.is_graph_output():
+        graph.initializers.pop(name_of(weight), None)
+
+
+def _quantizer(graph: ir.Graph, names: Names, node: ir.Node, quantizers: dict[str, ir.Node]) -> ir.Node:
+    data = node.inputs[0]
+    assert data is not None
+    name = name_of(data)
+    if name not in quantizers:
+        quantizer = ir.node("DynamicQuantizeLinear", [data], num_outputs=3, name=f"{name}/quantize")
+        for value, suffix in zip(quantizer.outputs, ("quantized", "scale", "zero_point"), strict=True):
+            value.name = names.fresh(f"{name}_{suffix}")
+        producer = data.producer()
+        if producer is None:
+            graph.insert_before(graph[0], quantizer)
+        else:
+            graph.insert_after(producer, quantizer)
+        quantizers[name] = quantizer
+    return quantizers[name]
+
+
+def _bias(graph: ir.Graph, node: ir.Node, channels: int) -> tuple[F32 | None, ir.Node]:
+    """The bias that the kernel takes, and the last node that it replaces."""
+    if node.op_type == "Gemm":
+        own = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+        return (
+            None if own is None else np.broadcast_to(np.asarray(own, np.float32).reshape(-1), (channels,)).copy()
+        ), node
+    add = only_consumer(node.outputs[0], graph)
+    if add is None or add.op_type != "Add":
+        return None, node
+    array = constant(add.inputs[1] if add.inputs[0] is node.outputs[0] else add.inputs[0])
+    if array is None or array.shape != (channels,):
+        return None, node
+    return np.asarray(array, np.float32), add

@@ -1,0 +1,1 @@
+"""Weights in fewer bits: the numbers alone, without a graph."""

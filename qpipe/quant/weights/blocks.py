@@ -1,0 +1,74 @@
+"""Weights in blocks along the reduced axis, each with a scale: rounding, and the layout of MatMulNBits.
+
+Source: onnxruntime docs/ContribOperators.md, com.microsoft.MatMulNBits.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qpipe.errors import QuantizationError
+from qpipe.quant.numbers import F32, SMALLEST_SCALE
+from qpipe.quant.weights.gptq import gptq_blocks
+
+SMALLEST_BLOCK = 16
+"""MatMulNBits takes blocks of 16 and more, powers of two."""
+
+
+def check_block_size(block_size: int) -> None:
+    """Make sure that kernels take blocks of that size.
+
+    Raises:
+        QuantizationError: they do not.
+    """
+    if block_size < SMALLEST_BLOCK or block_size & (block_size - 1):
+        raise QuantizationError(f"block size {block_size} is not a power of two of at least {SMALLEST_BLOCK}")
+
+
+def split(rows: F32, block_size: int, *, repeat_last: bool = False) -> F32:
+    """[N, blocks, block] of weights [N, K]; the last block is filled with zeros, or with the last weight."""
+    count, width = rows.shape
+    fill = -(-width // block_size) * block_size - width
+    padded = np.pad(rows, ((0, 0), (0, fill)), mode="edge") if repeat_last else np.pad(rows, ((0, 0), (0, fill)))
+    return padded.reshape(count, -1, block_size)
+
+
+def quantize_blocks(rows: F32, bits: int, block_size: int, vectors: F32 | None = None) -> tuple[NDArray[np.uint8], F32]:
+    """(integers [N, blocks, block], scales [N, blocks]) of weights [N, K], symmetric around 2^(bits−1).
+
+    The last block is padded with zeros. With `vectors` [n, K] of the input, rounding errors are carried over to the
+    columns that are still to come (GPTQ); without, each weight goes to the nearest step.
+    """
+    blocks = split(rows, block_size)
+    scale = block_scales(blocks, bits)
+    middle = 2 ** (bits - 1)
+    if vectors is not None:
+        whole = np.full((len(rows), blocks.shape[1] * block_size), middle, np.uint8)
+        whole[:, : rows.shape[1]] = gptq_blocks(rows, scale, block_size, bits, vectors)
+        return whole.reshape(blocks.shape), scale
+    steps = np.rint(blocks / scale[:, :, None]) + middle
+    return np.clip(steps, 0, 2 * middle - 1).astype(np.uint8), scale
+
+
+def block_scales(blocks: F32, bits: int) -> F32:
+    """Per block, the scale with the smallest squared error among some that clip the largest weight."""
+    middle = 2 ** (bits - 1)
+    signed = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=2)[:, :, None], axis=2)[:, :, 0]
+    base = np.where(np.abs(signed) <= middle * SMALLEST_SCALE, 1.0, -signed.astype(np.float64) / middle)
+    best, error = base, np.full(base.shape, np.inf)
+    for shrink in (1.0, 0.95, 0.9, 0.85, 0.8) if bits == 4 else (1.0,):
+        tried = base * shrink
+        steps = np.clip(np.rint(blocks / tried[:, :, None]), -middle, middle - 1)
+        found = np.square(steps * tried[:, :, None] - blocks).sum(axis=2)
+        best, error = np.where(found < error, tried, best), np.minimum(found, error)
+    return best.astype(np.float32)
+
+
+def pack(integers: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+    """Two 4-bit numbers of the last axis in a byte, the first one low; an odd last one stands alone."""
+    if bits == 8:
+        return integers
+    fill = [(0, 0)] * (integers.ndim - 1) + [(0, integers.shape[-1] % 2)]
+    even = np.pad(integers, fill)
+    return (even[..., 0::2] | (even[..., 1::2] << 4)).astype(np.uint8)
