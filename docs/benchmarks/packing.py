@@ -5,7 +5,7 @@
 Each line is one shape with random weights: the kernel alone, then the ratio of thread CPU time with each kind of packs
 to it (pixels of the image / pixels of the result in a pack), the one that qpipe chooses in bold. For images of up to
 three channels also the float convolution (with its Relu and a quantizer behind) and the quantizer that integers need
-before. All variants of a line alternate in one process; median of per-round ratios.
+before. All variants of a line run in one process in random order; median of per-round ratios.
 """
 
 from __future__ import annotations
@@ -158,10 +158,10 @@ def line(shape: Shape, rounds: int, batch: int) -> str:
     chosen = choose_packs((shape.outputs, shape.inputs, shape.kernel, shape.kernel), shape.rows)
     variants = {kind: integers(shape, kind, batch) for kind in (ALONE, *KINDS) if fits(shape.rows, kind)}
     others = [floats(shape, batch), quantizers(shape, batch)] if shape.inputs <= 3 else []
-    for number in range(rounds + 5):
-        turn = [*variants.values(), *others]
-        for variant in turn[number % len(turn) :] + turn[: number % len(turn)]:
-            variant.run()
+    turn, random = [*variants.values(), *others], np.random.default_rng(0)
+    for _ in range(rounds + 5):
+        for which in random.permutation(len(turn)):
+            turn[which].run()
     base = np.array(variants[ALONE].taken_ns[5:])
 
     def cell(kind: Packs) -> str:

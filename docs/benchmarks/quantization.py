@@ -4,7 +4,7 @@ QPIPE_BENCH_DATA=/folder/of/models python docs/benchmarks/quantization.py [--rou
 
 The folder holds resnet20-cifar10.onnx, minilm-l6-sts.onnx and their .npz rows (they are not part of this repository).
 The depthwise network (MobileNetV2's layout, 224×224, random weights, Pad before each 3×3 Conv, Clip after) is made.
-Latency: one thread, all engines in one process in rotating order, median of per-round ratios of thread CPU time.
+Latency: one thread, all engines in one process in random order, median of per-round ratios of thread CPU time.
 """
 
 from __future__ import annotations
@@ -224,14 +224,13 @@ def outputs(session: InferenceSession, batches: list[Feed]) -> Array:
 
 
 def ratios(sessions: list[InferenceSession], feed: Feed, rounds: int) -> list[float]:
-    """Median of per-round latency ratios to the first session."""
+    """Median of per-round latency ratios to the first session; in random order, since neighbours leave warm caches."""
     for session in sessions:
         for _ in range(3):
             session.run(None, feed)
-    taken = np.zeros((rounds, len(sessions)))
+    taken, random = np.zeros((rounds, len(sessions))), np.random.default_rng(0)
     for number in range(rounds):
-        for offset in range(len(sessions)):
-            which = (number + offset) % len(sessions)
+        for which in random.permutation(len(sessions)):
             begun = time.thread_time()
             sessions[which].run(None, feed)
             taken[number, which] = time.thread_time() - begun
