@@ -232,6 +232,8 @@ def test_a_packed_convolution_is_the_convolution(rows, inputs, outputs):
         ((32, 3, 3, 3), Rows(width=224, kernel=3, left=1, right=1, stride=2), Packs(image=4, result=2)),
         ((32, 3, 3, 3), Rows(width=14, kernel=3, left=1, right=1, stride=2), Packs(image=2, result=1)),
         ((64, 3, 16, 16), Rows(width=224, kernel=16, left=0, right=0, stride=16), Packs(image=4, result=1)),
+        ((32, 4, 3, 3), Rows(width=32, kernel=3, left=1, right=1, stride=1), Packs(image=2, result=2)),
+        ((64, 4, 3, 3), Rows(width=32, kernel=3, left=1, right=1, stride=1), ALONE),
         ((8, 8, 3, 3), Rows(width=32, kernel=3, left=1, right=1, stride=1), Packs(image=4, result=4)),
         ((16, 16, 3, 3), Rows(width=32, kernel=3, left=1, right=1, stride=1), Packs(image=1, result=4)),
         ((16, 16, 3, 3), Rows(width=14, kernel=3, left=1, right=1, stride=1), Packs(image=1, result=2)),

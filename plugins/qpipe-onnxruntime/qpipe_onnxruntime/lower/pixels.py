@@ -42,6 +42,7 @@ class Packs:
 
 ALONE = Packs(image=1, result=1)
 TWO = Packs(image=2, result=2)
+FOUR = Packs(image=4, result=4)
 
 
 def choose_packs(shape: tuple[int, ...], rows: Rows) -> Packs:
@@ -56,14 +57,16 @@ def choose_packs(shape: tuple[int, ...], rows: Rows) -> Packs:
 def _promising(outputs: int, inputs: int, rows: Rows) -> tuple[Packs, ...]:
     """Packs by what they gain, the best first."""
     most = max(inputs, outputs)
-    if inputs <= 4:  # an image itself: as many pixels of the result as a pack of the image moves it on
+    if inputs <= 3:  # an image itself: as many pixels of the result as a pack of the image moves it on
         return tuple(Packs(image=size, result=max(size // rows.stride, 1)) for size in (4, 2))
+    if inputs == 4:
+        return (*((FOUR,) if outputs <= 16 else ()), *((TWO,) if outputs <= 48 or rows.kernel >= 5 else ()))
     if rows.kernel == 1:
         return (TWO,) if most <= 24 and rows.stride == 1 else ()
     if rows.stride > 1:
         return (TWO,) if most <= 16 and rows.stride == 2 else ()
     if most <= 8:
-        return Packs(image=4, result=4), TWO
+        return FOUR, TWO
     if rows.kernel >= 5:
         return (TWO,) if most <= 32 else ()
     # Packs of the result alone: the kernel moves by as many pixels, and sees none that no pixel of the pack needs.
