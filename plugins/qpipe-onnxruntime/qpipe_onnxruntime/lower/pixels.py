@@ -56,22 +56,31 @@ def choose_packs(shape: tuple[int, ...], rows: Rows) -> Packs:
 
 def _promising(outputs: int, inputs: int, rows: Rows) -> tuple[Packs, ...]:
     """Packs by what they gain, the best first."""
-    most = max(inputs, outputs)
-    if inputs <= 3:  # an image itself: as many pixels of the result as a pack of the image moves it on
-        return tuple(Packs(image=size, result=max(size // rows.stride, 1)) for size in (4, 2))
-    if inputs == 4:
-        return (*((FOUR,) if outputs <= 16 else ()), *((TWO,) if outputs <= 48 or rows.kernel >= 5 else ()))
-    if rows.kernel == 1:
-        return (TWO,) if most <= 24 and rows.stride == 1 else ()
+    if inputs <= 4:
+        return _of_an_image(outputs, inputs, rows)
+    most, plain = max(inputs, outputs), rows.stride == 1 and 1 < rows.kernel < 5
+    gains = {
+        FOUR: most <= 8 and rows.stride == 1 and rows.kernel > 1,
+        # Of the result alone: the kernel moves by as many pixels, and sees none that no pixel of the pack needs.
+        Packs(image=1, result=4): most <= 16 and plain,
+        TWO: most <= _widest_of_two(rows),
+        Packs(image=1, result=2): inputs + outputs <= 48 and plain,
+    }
+    return tuple(packs for packs, gain in gains.items() if gain)
+
+
+def _widest_of_two(rows: Rows) -> int:
+    """Up to how many channels packs of two pixels on both sides gain."""
     if rows.stride > 1:
-        return (TWO,) if most <= 16 and rows.stride == 2 else ()
-    if most <= 8:
-        return FOUR, TWO
-    if rows.kernel >= 5:
-        return (TWO,) if most <= 32 else ()
-    # Packs of the result alone: the kernel moves by as many pixels, and sees none that no pixel of the pack needs.
-    few = inputs + outputs <= 48
-    return (*((Packs(image=1, result=4),) if most <= 16 else ()), *((Packs(image=1, result=2),) if few else ()))
+        return 16 if rows.stride == 2 and rows.kernel > 1 else 0
+    return 24 if rows.kernel == 1 else 32 if rows.kernel >= 5 else 8
+
+
+def _of_an_image(outputs: int, inputs: int, rows: Rows) -> tuple[Packs, ...]:
+    """For first convolutions; those of four channels have the fast path without packs."""
+    if inputs <= 3:  # as many pixels of the result as a pack of the image moves it on
+        return tuple(Packs(image=size, result=max(size // rows.stride, 1)) for size in (4, 2))
+    return (*((FOUR,) if outputs <= 16 else ()), *((TWO,) if outputs <= 48 or rows.kernel >= 5 else ()))
 
 
 def fits(rows: Rows, packs: Packs) -> bool:
