@@ -52,7 +52,7 @@ def log_cell(
         where.client.log_inputs(run.info.run_id, datasets=[_dataset_input(dataset)])
     text = cell_text(result)
     _log_files(where, run.info.run_id, result, text, evidence=evidence, plots=plots)
-    _log_batch(where, run, result, model_id, dataset, note=_note(text, run.info.experiment_id, parent))
+    _log_batch(where, run, result, model_id, dataset, note=_note(text, run.info.experiment_id, parent, plots))
     where.client.set_terminated(run.info.run_id, status="FINISHED" if result.status == "ok" else "FAILED")
     return Logged(run_id=run.info.run_id, model_id=model_id)
 
@@ -115,10 +115,11 @@ def _log_files(
         where.client.log_artifacts(run_id, str(evidence), artifact_path=f"evidence/{result.evidence.digest}")
 
 
-def _note(text: str, experiment: str, parent: str) -> str:
+def _note(text: str, experiment: str, parent: str, plots: tuple[Path, ...]) -> str:
     """What MLflow shows first of a run: the verdict, and where the rest is."""
     whole = f"[the parent run](#/experiments/{experiment}/runs/{parent}/artifacts/report.html)"
-    return f"```\n{text}\n```\n\nPlots of this cell are artifacts, in `{PLOTS}`; the report of all cells is in {whole}."
+    more = f"Plots of this cell are artifacts, in `{PLOTS}`; the report" if plots else "The report"
+    return f"```\n{text}\n```\n\n{more} of all cells is in {whole}."
 
 
 def _log_batch(

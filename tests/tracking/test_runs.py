@@ -190,3 +190,11 @@ def test_a_cell_shows_its_plots_and_leads_to_the_report(tracker, result, tmp_pat
     run = tracker.client.get_run(logged.run_id)
     assert f"runs/{parent}/artifacts/report.html" in run.data.tags["mlflow.note.content"]
     assert "PASS" in run.data.tags["mlflow.note.content"]
+    assert "in `plots`" in run.data.tags["mlflow.note.content"]
+
+
+def test_a_cell_without_plots_promises_none(tracker, result):
+    logged = tracker.log_cell(tracker.start("run-9", "digits", {}), result)
+    note = tracker.client.get_run(logged.run_id).data.tags["mlflow.note.content"]
+    assert "report.html" in note
+    assert "plots" not in note
