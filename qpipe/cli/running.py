@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -58,17 +58,11 @@ def run(
 def run_pipeline(path: Path, options: RunOptions, *, as_json: bool) -> int:
     """Run one pipeline file, print what came out, and return the exit code."""
     from qpipe.execute.children.nursery import Nursery
-    from qpipe.flow.working import has_work
     from qpipe.flow.workplace import open_workplace
 
     nursery = Nursery()
-    with ExitStack() as early:
-        if options.executor == "local":
-            early.enter_context(nursery.opened())  # the pipeline is read beside it: half a second
+    with nursery.opened() if options.executor == "local" else nullcontext():  # loads while the pipeline is read
         workplace = open_workplace(path, options, nursery)
-        workplace.store.check_writable()  # before anything is read there
-        if not has_work(workplace, options):
-            early.close()
         result = _conduct(workplace, options, as_json=as_json)
     if as_json:
         from qpipe.report.document import run_document

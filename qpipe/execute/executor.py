@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -34,8 +35,11 @@ class Executor(Protocol):
         """
         ...
 
-    def ready(self) -> AbstractContextManager[None]:
-        """A block in which jobs begin sooner: what children need is loaded beside whatever else is done."""
+    def ready(self, *, work: bool) -> AbstractContextManager[None]:
+        """A block in which jobs begin sooner: what children need is loaded beside whatever else is done.
+
+        Without `work` there will be none, and what was begun for them is given up.
+        """
         ...
 
     def run(
@@ -67,9 +71,12 @@ class LocalExecutor:
         """What the backends here say."""
         return {target.name: ask_backend(target, self.registry) for target in targets}
 
-    def ready(self) -> AbstractContextManager[None]:
-        """Opens the nursery."""
-        return self.nursery.opened()
+    def ready(self, *, work: bool) -> AbstractContextManager[None]:
+        """Opens the nursery, or ends the seed that it has."""
+        if work:
+            return self.nursery.opened()
+        self.nursery.end()
+        return nullcontext()
 
     def run(
         self, jobs: Sequence[Job], *, watch: Watch, stop: threading.Event, done: Callable[[Job, Exit], None]

@@ -50,8 +50,7 @@ def conduct(
     """
     workplace.store.check_writable()  # a mistake of the user's, so told before anything is read there
     with looked_through_again(), ExitStack() as hands:
-        if has_work(workplace, options):
-            hands.enter_context(workplace.executor.ready())
+        hands.enter_context(workplace.executor.ready(work=has_work(workplace, options)))
         return _conduct(workplace, options, watch or Silence(), stop or threading.Event(), hands)
 
 

@@ -47,7 +47,7 @@ class Nursery:
             try:
                 yield
             finally:
-                self._end()
+                self.end()
             return
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         its_alive, alive = os.pipe()
@@ -63,7 +63,7 @@ class Nursery:
             yield
         finally:
             os.close(its_alive)
-            self._end()
+            self.end()
             ours.close()
             os.close(alive)
 
@@ -95,7 +95,8 @@ class Nursery:
                 self._kill()
             return answer
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """No seed from now on, until the nursery is opened again."""
         with self._lock:
             self._orders = None
             self._kill()

@@ -67,7 +67,7 @@ class DaskExecutor:
             handshake.check_greetings(decoded, self.store)
             return {target.name: _offer(client, target, offering[target.name]) for target in targets}
 
-    def ready(self) -> AbstractContextManager[None]:
+    def ready(self, *, work: bool) -> AbstractContextManager[None]:  # noqa: ARG002
         """Nothing: children are started by the workers."""
         return nullcontext()
 
