@@ -9,19 +9,18 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from qpipe.measure.collector import no_collector
+
 
 @contextmanager
 def importing() -> Iterator[None]:
     """No search inside; what is there at the end is set aside, if the caller's program has set nothing aside itself."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if not gc.get_freeze_count():
-            gc.freeze()
-        if was:
-            gc.enable()
+    with no_collector():
+        try:
+            yield
+        finally:
+            if not gc.get_freeze_count():
+                gc.freeze()
 
 
 @contextmanager

@@ -148,11 +148,11 @@ def finish(tracker: Tracker | None, parent: str | None, workplace: Workplace, re
     """
     if tracker is None or parent is None:
         return
+    from qpipe.tracking import run_status
+
     with TemporaryDirectory() as scratch:
         files = () if _reported(workplace, result) else write_report(result, workplace.store, Path(scratch), plots)
-        tracker.finish(
-            parent, "FINISHED" if result.exit_code in (0, 3, 4) else "FAILED", result=result, artifacts=files
-        )
+        tracker.finish(parent, run_status(result.exit_code), result=result, artifacts=files)
 
 
 def _reported(workplace: Workplace, result: RunResult) -> bool:

@@ -14,7 +14,7 @@ from qpipe.flow.publishing import promote_passed, run_params
 from qpipe.flow.reporting import draw, write_report
 from qpipe.records.codec import decode, encode
 from qpipe.records.evidence import Evaluation
-from qpipe.tracking import Dataset, Spool, SpooledCell, joined_run
+from qpipe.tracking import Dataset, Spool, SpooledCell, joined_run, run_status
 
 if TYPE_CHECKING:
     from qpipe.flow.options import RunOptions
@@ -87,7 +87,7 @@ def sync_run(store: Store, run_id: str, *, tracking_uri: str | None) -> RunResul
         final = replace(result, promoted=promoted)
         tracker.finish(
             parent,
-            "FINISHED" if final.exit_code in (0, 3, 4) else "FAILED",
+            run_status(final.exit_code),
             result=final,
             artifacts=write_report(final, store, Path(scratch), plots),
         )

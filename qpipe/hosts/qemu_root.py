@@ -17,7 +17,7 @@ from qpipe.records.engine import Ready, Unavailable
 
 if TYPE_CHECKING:
     from qpipe.plugins.backend import Progress
-from qpipe.plugins.packages import ABSENT, package_version
+from qpipe.plugins.packages import ABSENT, package_versions
 
 QEMU = "qemu-aarch64-static"
 HINT = "qpipe setup qemu-arm64"
@@ -114,7 +114,7 @@ def create_root(progress: Progress) -> QemuRoot:
 
 def wheels() -> tuple[str, ...]:
     """The runtimes in the versions that run here, so that outputs can be compared; numpy as it comes."""
-    here = ((name, package_version(name)) for name in _RUNTIMES)
+    here = package_versions(*_RUNTIMES)
     return ("numpy>=2,<3", *(f"{name}=={version}" for name, version in here if version != ABSENT))
 
 

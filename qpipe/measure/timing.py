@@ -9,12 +9,12 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
 from qpipe.errors import EngineError
+from qpipe.measure.collector import no_collector
 from qpipe.measure.feeds import Feeds, digest_of
 from qpipe.measure.samples import Samples
 from qpipe.plugins.backend import DeviceTimed, Session, Tensors
@@ -84,7 +84,7 @@ def time_sessions(
     rounds = {size: _warm_up(lanes, feeds[size], timing, len(feeds)) for size in feeds}
     plan = _Plan(lanes=lanes, feeds=feeds, rounds=rounds, blocks=timing.blocks, seed=seed, cpu=cpu)
     last: dict[tuple[int, int, int], Tensors] = {}
-    with _no_collector():
+    with no_collector():
         runs = tuple(_timed_blocks(plan, last))
     digests = [_digest_of_last(session, lane, feeds, last) for lane, session in enumerate(lanes)]
     return Samples(
@@ -153,14 +153,3 @@ def _digest_of_last(session: Session, lane: int, feeds: Feeds, last: Mapping[tup
             for size in feeds
         }
     )
-
-
-@contextmanager
-def _no_collector() -> Iterator[None]:
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

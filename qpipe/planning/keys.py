@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from qpipe.planning.sources import source_digest
-from qpipe.plugins.packages import package_version
+from qpipe.plugins.packages import package_versions
 from qpipe.records.cell import Ingredient, Key, Timing
 from qpipe.records.codec import digest
 from qpipe.records.engine import Availability
@@ -30,8 +30,7 @@ def prepare_key(model: Model, recipe: Recipe, scheme: Scheme, calibration: str) 
         ("calibration data", calibration),
         ("scheme", digest(scheme)),
         ("qpipe", f"{__version__}+{source_digest('quant', 'prepare')}"),
-        ("onnxruntime", package_version("onnxruntime")),
-        ("onnx", package_version("onnx")),
+        *package_versions("onnxruntime", "onnx"),
     )
 
 

@@ -17,6 +17,11 @@ def package_version(name: str) -> str:
         return ABSENT
 
 
+def package_versions(*names: str) -> tuple[tuple[str, str], ...]:
+    """Names and versions, as toolchains are told."""
+    return tuple((name, package_version(name)) for name in names)
+
+
 def missing_package(*names: str, hint: str) -> Unavailable | None:
     """The first of these that is not installed, with what would install it; None where all are here."""
     gone = next((name for name in names if package_version(name) == ABSENT), None)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from qpipe.errors import QuantizationError
 from qpipe.plugins.backend import Tensors
+from qpipe.quant.slicing import first_rows
 
 ROWS = 8
 """Rows of the first calibration batch that the check runs."""
@@ -42,6 +43,18 @@ def run_feeds(model: ir.Model, feeds: Iterable[Tensors]) -> list[list[NDArray[np
     except Exception as error:
         raise QuantizationError(f"the graph does not run in onnxruntime: {error}") from error
     return arrays
+
+
+def check_rewrite(
+    before: ir.Model, after: ir.Model, batches: Iterable[Tensors], *, stage: str = "fold", hint: str = ""
+) -> float:
+    """`check_same` on the first calibration rows.
+
+    Raises:
+        DataError: there is no batch.
+        QuantizationError: as `check_same`.
+    """
+    return check_same(before, after, first_rows(before, batches, ROWS), stage=stage, hint=hint)
 
 
 def check_same(

@@ -13,7 +13,7 @@ from qpipe.plugins.backend import Tensors
 from qpipe.quant.calibration.calibrate import calibrate
 from qpipe.quant.calibration.observed import observed_tensors
 from qpipe.quant.calibration.statistics import Statistics
-from qpipe.quant.check import ROWS, check_same
+from qpipe.quant.check import check_rewrite
 from qpipe.quant.corrections.bias import correct_bias
 from qpipe.quant.corrections.smooth import smooth
 from qpipe.quant.fold import fold
@@ -23,7 +23,6 @@ from qpipe.quant.options import QuantOptions
 from qpipe.quant.pixels import read_pixels
 from qpipe.quant.plan import make_plan
 from qpipe.quant.rendering.render import render
-from qpipe.quant.slicing import first_rows
 from qpipe.records.quantization import QuantPlan
 from qpipe.records.scheme import Scheme
 
@@ -49,7 +48,7 @@ def quantize_static(
     model = open_graph(path)
     before = model.clone()
     if any(rewrite.kind not in {"constant", "identity"} for rewrite in fold(model)):
-        check_same(before, model, first_rows(before, batches(), ROWS))
+        check_rewrite(before, model, batches())
     statistics = calibrate(model, batches(), observed_tensors(model.graph, scheme))
     _, statistics = smooth(model, statistics, scheme)
     options = options or QuantOptions()
@@ -60,7 +59,7 @@ def quantize_static(
 
     done, statistics = read_pixels(model, statistics, scheme, options, grid)
     if done:
-        check_same(before, model, first_rows(before, batches(), ROWS), stage="quantize", hint="set `pixels_below` to 0")
+        check_rewrite(before, model, batches(), stage="quantize", hint="set `pixels_below` to 0")
     plan = make_plan(model, statistics, scheme, options)
     refuse_empty(plan)
     plan = replace(plan, corrected=tuple(one.node for one in correct_bias(model, plan, statistics)))

@@ -1,7 +1,7 @@
 """MLflow, and nothing else imports it: runs, flavor, registry, ledger, `models:/` sources. mlflow comes late."""
 
 from qpipe.tracking.connection import connect, database_mark, knock, resolve_uri, stray_mlruns
-from qpipe.tracking.experiment import Dataset, Logged
+from qpipe.tracking.experiment import Dataset, Logged, run_status
 from qpipe.tracking.ledger import Move
 from qpipe.tracking.portable import export_portable
 from qpipe.tracking.promotion import history, promote, reconcile, rollback
@@ -29,6 +29,7 @@ __all__ = [
     "reconcile",
     "resolve_uri",
     "rollback",
+    "run_status",
     "stray_mlruns",
     "sync",
     "write_spool",

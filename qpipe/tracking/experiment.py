@@ -11,6 +11,13 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
+SUCCEEDED = (0, 3, 4)
+"""Exit codes of runs that did all their work, whatever the gates said."""
+
+
+def run_status(exit_code: int) -> RunStatus:
+    """What a run that ended with this code is to MLflow."""
+    return "FINISHED" if exit_code in SUCCEEDED else "FAILED"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

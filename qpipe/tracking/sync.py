@@ -10,11 +10,8 @@ from qpipe.records.codec import decode, encode
 from qpipe.records.result import RunResult
 from qpipe.records.target import Target
 from qpipe.report import NO_PLOTS, Plots
-from qpipe.tracking.experiment import Dataset, Logged, RunStatus
+from qpipe.tracking.experiment import Dataset, Logged, run_status
 from qpipe.tracking.tracker import Tracker
-
-SUCCEEDED = (0, 3, 4)
-"""Exit codes of runs that did all their work, whatever the gates said."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +78,7 @@ def sync(
             dataset=spool.dataset,
             plots=plots.of(result),
         )
-    status: RunStatus = "FINISHED" if spool.result.exit_code in SUCCEEDED else "FAILED"
-    tracker.finish(parent, status, result=spool.result, artifacts=artifacts)
+    tracker.finish(parent, run_status(spool.result.exit_code), result=spool.result, artifacts=artifacts)
     return parent, logged
 
 

@@ -12,7 +12,7 @@ from qpipe.hosts.device import open_device
 from qpipe.hosts.qemu_root import create_root
 from qpipe.measure.cpu import read_cpu
 from qpipe.plugins.backend import Progress, Session
-from qpipe.plugins.packages import missing_package, package_version
+from qpipe.plugins.packages import missing_package, package_versions
 from qpipe.quant.schemes import LITERT, LITERT_INTEGER
 from qpipe.records.engine import Availability, Built, Engine, Prepared, Ready, Requirement, Unavailable
 from qpipe.records.scheme import Scheme
@@ -112,7 +112,7 @@ def missing_packages() -> Unavailable | None:
 
 def toolchain() -> tuple[tuple[str, str], ...]:
     """Names and versions of what shapes a `.tflite`."""
-    return (*((name, package_version(name)) for name in PACKAGES), ("onnx2tf", ONNX2TF))
+    return (*package_versions(*PACKAGES), ("onnx2tf", ONNX2TF))
 
 
 def cpu_fingerprint() -> str:

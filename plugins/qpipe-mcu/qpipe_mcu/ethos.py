@@ -12,7 +12,7 @@ from qpipe_litert.backend import toolchain as litert_toolchain
 from qpipe_litert.tools import create_tool
 
 from qpipe.plugins.backend import Progress, Session
-from qpipe.plugins.packages import missing_package, package_version
+from qpipe.plugins.packages import missing_package, package_versions
 from qpipe.quant.schemes import LITERT_INTEGER
 from qpipe.records.engine import Availability, Built, Engine, Fact, Prepared, Ready
 from qpipe.records.scheme import Scheme
@@ -40,7 +40,7 @@ class EthosBackend:
             build=missing or missing_package(VELA, hint=INSTALL) or to_build(),
             run=missing or Ready(),
             fingerprint=f"tflite-micro on {cpu_fingerprint()}",
-            toolchain=(*litert_toolchain(), (PACKAGE, package_version(PACKAGE)), (VELA, package_version(VELA))),
+            toolchain=(*litert_toolchain(), *package_versions(PACKAGE, VELA)),
         )
 
     def scheme(self, target: Target) -> Scheme:
@@ -76,7 +76,7 @@ class EthosBackend:
             artifacts=(*(Path(name) for name in VELA_FILES), *c_files),
             placement=_placement(place_micro(workdir / MODEL, made.left, made.notes), estimate, options),
             facts=_facts(estimate, made.arena_bytes),
-            toolchain=(*litert_toolchain(), (PACKAGE, package_version(PACKAGE)), (VELA, package_version(VELA))),
+            toolchain=(*litert_toolchain(), *package_versions(PACKAGE, VELA)),
             notes=made.notes,
         )
 

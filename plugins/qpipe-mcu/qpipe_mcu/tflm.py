@@ -10,7 +10,7 @@ from qpipe_litert.tools import create_tool
 
 from qpipe.errors import BuildError
 from qpipe.plugins.backend import Progress, Session
-from qpipe.plugins.packages import missing_package, package_version
+from qpipe.plugins.packages import missing_package, package_versions
 from qpipe.quant.schemes import LITERT_INTEGER
 from qpipe.records.engine import Availability, Built, Engine, Fact, Prepared, Ready
 from qpipe.records.scheme import Scheme
@@ -34,7 +34,7 @@ class TflmBackend:
             build=missing or to_build(),
             run=missing or Ready(),
             fingerprint=f"tflite-micro on {cpu_fingerprint()}",
-            toolchain=(*litert_toolchain(), (PACKAGE, package_version(PACKAGE))),
+            toolchain=(*litert_toolchain(), *package_versions(PACKAGE)),
         )
 
     def scheme(self, target: Target) -> Scheme:
@@ -64,7 +64,7 @@ class TflmBackend:
                 Fact(name="arena_bytes", value=made.arena_bytes, unit="bytes", kind="estimated"),
                 Fact(name="flash_bytes", value=len(made.data), unit="bytes", kind="measured"),
             ),
-            toolchain=(*litert_toolchain(), (PACKAGE, package_version(PACKAGE))),
+            toolchain=(*litert_toolchain(), *package_versions(PACKAGE)),
             notes=made.notes,
         )
 

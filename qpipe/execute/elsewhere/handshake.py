@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from qpipe.errors import ConfigError, QpipeError, UnavailableError
 from qpipe.planning.offers import Offer, ask_backend
 from qpipe.planning.sources import source_digest
-from qpipe.plugins.packages import package_version
+from qpipe.plugins.packages import package_versions
 from qpipe.records.codec import decode, encode
 from qpipe.records.target import Target
 from qpipe.store import Store
@@ -71,7 +71,7 @@ class Answer:
 
 def own_versions() -> Versions:
     """Those of this process."""
-    packages = tuple((name, package_version(name)) for name in PACKAGES)
+    packages = package_versions(*PACKAGES)
     return Versions(qpipe=__version__, source=source_digest(*ROOMS), packages=packages)
 
 

@@ -28,10 +28,9 @@ class EqualizeParams:
 
 
 def _apply(draft: Draft, params: object, context: StageContext) -> Draft:
-    from qpipe.quant.check import ROWS, check_same
+    from qpipe.quant.check import check_rewrite
     from qpipe.quant.corrections.equalize import equalize
     from qpipe.quant.graph import open_graph, save_graph
-    from qpipe.quant.slicing import first_rows
 
     assert isinstance(params, EqualizeParams)
     model = open_graph(draft.graph.path)
@@ -45,7 +44,7 @@ def _apply(draft: Draft, params: object, context: StageContext) -> Draft:
     if not done:
         return draft
     if params.check:
-        check_same(before, model, first_rows(before, context.calibration(), ROWS), stage="equalize")
+        check_rewrite(before, model, context.calibration(), stage="equalize")
     graph = context.onnx_file(save_graph(model, context.workdir / "model.onnx"))
     return replace(draft, graph=graph, statistics=None, plan=None, qdq=None)
 

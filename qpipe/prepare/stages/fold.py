@@ -18,17 +18,16 @@ class FoldParams:
 
 
 def _apply(draft: Draft, params: object, context: StageContext) -> Draft:
-    from qpipe.quant.check import ROWS, check_same
+    from qpipe.quant.check import check_rewrite
     from qpipe.quant.fold import fold
     from qpipe.quant.graph import open_graph, save_graph
-    from qpipe.quant.slicing import first_rows
 
     assert isinstance(params, FoldParams)
     model = open_graph(draft.graph.path)
     before = model.clone()
     done = fold(model, selections=params.selections)
     if params.check and any(rewrite.kind not in {"constant", "identity"} for rewrite in done):
-        check_same(before, model, first_rows(before, context.calibration(), ROWS))
+        check_rewrite(before, model, context.calibration())
     return replace(draft, graph=context.onnx_file(save_graph(model, context.workdir / "model.onnx")))
 
 

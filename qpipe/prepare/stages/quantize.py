@@ -90,11 +90,10 @@ def _read_pixels(
 ) -> tuple[Draft, ir.Model, Statistics]:
     """The draft with its first convolutions on the pixels' own grid, where they have one and the scheme asks for it."""
     from qpipe.quant.calibration.statistics import load_statistics, save_statistics
-    from qpipe.quant.check import ROWS, check_same
+    from qpipe.quant.check import check_rewrite
     from qpipe.quant.graph import open_graph, save_graph
     from qpipe.quant.grid import VERSION, find_grid, load_grid, save_grid
     from qpipe.quant.pixels import read_pixels
-    from qpipe.quant.slicing import first_rows
 
     def find(name: str, axis: int) -> Grid | None:
         def make(kept: Path) -> None:
@@ -108,9 +107,7 @@ def _read_pixels(
     done, statistics = read_pixels(model, load_statistics(folder), context.scheme, options, find)
     if not done:
         return draft, model, statistics
-    check_same(
-        before, model, first_rows(before, context.calibration(), ROWS), stage="quantize", hint="set `pixels_below: 0`"
-    )
+    check_rewrite(before, model, context.calibration(), stage="quantize", hint="set `pixels_below: 0`")
     target = context.workdir / "statistics"
     target.mkdir()
     save_statistics(statistics, target)

@@ -21,7 +21,8 @@ def observed_tensors(graph: ir.Graph, *schemes: Scheme) -> dict[str, int]:
     values.update({value.name: value for value in graph.inputs})
     wanted = dict.fromkeys(name_of(value) for value in graph.inputs if value.dtype == ir.DataType.FLOAT)
     # Whether a small image's first convolution is quantized is known once its pixels have been seen.
-    grids = (replace(scheme, direct_channels=0) for scheme in schemes if scheme.grid_below)
+    convolves = any(node.op_type == "Conv" for node in graph)
+    grids = (replace(scheme, direct_channels=0) for scheme in schemes if convolves and scheme.grid_below)
     for scheme in (*schemes, *grids):
         layout = lay_out(graph, scheme)
         kept = {output for _, output in layout.passes}

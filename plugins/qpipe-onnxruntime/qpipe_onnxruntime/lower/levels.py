@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
-from qpipe.quant.graph import Names, add_initializer, attr_string, constant, name_of, only_consumer, rank_of
+from qpipe.quant.graph import attr_string, constant, name_of, only_consumer, rank_of
 from qpipe.quant.numbers import F64
+from qpipe_onnxruntime.lower.islands import array_of
+from qpipe_onnxruntime.lower.writer import Writer
 
 HALF = 0.49
 """Largest distance of the shift from a level: float32 normalization moves a level by 1e-4."""
@@ -36,10 +37,10 @@ class _Channels:
 
 def lower_levels(graph: ir.Graph) -> int:
     """Let uint8 quantizers of per-channel Mul, Add and channel Pad read the image itself, in place; how many do."""
-    names, done = Names(graph), 0
+    writer, done = Writer(graph), 0
     for node in list(graph):
         if node.op_type == "QuantizeLinear" and (found := _channels(node, graph)) is not None:
-            _rewrite(graph, names, node, found)
+            _rewrite(writer, node, found)
             done += 1
     return done
 
@@ -100,35 +101,22 @@ def _constant_pad(pad: ir.Node) -> float | None:
     return float(number.reshape(-1)[0]) if number is not None and not np.any(pads[other]) and pads[5] > 0 else None
 
 
-def _rewrite(graph: ir.Graph, names: Names, quantizer: ir.Node, found: _Channels) -> None:
-    scale, zero = (_array(value).reshape(-1)[0] for value in quantizer.inputs[1:3])
-    base, output, nodes = quantizer.name or name_of(quantizer.outputs[0]), quantizer.outputs[0], []
-
-    def constant_of(name: str, array: NDArray[np.generic]) -> ir.Value:
-        return add_initializer(graph, names.fresh(f"{base}/{name}"), array)
-
-    def add(op: str, inputs: list[ir.Value], name: str, **attributes: int) -> ir.Value:
-        nodes.append(ir.node(op, inputs, attributes, name=f"{base}/{name}" if name else base))
-        nodes[-1].outputs[0].name = names.fresh(f"{base}/{name or 'levels'}")
-        return nodes[-1].outputs[0]
-
+def _rewrite(writer: Writer, quantizer: ir.Node, found: _Channels) -> None:
+    scale, zero = (array_of(value).reshape(-1)[0] for value in quantizer.inputs[1:3] if value is not None)
+    output = quantizer.outputs[0]
+    base = quantizer.name or name_of(output)
     levels = np.clip(np.rint(found.shift) + int(zero), 0, _LEVELS)
     rest, image = found.shift - (levels - int(zero)), found.image
     if np.abs(rest).max() > HALF:
-        part = (rest / found.factor).astype(np.float32).reshape(1, -1, 1, 1)
-        image = add("Add", [image, constant_of("rest", part)], "shifted")
-    steps, zeros = (1 / found.factor).astype(np.float32), levels.astype(np.uint8)
-    value = add("QuantizeLinear", [image, constant_of("steps", steps), constant_of("zeros", zeros)], "", axis=1)
+        part = writer.initializer(f"{base}/rest", (rest / found.factor).astype(np.float32).reshape(1, -1, 1, 1))
+        image = writer.insert(quantizer, "Add", [image, part], name=f"{base}/shifted")
+    steps = writer.initializer(f"{base}/steps", (1 / found.factor).astype(np.float32))
+    zeros = writer.initializer(f"{base}/zeros", levels.astype(np.uint8))
+    value = writer.insert(quantizer, "QuantizeLinear", [image, steps, zeros], {"axis": 1}, base)
     if found.pad is not None and found.pad.inputs[1] is not None:
         number = np.clip(np.rint(found.one / float(scale)) + int(zero), 0, _LEVELS).astype(np.uint8)
-        value = add("Pad", [value, found.pad.inputs[1], constant_of("one", number)], "pad")
-    graph.insert_before(quantizer, nodes)
+        one = writer.initializer(f"{base}/one", number)
+        value = writer.insert(quantizer, "Pad", [value, found.pad.inputs[1], one], name=f"{base}/pad")
     value.shape, value.type = output.shape, output.type
-    value.name, output.name = output.name, names.fresh(f"{base}/gone")
+    value.name, output.name = output.name, writer.names.fresh(f"{base}/gone")
     output.replace_all_uses_with(value, replace_graph_outputs=output.is_graph_output())
-
-
-def _array(value: ir.Value | None) -> NDArray[np.generic]:
-    found = constant(value)
-    assert found is not None
-    return found
