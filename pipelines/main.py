@@ -22,6 +22,7 @@ def tag(run_id: str, name: str) -> str:
 
 
 if __name__ == "__main__":
-    trained = run("train", epochs=sys.argv[1])
-    quantized = run("quantize", model_uri=tag(trained, "model_uri"))
-    run("promote", run_id=tag(quantized, "qpipe_run_id"))
+    with mlflow.start_run():  # this project's own; runs that begin in it are nested
+        trained = run("train", epochs=sys.argv[1])
+        quantized = run("quantize", model_uri=tag(trained, "model_uri"))
+        run("promote", run_id=tag(quantized, "qpipe_run_id"))
