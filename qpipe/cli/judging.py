@@ -22,7 +22,7 @@ def gate(
     as_json: JsonFlag = False,
 ) -> int:
     """Decide again from the stored evidence. Other gates than the run's own are exploratory and never promote."""
-    from qpipe.flow.again import decide_again
+    from qpipe.flow.finished.verdicts import decide_again
     from qpipe.flow.workplace import open_store
 
     found = decide_again(open_store(store), run_id, gates)
@@ -51,8 +51,8 @@ def report(
 ) -> None:
     """Write the HTML report and the plots of a finished run."""
     from qpipe.errors import ConfigError
-    from qpipe.flow.kept import recall_run
-    from qpipe.flow.reporting import write_report
+    from qpipe.flow.finished.report import write_report
+    from qpipe.flow.finished.runs import recall_run
     from qpipe.flow.workplace import open_store
 
     opened = open_store(store)
@@ -70,8 +70,8 @@ def report(
 
 def compare(before: RunId, after: RunId, *, store: StoreOption = None, as_json: JsonFlag = False) -> None:
     """Show two runs side by side, cell by cell: verdict, metric, latency ratio, size."""
-    from qpipe.flow.comparing import compare_runs
-    from qpipe.flow.kept import recall_run
+    from qpipe.flow.finished.comparison import compare_runs
+    from qpipe.flow.finished.runs import recall_run
     from qpipe.flow.workplace import open_store
 
     opened = open_store(store)
@@ -105,7 +105,7 @@ def explain(
 
     from qpipe.cli.screen import Screen
     from qpipe.execute.children.watch import Silence
-    from qpipe.flow.explaining import explain_run
+    from qpipe.flow.finished.explanation import explain_run
     from qpipe.flow.workplace import open_store
 
     run_id, only = ("last", what) if "/" in what and cell is None else (what, cell)

@@ -33,7 +33,7 @@ def promote(
 ) -> None:
     """Register engines of a finished run as model versions and move an alias to them."""
     from qpipe.errors import ConfigError
-    from qpipe.flow.promoting import PromoteOrder, promote_run
+    from qpipe.flow.publish.promotion import PromoteOrder, promote_run
     from qpipe.flow.workplace import open_store
 
     if force != (reason is not None):
@@ -58,7 +58,7 @@ def sync(
     as_json: JsonFlag = False,
 ) -> int:
     """Log a run that MLflow has not seen (offline, or the server was lost), and promote what passed."""
-    from qpipe.flow.syncing import sync_run
+    from qpipe.flow.publish.unlogged import sync_run
     from qpipe.flow.workplace import open_store
 
     found = sync_run(open_store(store), run_id, tracking_uri=tracking_uri)
@@ -126,7 +126,7 @@ def verify(
     as_json: JsonFlag = False,
 ) -> int:
     """Check every digest of a registered engine, run it on samples, and compare with its evidence."""
-    from qpipe.flow.verifying import verify_engine
+    from qpipe.flow.publish.verification import verify_engine
     from qpipe.flow.workplace import open_store
 
     found = verify_engine(uri, open_store(store), _tracker(tracking_uri))

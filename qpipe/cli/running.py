@@ -111,8 +111,8 @@ def plan(
     as_json: JsonFlag = False,
 ) -> None:
     """Show every cell with its three keys, what is cached, and if not which ingredient changed."""
-    from qpipe.flow.forecast import forecast
     from qpipe.flow.options import RunOptions
+    from qpipe.flow.preflight.forecast import forecast
     from qpipe.flow.workplace import open_workplace
 
     options = RunOptions(

@@ -11,30 +11,29 @@ from typing import TYPE_CHECKING
 
 from qpipe.errors import Interrupted, StoreError, TrackingError
 from qpipe.execute.children.watch import Silence
-from qpipe.flow.checking import check_before_work
-from qpipe.flow.deciding import decide, load_statistics
-from qpipe.flow.evidence import assemble
+from qpipe.flow.cells.evidence import assemble
+from qpipe.flow.cells.jobs import has_work, work
+from qpipe.flow.cells.profiles import measure
+from qpipe.flow.cells.verdicts import decide, load_statistics
 from qpipe.flow.exitcodes import UNABLE, run_code, worst
+from qpipe.flow.finished.report import draw
+from qpipe.flow.finished.runs import keep_run
 from qpipe.flow.garbage import looked_through_again
 from qpipe.flow.identity import run_identity
-from qpipe.flow.kept import keep_run
-from qpipe.flow.linting import lint_warnings
-from qpipe.flow.measuring import measure
-from qpipe.flow.publishing import finish, publish
-from qpipe.flow.reaching import Reached, reach
-from qpipe.flow.reporting import draw
-from qpipe.flow.searching import search
-from qpipe.flow.settled import settle, settled
-from qpipe.flow.syncing import forget_unlogged, keep_unlogged
-from qpipe.flow.working import has_work, work
-from qpipe.records.evidence import Profile
+from qpipe.flow.preflight.checks import check_before_work
+from qpipe.flow.publish.connection import Reached, reach
+from qpipe.flow.publish.log import finish, publish
+from qpipe.flow.publish.settled import settle, settled
+from qpipe.flow.publish.unlogged import forget_unlogged, keep_unlogged
+from qpipe.flow.remarks import remarks
+from qpipe.flow.search.search import search
 from qpipe.records.result import RunResult
 from qpipe.report import NO_PLOTS
 
 if TYPE_CHECKING:
     from qpipe.execute.children.watch import Watch
+    from qpipe.flow.cells.jobs import Worked
     from qpipe.flow.options import RunOptions
-    from qpipe.flow.working import Worked
     from qpipe.flow.workplace import Workplace
     from qpipe.records.result import CellResult, SearchTrial
 
@@ -73,7 +72,7 @@ def _conduct(
         hands.close()
         reached = reaching.wait()  # it takes CPU: before anything is timed
         results = _judged(workplace, worked, watch, stop, run_id=run_id, fresh=options.fresh)
-        warnings += _remarks(workplace, results)
+        warnings += remarks(workplace, results)
         return _published(
             reached, workplace, options, results, run_id=run_id, warnings=warnings, trials=searched.trials
         )
@@ -101,24 +100,6 @@ def _judged(
         raise Interrupted("interrupted", hint="run the same command again: it goes on from what is finished")
     evidence = assemble(worked, profiled, workplace.store)
     return decide(workplace, worked, evidence, run_id=run_id, fresh=fresh)
-
-
-def _remarks(workplace: Workplace, results: tuple[CellResult, ...]) -> tuple[str, ...]:
-    """What plugins say of finished cells, which cells no gate can pass, and which engines change their answers."""
-    said = [warning for result in results for warning in workplace.registry.cell_finished(result)]
-    ungated = [
-        f"no required gate judges {result.label}: it stays INCONCLUSIVE"
-        for result in results
-        if result.decision is not None and not any(verdict.required for verdict in result.verdicts)
-    ]
-    lying = [
-        f"{result.label}: the outputs of the timed run differ from those that were evaluated"
-        for result in results
-        if result.evidence and isinstance(profile := result.evidence.profile, Profile) and not profile.outputs_match
-    ]
-    idle = all(result.status == "ok" and result.decision is None for result in results)
-    odd = lint_warnings(results)
-    return (*said, *ungated, *lying, *odd, *(("only float models ran: there was nothing to judge",) if idle else ()))
 
 
 def _published(

@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from qpipe.flow import conduct
-from qpipe.flow.kept import KeptRun, keep_result, recall_run
+from qpipe.flow.finished.runs import KeptRun, keep_result, recall_run
 from qpipe.records.target import Limits
 from qpipe.store import Store
 

@@ -66,7 +66,7 @@ def test_several_bad_engines_and_one_good_in_one_run(place, make, qpipe_in):
     shown = qpipe_in(place, "gate", "last")
     assert shown.code == 5
     assert "SIGSEGV" in shown.out
-    from qpipe.flow.kept import recall_run
+    from qpipe.flow.finished.runs import recall_run
     from qpipe.store import Store
 
     tails = {cell.target: cell.log_tail for cell in recall_run(Store(place / ".qpipe"), "last").result.cells}

@@ -11,7 +11,7 @@ import yaml
 from mlflow import MlflowClient
 from pydantic import TypeAdapter
 
-from qpipe.flow import publishing, reaching
+from qpipe.flow.publish import connection, log
 from qpipe.report.shapes import RunShape
 
 PROMISED = {
@@ -154,7 +154,7 @@ def test_mlflow_is_not_opened_while_nobody_wrote_to_it_and_is_asked_again_when_s
     folder, found = first_run
     assert qpipe_in(folder, "run", "digits.yaml", "--json").code == 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("qpipe.flow.reaching.open_tracker", lambda *_: pytest.fail("MLflow was opened"))
+        patch.setattr("qpipe.flow.publish.connection.open_tracker", lambda *_: pytest.fail("MLflow was opened"))
         again = qpipe_in(folder, "run", "digits.yaml", "--json")
         assert (again.code, again.json["mlflow_run_id"]) == (0, found["mlflow_run_id"])
         assert again.json["promoted"] == found["promoted"]
@@ -162,7 +162,7 @@ def test_mlflow_is_not_opened_while_nobody_wrote_to_it_and_is_asked_again_when_s
     mlflow.set_tag(found["mlflow_run_id"], "looked", "by somebody")
     opened = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reaching, "open_tracker", lambda *given: opened.append(given) or publishing.open_tracker(*given))
+        patch.setattr(connection, "open_tracker", lambda *given: opened.append(given) or log.open_tracker(*given))
         assert qpipe_in(folder, "run", "digits.yaml", "--json").code == 0
     assert len(opened) == 1
     mlflow.delete_tag(found["mlflow_run_id"], "looked")

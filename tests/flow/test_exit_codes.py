@@ -8,8 +8,6 @@ from itertools import combinations, permutations
 import pytest
 
 from qpipe.flow.exitcodes import cell_code, run_code, worst
-from qpipe.flow.publishing import promotable, promoted_name
-from qpipe.records.pipeline import PromoteSpec
 from qpipe.records.result import CellResult
 from qpipe.records.verdict import Decision
 
@@ -53,13 +51,3 @@ def test_a_run_that_judged_nothing_is_never_0():
 def test_what_could_not_be_logged_is_5_even_if_a_gate_failed():
     assert run_code((CELL,), logged=False) == 5
     assert run_code((replace(CELL, decision=Decision.FAIL),), logged=False) == 5
-
-
-def test_of_several_that_would_take_one_name_the_first_is_promoted():
-    cells = tuple(replace(CELL, recipe=recipe, key=recipe) for recipe in ("int8", "dynamic", "fp16"))
-    failed = (replace(cells[0], decision=Decision.FAIL), *cells[1:])
-    together, apart = PromoteSpec(), PromoteSpec(model="{model}-{recipe}-{target}")
-    assert [cell.recipe for cell in promotable(cells, together)] == ["int8"]
-    assert [cell.recipe for cell in promotable(failed, together)] == ["dynamic"]
-    assert [cell.recipe for cell in promotable(cells, apart)] == ["int8", "dynamic", "fp16"]
-    assert promoted_name(apart, "m", "int8", "t") == "m-int8-t"

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from qpipe.flow.linting import SHOWN, lint_warnings
+from qpipe.flow.remarks import SHOWN, lint_warnings
 from qpipe.records.remark import Remark
 
 

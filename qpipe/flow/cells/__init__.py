@@ -1,0 +1,1 @@
+"""The cells of a run: their jobs, profiles, evidence and verdicts."""

@@ -1,0 +1,1 @@
+"""Finished runs: remembered, judged again, compared, explained, reported."""

@@ -1,0 +1,87 @@
+"""What can be found out before work: data, overlap, labels, folders. Exit code 2 at once instead of 5 after minutes."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from qpipe.errors import DataError, TargetError
+from qpipe.flow.preflight.probes import try_labels, try_models
+from qpipe.flow.workplace import OWN
+from qpipe.records.engine import Unavailable
+
+if TYPE_CHECKING:
+    from qpipe.flow.workplace import Workplace
+    from qpipe.records.model import Model
+    from qpipe.records.pipeline import Pipeline
+    from qpipe.records.target import Target
+
+
+def check_before_work(workplace: Workplace) -> tuple[str, ...]:
+    """Open every role for every model, look for overlap, and ask for impossible cells; returns warnings.
+
+    Raises:
+        DataError: rows that are missing, broken or mixed between roles; labels that the metric refuses.
+        ModelError: a model that the reference runner cannot load.
+        TargetError: a demand that no machine can meet.
+    """
+    _check_targets(workplace)
+    warnings = _left_out(workplace)
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="qpipe-trial") as pool:
+        trial = pool.submit(try_models, workplace)  # in a child, while data are looked at here
+        for model in workplace.models:
+            warnings += _check_data(workplace.pipeline, model, workplace)
+        try_labels(workplace)
+        trial.result()
+    return tuple(warnings)
+
+
+def _left_out(workplace: Workplace) -> list[str]:
+    """Target files beside the pipeline that are broken: no name of the pipeline needs them, or it would not be here."""
+    return [f"{one.reason} ({one.hint})" for one in workplace.registry.problems if one.name.startswith(OWN)]
+
+
+def _check_targets(workplace: Workplace) -> None:
+    for target in workplace.pipeline.targets:
+        found = workplace.offers[target.name].availability
+        for state in (found.build, found.run):
+            if isinstance(state, Unavailable) and state.impossible:
+                raise TargetError(f"{target.name}: {state.reason}", hint=state.hint)
+        _check_groups(target, workplace.pipeline)
+
+
+def _check_groups(target: Target, pipeline: Pipeline) -> None:
+    torn = next((role.group for role in pipeline.data.roles if role.group and role.role != "calibration"), None)
+    if target.host.rows is not None and torn is not None:
+        raise TargetError(
+            f"{target.name}: {target.host.rows} rows on an emulator would tear groups apart (column '{torn}')",
+            hint="leave out `rows` of its host: rows of one group stay together",
+        )
+
+
+def _check_data(pipeline: Pipeline, model: Model, workplace: Workplace) -> list[str]:
+    from qpipe.data import check_overlap, open_role
+
+    if pipeline.data.role("gate") is None:
+        raise DataError("the pipeline has no gate data", hint="add data.gate: {npz: FILE}: verdicts come from it")
+    for spec in pipeline.data.roles:
+        open_role(pipeline.data, spec.role, model.signature)
+    calibrates = any(
+        workplace.registry.stage(stage.name).needs_calibration
+        for cell in workplace.cells
+        if cell.model.digest == model.digest
+        for stage in cell.recipe.stages
+    )
+    if calibrates and pipeline.data.role("calibration") is None:
+        raise DataError("a recipe calibrates, and the pipeline has no calibration data", hint="add data.calibration")
+    overlap = check_overlap(pipeline.data, model.signature)
+    dropped = [f"{overlap.dropped} search rows also stand in gate and were dropped"] if overlap.dropped else []
+    return [*dropped, *_unnamed_output(pipeline, model, workplace)]
+
+
+def _unnamed_output(pipeline: Pipeline, model: Model, workplace: Workplace) -> list[str]:
+    """That a metric of ours judges the first of several outputs, unless the pipeline says which."""
+    names = [spec.name for spec in model.signature.outputs]
+    if len(names) == 1 or pipeline.data.output is not None or pipeline.metric not in workplace.registry.metrics:
+        return []
+    return [f"{model.name} has {len(names)} outputs and {names[0]!r} is judged; data.output: NAME says which should be"]

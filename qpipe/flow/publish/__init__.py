@@ -1,0 +1,1 @@
+"""A run and MLflow: reached, logged, promoted, synced later, verified."""

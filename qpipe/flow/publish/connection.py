@@ -1,0 +1,98 @@
+"""Reach MLflow beside the children's work: importing it and making a database cost seconds of a core that waits."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from qpipe.errors import TrackingError
+from qpipe.flow.garbage import importing
+from qpipe.flow.publish.log import check_reachable, open_tracker, run_params
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from qpipe.flow.options import RunOptions
+    from qpipe.flow.workplace import Workplace
+    from qpipe.tracking import Tracker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reached:
+    """MLflow and the parent run in it; None for an offline run."""
+
+    tracker: Tracker | None = None
+    parent: str | None = None
+
+
+class Reaching:
+    """MLflow and the parent run, asked for when work begins and waited for before anything is timed.
+
+    A server that is away, a database that cannot be written and the like are refused before work, by what needs no
+    MLflow. What only MLflow finds out (a deleted experiment, a foreign schema) sets `stop`: the children end at once
+    and `wait` raises it.
+    """
+
+    def __init__(self, reach: Callable[[threading.Event], Reached], stop: threading.Event) -> None:
+        self._reach = reach
+        self._stop = stop
+        self._unwanted = threading.Event()
+        self._found = Reached()
+        self.error: BaseException | None = None
+        """What MLflow refused, once it has: work was stopped because of it."""
+        self._thread = threading.Thread(target=self._work, name="qpipe-mlflow")
+        self._thread.start()
+
+    def wait(self) -> Reached:
+        """MLflow and the parent run.
+
+        Raises:
+            UnreachableError: no answer in time (exit code 2).
+            TrackingError: MLflow is lost, or refused.
+        """
+        self._thread.join()
+        if self.error is not None:
+            raise self.error
+        return self._found
+
+    def give_up(self, *, interrupted: bool) -> None:
+        """Leave no run behind that looks alive; why the run is given up is more important than MLflow's troubles."""
+        self._unwanted.set()
+        self._thread.join()
+        if self._found.tracker is not None and self._found.parent is not None:
+            with suppress(TrackingError):
+                self._found.tracker.finish(self._found.parent, "KILLED" if interrupted else "FAILED")
+
+    def _work(self) -> None:
+        try:
+            self._found = self._reach(self._unwanted)
+        except BaseException as error:  # noqa: BLE001  (raised again where it is waited for)
+            self.error = error
+            self._stop.set()
+
+
+def reach(workplace: Workplace, options: RunOptions, run_id: str, stop: threading.Event) -> Reaching:
+    """Begin to reach MLflow; a run that was begun before is adopted.
+
+    Raises:
+        UnreachableError: nobody answers, or the database cannot be written (exit code 2).
+    """
+    from qpipe.tracking import joined_run
+
+    if options.offline:
+        return Reaching(lambda _: Reached(), stop)
+    check_reachable(workplace, options)
+    join = options.join or joined_run()  # asked here: MLflow's active run is the thread's
+
+    def work(unwanted: threading.Event) -> Reached:
+        with importing():
+            tracker = open_tracker(workplace, options)
+            if tracker is None or unwanted.is_set():
+                return Reached()
+            parent = tracker.start(run_id, workplace.pipeline.name, run_params(workplace), join=join)
+            tracker.warm_up()
+        return Reached(tracker=tracker, parent=parent)
+
+    return Reaching(work, stop)

@@ -1,0 +1,59 @@
+"""What a run says aloud of its cells."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qpipe.records.evidence import Profile
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qpipe.flow.workplace import Workplace
+    from qpipe.records.remark import Remark
+    from qpipe.records.result import CellResult
+
+SHOWN = 3
+"""Findings of one kind that are told of one set of cells; the result has all."""
+
+
+def remarks(workplace: Workplace, results: tuple[CellResult, ...]) -> tuple[str, ...]:
+    """What plugins say of finished cells, which cells no gate can pass, and which engines change their answers."""
+    said = [warning for result in results for warning in workplace.registry.cell_finished(result)]
+    ungated = [
+        f"no required gate judges {result.label}: it stays INCONCLUSIVE"
+        for result in results
+        if result.decision is not None and not any(verdict.required for verdict in result.verdicts)
+    ]
+    lying = [
+        f"{result.label}: the outputs of the timed run differ from those that were evaluated"
+        for result in results
+        if result.evidence and isinstance(profile := result.evidence.profile, Profile) and not profile.outputs_match
+    ]
+    idle = all(result.status == "ok" and result.decision is None for result in results)
+    empty = ("only float models ran: there was nothing to judge",) if idle else ()
+    return (*said, *ungated, *lying, *lint_warnings(results), *empty)
+
+
+def lint_warnings(results: Sequence[CellResult]) -> tuple[str, ...]:
+    """One line for each finding of the calibration lint, with the cells that it touches."""
+    cells: dict[Remark, list[str]] = {}
+    for result in results:
+        for remark in result.evidence.remarks if result.evidence else ():
+            if remark.warns:
+                cells.setdefault(remark, []).append(result.label)
+    groups: dict[tuple[str, tuple[str, ...]], list[Remark]] = {}
+    for remark, labels in cells.items():
+        groups.setdefault((remark.kind, tuple(labels)), []).append(remark)
+    return tuple(line for (_, labels), found in groups.items() for line in _lines(labels, found))
+
+
+def _lines(labels: tuple[str, ...], found: list[Remark]) -> list[str]:
+    where = f"calibration of {', '.join(labels)}"
+    lines = [f"{where}: {_text(remark)}" for remark in found[:SHOWN]]
+    rest = len(found) - SHOWN
+    return [*lines, f"{where}: {rest} more like this: `qpipe explain` lists them"] if rest > 0 else lines
+
+
+def _text(remark: Remark) -> str:
+    return remark.message if remark.subject == "calibration" else f"'{remark.subject}': {remark.message}"

@@ -1,0 +1,160 @@
+"""Search: candidates meet the search rows, are timed beside the float engine, and one finalist meets the gate rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from qpipe.execute.jobs import Ranking
+from qpipe.flow.search.budget import Budget
+from qpipe.flow.search.finalists import choose, search_rule
+from qpipe.flow.search.sampler import Sampled, is_installed, sample
+from qpipe.flow.search.trials import Hunt, cells_of, rank_nodes, try_recipes
+from qpipe.planning.candidates import candidates, equalized_candidates, mixed_candidates
+from qpipe.planning.expand import make_cell
+from qpipe.planning.space import BASE, static_space
+from qpipe.records.pipeline import RecipeSpec
+from qpipe.records.result import SearchTrial
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Sequence
+
+    from qpipe.execute.children.watch import Watch
+    from qpipe.flow.options import RunOptions
+    from qpipe.flow.workplace import Workplace
+    from qpipe.records.cell import Cell
+
+WAVE = 3
+"""Candidates that are tried together where the budget is in minutes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Searched:
+    """What a search leaves: the workplace with its finalists, and every trial."""
+
+    workplace: Workplace
+    trials: tuple[SearchTrial, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Caught:
+    """What one hunt has found."""
+
+    trials: tuple[SearchTrial, ...]
+    finalist: Cell | None
+    warnings: tuple[str, ...] = ()
+
+
+def search(workplace: Workplace, options: RunOptions, watch: Watch, stop: threading.Event) -> Searched:
+    """Try every candidate of every model and target; the finalists join the cells that meet the gate rows."""
+    wanted = workplace.pipeline.search
+    if wanted is None:
+        return Searched(workplace=workplace)
+    from qpipe.metrics import find_metric
+
+    pipeline = workplace.pipeline
+    metric = find_metric(pipeline.metric, workplace.registry.metrics.values(), pipeline.folder)
+    budget = Budget(stop, wanted.minutes)
+    caught = [
+        _hunt(
+            Hunt(
+                workplace=workplace,
+                options=options,
+                watch=watch,
+                budget=budget,
+                wanted=wanted,
+                rule=search_rule(pipeline, metric, wanted.objective),
+                model=model,
+                target=target,
+            )
+        )
+        for model in workplace.models
+        for target in pipeline.targets
+    ]
+    trials = tuple(trial for one in caught for trial in one.trials)
+    finalists = tuple(one.finalist for one in caught if one.finalist is not None)
+    said = dict.fromkeys(warning for one in caught for warning in one.warnings)
+    return Searched(
+        workplace=replace(workplace, cells=(*workplace.cells, *finalists)),
+        trials=trials,
+        warnings=(*_left_float(workplace, trials), *said),
+    )
+
+
+def _hunt(hunt: Hunt) -> _Caught:
+    """All trials of one model and target, and the finalist's cell; None where float stays the best."""
+    recipes = candidates(hunt.wanted, hunt.workplace.offers[hunt.target.name].scheme)
+    size = len(recipes) if hunt.wanted.minutes is None else WAVE
+    trials: list[SearchTrial] = []
+    for begin in range(0, len(recipes), max(size, 1)):
+        trials += try_recipes(hunt, recipes[begin : begin + size])
+    mixed, ranking = _mixed(hunt, recipes, trials)
+    trials += try_recipes(hunt, mixed) if mixed else []
+    sampled, warnings = _sampled(hunt, trials, ranking)
+    told, best = choose(hunt.rule, [*trials, *sampled.trials])
+    spec = next((one for one in (*recipes, *mixed, *sampled.recipes) if best and one.name == best.recipe), None)
+    return _Caught(trials=told, finalist=_finalist(hunt, spec) if spec else None, warnings=warnings)
+
+
+def _finalist(hunt: Hunt, spec: RecipeSpec) -> Cell:
+    return make_cell(
+        hunt.workplace.pipeline,
+        hunt.model,
+        spec,
+        hunt.target,
+        hunt.workplace.registry,
+        offer=hunt.workplace.offers[hunt.target.name],
+        profile=hunt.options.profile,
+    )
+
+
+def _mixed(
+    hunt: Hunt, recipes: tuple[RecipeSpec, ...], trials: list[SearchTrial]
+) -> tuple[tuple[RecipeSpec, ...], Ranking | None]:
+    """Where a static recipe is fast but loses too much: equalized, and with its worst nodes left in float."""
+    left = hunt.left(len(trials))
+    lossy = {trial.recipe for trial in trials if hunt.rule.is_lossy(trial) and not hunt.rule.is_slow(trial)}
+    for spec in (spec for spec in recipes if spec.name in lossy):
+        cell = cells_of(hunt, (spec,))[-1]
+        if any(stage.name == "quantize" for stage in cell.recipe.stages) and not hunt.budget.is_set() and left != 0:
+            even = equalized_candidates(spec, cell.scheme)
+            rest = None if left is None else left - len(even)
+            ranking = rank_nodes(hunt, spec)
+            mixed = (*even, *mixed_candidates(spec, cell.scheme, ranking.nodes, rest))
+            return mixed, ranking if spec.name == BASE else None
+    return (), None
+
+
+def _sampled(hunt: Hunt, trials: list[SearchTrial], ranking: Ranking | None) -> tuple[Sampled, tuple[str, ...]]:
+    """Points of the static recipe's space, where the pipeline leaves the candidates to us and trials are left."""
+    wanted, left = hunt.wanted, hunt.left(len(trials))
+    tune = wanted.tune if wanted.tune is not None else not wanted.candidates
+    scheme = hunt.workplace.offers[hunt.target.name].scheme
+    calibrated = hunt.workplace.pipeline.data.role("calibration") is not None
+    possible = calibrated and static_space(scheme, nodes=(), smooths=False, equalizes=False) is not None
+    blind = hunt.rule.objective == "latency" and not hunt.options.profile
+    if not (tune and possible) or blind or left == 0 or hunt.budget.is_set():
+        return Sampled(), ()
+    if not is_installed():
+        told = f"optuna is not installed: the {len(trials)} enumerated candidates were tried"
+        return Sampled(), (f"{told} (pip install 'qpipe-core[search]')",)
+    found = ranking or rank_nodes(hunt, RecipeSpec(name=BASE))
+    space = static_space(scheme, nodes=found.nodes, smooths=found.smooths, equalizes=found.equalizes)
+    if space is None or not found.nodes:  # the static recipe has nothing to quantize here
+        return Sampled(), ()
+    base = next((trial for trial in trials if trial.recipe == BASE), None)
+    return sample(hunt, space, base, left), ()
+
+
+def _left_float(workplace: Workplace, trials: Sequence[SearchTrial]) -> tuple[str, ...]:
+    """One line for each model and target where float stays the best, with why."""
+    found = []
+    for model in workplace.models:
+        for target in workplace.pipeline.targets:
+            own = [trial for trial in trials if (trial.model, trial.target) == (model.name, target.name)]
+            if not any(trial.chosen for trial in own):
+                why = "; ".join(f"{trial.recipe}: {trial.reason}" for trial in own)
+                found.append(f"search for {model.name}/{target.name}: the float engine stays the best ({why})")
+    return tuple(found)

@@ -1,0 +1,156 @@
+"""One search on one model and one target: candidates are built, judged on the search rows and timed beside float."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from qpipe.execute.elsewhere.inputs import input_files
+from qpipe.execute.jobs import Ranking, RankingJob
+from qpipe.execute.local import Job
+from qpipe.flow.cells.evidence import assemble
+from qpipe.flow.cells.jobs import work
+from qpipe.flow.cells.profiles import measure
+from qpipe.flow.cells.verdicts import judge
+from qpipe.flow.search.finalists import placement_reason
+from qpipe.planning.candidates import search_cells
+from qpipe.plugins.gate import Alpha
+from qpipe.records.codec import decode, encode
+from qpipe.records.evidence import Evaluation, Profile
+from qpipe.records.pipeline import RecipeSpec
+from qpipe.records.result import SearchTrial
+from qpipe.records.verdict import Decision
+
+if TYPE_CHECKING:
+    from qpipe.execute.children.exits import Exit
+    from qpipe.execute.children.watch import Watch
+    from qpipe.flow.cells.jobs import Worked
+    from qpipe.flow.options import RunOptions
+    from qpipe.flow.search.budget import Budget
+    from qpipe.flow.search.finalists import Rule
+    from qpipe.flow.workplace import Workplace
+    from qpipe.records.cell import Cell
+    from qpipe.records.evidence import Evidence
+    from qpipe.records.model import Model
+    from qpipe.records.pipeline import SearchSpec
+    from qpipe.records.target import Target
+
+EXACT = ("size", "placement", "finite", "facts", "arena", "flash", "sram", "npu_share")
+"""Gates that compare exact numbers: a candidate that fails one on any rows fails it on all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hunt:
+    """One search on one model and one target."""
+
+    workplace: Workplace
+    options: RunOptions
+    watch: Watch
+    budget: Budget
+    wanted: SearchSpec
+    rule: Rule
+    model: Model
+    target: Target
+
+    def left(self, trials: int) -> int | None:
+        """Trials that the budget still has after so many; None for any number."""
+        return None if self.wanted.trials is None else max(self.wanted.trials - trials, 0)
+
+
+def try_recipes(hunt: Hunt, recipes: tuple[RecipeSpec, ...]) -> list[SearchTrial]:
+    """Build, evaluate and time some candidates together with the float engine, on the search rows.
+
+    What the budget cuts off is told as not tried.
+    """
+    if hunt.budget.is_set():
+        return [untried(hunt, recipe.name, hunt.budget.reason) for recipe in recipes]
+    place = replace(hunt.workplace, cells=cells_of(hunt, recipes))
+    worked = work(place, hunt.options, hunt.watch, hunt.budget)
+    if not any(one.cell.recipe.is_reference for one in worked):  # cut off before the float engine was there
+        return [untried(hunt, recipe.name, hunt.budget.reason) for recipe in recipes]
+    profiled = measure(place, worked, hunt.watch, hunt.budget)
+    evidence = assemble(worked, profiled, place.store)
+    found = {one.cell.recipe.name: one for one in worked}
+    return [
+        _trial(hunt, recipe, found[recipe.name], evidence.get(found[recipe.name].cell.key))
+        if recipe.name in found
+        else untried(hunt, recipe.name, hunt.budget.reason)
+        for recipe in recipes
+    ]
+
+
+def cells_of(hunt: Hunt, recipes: tuple[RecipeSpec, ...]) -> tuple[Cell, ...]:
+    """The float baseline and these recipes, judged on the search rows."""
+    return search_cells(
+        hunt.workplace.pipeline,
+        recipes,
+        hunt.model,
+        hunt.target,
+        hunt.workplace.registry,
+        offer=hunt.workplace.offers[hunt.target.name],
+        profile=hunt.options.profile,
+    )
+
+
+def rank_nodes(hunt: Hunt, recipe: RecipeSpec) -> Ranking:
+    """What each quantized node of a recipe costs, in a child; empty where the recipe has no plan or time is up."""
+    cell = cells_of(hunt, (recipe,))[-1]
+    found: list[Ranking] = []
+
+    def done(_: Job, ended: Exit) -> None:
+        found.extend([decode(Ranking, ended.result)] if ended.kind == "ok" and ended.result else [])
+
+    job = Job(
+        label=f"{cell.label}: sensitivity",
+        entry="qpipe.execute.work.ranking:run_ranking",
+        request=encode(RankingJob(store=hunt.workplace.store.location, cell=cell)),
+        limits=cell.target.limits,
+        files=input_files(cell.data, cell.model),
+    )
+    hunt.workplace.executor.run([job], watch=hunt.watch, stop=hunt.budget, done=done)
+    return found[0] if found else Ranking()
+
+
+def untried(hunt: Hunt, recipe: str, reason: str) -> SearchTrial:
+    """A candidate that gave nothing, and why."""
+    return SearchTrial(model=hunt.model.name, target=hunt.target.name, recipe=recipe, chosen=False, reason=reason)
+
+
+def _trial(hunt: Hunt, recipe: RecipeSpec, one: Worked, evidence: Evidence | None) -> SearchTrial:
+    if evidence is None:
+        return untried(hunt, recipe.name, f"{one.status}: {one.reason}")
+    found, reference = evidence.evaluation, evidence.reference
+    profile = evidence.profile
+    ratio = profile.batches[0].ratio if isinstance(profile, Profile) and profile.batches else None
+    if ratio is None and hunt.budget.is_set():
+        return untried(hunt, recipe.name, hunt.budget.reason)
+    return SearchTrial(
+        model=hunt.model.name,
+        target=hunt.target.name,
+        recipe=recipe.name,
+        chosen=False,
+        reason=placement_reason(evidence.placement),
+        value=found.value if isinstance(found, Evaluation) else None,
+        reference=reference.value if isinstance(reference, Evaluation) else None,
+        ratio=ratio.median if ratio else None,
+        ratio_high=ratio.high if ratio else None,
+        sqnr_db=found.sqnr_db if isinstance(found, Evaluation) else None,
+        size_bytes=evidence.engine_size_bytes,
+        fails=_exact_failure(hunt, one, evidence),
+        stages=recipe.stages,
+    )
+
+
+def _exact_failure(hunt: Hunt, one: Worked, evidence: Evidence) -> str:
+    """The first required gate that is exact (no rows could change it) and fails, with its reason."""
+    verdicts = judge(
+        evidence,
+        hunt.workplace.store.folder(evidence.digest),
+        tuple(gate for gate in hunt.workplace.pipeline.gates if gate.required and gate.type in EXACT),
+        hunt.rule.metric,
+        hunt.workplace.registry,
+        alpha=Alpha(),
+        recipe=one.cell.recipe.name,
+        target=one.cell.target.name,
+    )
+    return next((f"{one.gate}: {one.reason}" for one in verdicts if one.decision is Decision.FAIL), "")
