@@ -39,12 +39,20 @@ class Document:
     path: Path
     data: dict[str, object]
     lines: dict[KeyPath, int]
+    base: Document | None = None
+    """The file below this one: `data` holds what both say, `lines` are of this one alone."""
 
     def place(self, at: KeyPath) -> str:
-        """`file:line` of a value, or of the nearest thing around it that the file has."""
-        while at and at not in self.lines:
+        """`file:line` of a value, or of the nearest thing around it that the file (or its base) has."""
+        while at and not self.has(at):
             at = at[:-1]
+        if self.base is not None and at and at not in self.lines:
+            return self.base.place(at)
         return f"{self.path}:{self.lines.get(at, 1)}"
+
+    def has(self, at: KeyPath) -> bool:
+        """Whether the value itself has a line, here or in the base."""
+        return at in self.lines or (self.base is not None and self.base.has(at))
 
 
 def read_document(path: Path, *, kind: str) -> Document:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from qpipe.config.document import read_document
+from qpipe.config.base import read_over_base
 from qpipe.config.gates import Demands, asked_metrics, choose_gates, other_metrics
 from qpipe.config.names import Names
 from qpipe.config.paths import expand_variables
@@ -25,14 +25,14 @@ _PLACEHOLDERS = ("model", "target", "recipe")
 
 
 def read_pipeline(path: Path, registry: Names, *, folder: Path | None = None) -> Pipeline:
-    """Read and check a pipeline file: every key, name, parameter and reference. Opens no model and no data.
+    """Read and check a pipeline file over its base: every key, name, parameter and reference. Opens no model, no data.
 
     Relative paths start at `folder`, by default that of the file.
 
     Raises:
         ConfigError: what is wrong, each with file, line, key and the nearest valid name; all problems at once.
     """
-    document = read_document(path, kind="pipeline")
+    document = read_over_base(path, kind="pipeline")
     text, unknown = tolerated(PipelineText, document)
     problems = [*unknown]
     pipeline = _assemble(text, (folder or path.parent).resolve(), registry, problems)

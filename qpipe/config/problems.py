@@ -39,7 +39,7 @@ def fail(document: Document, problems: Iterable[Problem]) -> None:
     Raises:
         ConfigError: the first problem is the message, the others stand in the hint.
     """
-    ordered = sorted(problems, key=lambda problem: (problem.at not in document.lines, _line(document, problem)))
+    ordered = sorted(problems, key=lambda problem: (not document.has(problem.at), _line(document, problem)))
     if not ordered:
         return
     shown = [f"{document.place(problem.at)}: {problem.message}" for problem in ordered]

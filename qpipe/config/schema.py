@@ -17,6 +17,8 @@ def pipeline_schema(gates: Iterable[GateType[object]] = (), stages: Iterable[Sta
     """JSON Schema 2020-12 of a pipeline file; with gate types and stages, their parameters are described too."""
     schema = PipelineText.model_json_schema()
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    required = schema.pop("required")
+    schema["anyOf"] = [{"required": required}, {"required": ["base"]}]  # the base has what such a file leaves out
     definitions: Schema = schema["$defs"]
     common = GateText.model_json_schema()["properties"]
     schema["properties"]["gates"]["properties"] = {

@@ -259,6 +259,7 @@ class ProfileText(Text):
 class PipelineText(Text):
     """A pipeline file."""
 
+    base: str | None = None
     name: Name
     model: ModelText | None = None
     models: Annotated[tuple[ModelText, ...], Field(min_length=1)] | None = None
