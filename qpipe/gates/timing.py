@@ -15,8 +15,12 @@ def distrust(profile: Profile) -> str:
     return ""
 
 
-def batch_of(profile: Profile, batch: int | None) -> BatchProfile | str:
-    """The profile at one batch size (None: the first that was measured), or why there is none."""
+def trusted_batch(profile: Profile, batch: int | None) -> BatchProfile | str:
+    """The profile at one batch size (None: the first that was measured), or why its times decide nothing."""
+    return distrust(profile) or _batch_of(profile, batch)
+
+
+def _batch_of(profile: Profile, batch: int | None) -> BatchProfile | str:
     if not profile.batches:
         return "not measured: the profile has no batch size"
     if batch is None:

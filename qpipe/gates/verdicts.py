@@ -6,8 +6,8 @@ from collections.abc import Callable
 from functools import wraps
 from typing import TypeVar
 
-from qpipe.gates.comparison import Shown
-from qpipe.gates.estimate import Estimate
+from qpipe.gates.comparison import Shown, rows_to_limit, shown_level
+from qpipe.gates.estimate import Estimate, judge
 from qpipe.plugins.gate import Alpha, Need, Outcomes
 from qpipe.records.engine import Kind
 from qpipe.records.evidence import Evaluation, NotMeasured, Profile
@@ -61,6 +61,50 @@ def not_accepted(kind: Kind, accept: tuple[str, ...]) -> str:
 def undecided(name: str, reason: str, *, kind: Kind | None = None, limit: float | None = None) -> Verdict:
     """INCONCLUSIVE without numbers."""
     return Verdict(gate=name, decision=Decision.INCONCLUSIVE, reason=reason, kind=kind, limit=limit)
+
+
+def level_verdict(
+    gate: str, subject: str, outcomes: Outcomes, found: Estimate, limit: float, *, alpha: Alpha, higher: bool = True
+) -> Verdict:
+    """Of the engine's own level against a limit, both better when larger; `higher`: whether the metric's own is too."""
+    decision = judge(found, limit, alpha)
+    return interval_verdict(
+        gate,
+        subject,
+        outcomes,
+        found,
+        shown_level(found, limit, higher_is_better=higher),
+        alpha=alpha,
+        decision=decision,
+        advice=rows_to_limit(found, limit, alpha, noun=noun_of(outcomes)) if decision is Decision.INCONCLUSIVE else "",
+    )
+
+
+def interval_verdict(
+    gate: str,
+    subject: str,
+    outcomes: Outcomes,
+    found: Estimate,
+    print_as: Shown,
+    *,
+    alpha: Alpha,
+    decision: Decision,
+    advice: str,
+) -> Verdict:
+    """Of an estimate from the evaluation, with its bounds as they are printed; `subject` is what was estimated."""
+    return Verdict(
+        gate=gate,
+        decision=decision,
+        reason=f"{subject}: {interval_reason(decision, found, print_as)}",
+        observed=print_as.observed,
+        low=print_as.low,
+        high=print_as.high,
+        limit=print_as.limit,
+        n=found.n,
+        alpha=alpha.to_pass,
+        kind=evaluation_kind(outcomes),
+        advice=advice,
+    )
 
 
 def evaluation_kind(outcomes: Outcomes) -> Kind | None:

@@ -9,13 +9,12 @@ import numpy as np
 
 from qpipe.gates import level
 from qpipe.gates.checks import STRICT, share_problem
-from qpipe.gates.comparison import rows_to_limit, shown_level
-from qpipe.gates.estimate import Estimate, judge, with_confidence
+from qpipe.gates.estimate import Estimate, with_confidence
 from qpipe.gates.sample import real_groups
-from qpipe.gates.verdicts import evaluation_kind, interval_reason, needing, noun_of
+from qpipe.gates.verdicts import level_verdict, needing
 from qpipe.plugins.gate import Alpha, GateType, Outcomes
 from qpipe.plugins.metric import Metric
-from qpipe.records.verdict import Decision, Verdict
+from qpipe.records.verdict import Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,23 +31,7 @@ class Agreement:
 def decide(outcomes: Outcomes, params: Agreement, alpha: Alpha) -> Verdict:
     """Clopper–Pearson for classes, Student's t for cosines."""
     alpha = with_confidence(alpha, params.confidence)
-    found = _level(outcomes, alpha)
-    decision = judge(found, params.at_least, alpha)
-    print_as = shown_level(found, params.at_least, higher_is_better=True)
-    undecided = decision is Decision.INCONCLUSIVE
-    return Verdict(
-        gate="agreement",
-        decision=decision,
-        reason=f"agreement: {interval_reason(decision, found, print_as)}",
-        observed=print_as.observed,
-        low=print_as.low,
-        high=print_as.high,
-        limit=params.at_least,
-        n=found.n,
-        alpha=alpha.to_pass,
-        kind=evaluation_kind(outcomes),
-        advice=rows_to_limit(found, params.at_least, alpha, noun=noun_of(outcomes)) if undecided else "",
-    )
+    return level_verdict("agreement", "agreement", outcomes, _level(outcomes, alpha), params.at_least, alpha=alpha)
 
 
 def _level(outcomes: Outcomes, alpha: Alpha) -> Estimate:

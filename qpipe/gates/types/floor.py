@@ -10,13 +10,12 @@ import numpy as np
 
 from qpipe.gates import level
 from qpipe.gates.checks import STRICT, metric_problem, share_problem
-from qpipe.gates.comparison import rows_to_limit, shown_level
-from qpipe.gates.estimate import Estimate, judge, with_confidence
+from qpipe.gates.estimate import Estimate, with_confidence
 from qpipe.gates.sample import real_groups
-from qpipe.gates.verdicts import evaluation_kind, interval_reason, needing, noun_of
+from qpipe.gates.verdicts import level_verdict, needing
 from qpipe.plugins.gate import Alpha, GateType, Outcomes
 from qpipe.plugins.metric import Metric
-from qpipe.records.verdict import Decision, Verdict
+from qpipe.records.verdict import Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,22 +37,8 @@ def decide(outcomes: Outcomes, params: Floor, alpha: Alpha) -> Verdict:
     higher = outcomes.metric.higher_is_better
     wanted = params.at_least if higher else params.at_most
     limit = math.nan if wanted is None else (wanted if higher else -wanted)
-    found = _level(outcomes, alpha)
-    decision = judge(found, limit, alpha)
-    print_as = shown_level(found, limit, higher_is_better=higher)
-    undecided = decision is Decision.INCONCLUSIVE
-    return Verdict(
-        gate="floor",
-        decision=decision,
-        reason=f"{outcomes.metric.name}: {interval_reason(decision, found, print_as)}",
-        observed=print_as.observed,
-        low=print_as.low,
-        high=print_as.high,
-        limit=wanted,
-        n=found.n,
-        alpha=alpha.to_pass,
-        kind=evaluation_kind(outcomes),
-        advice=rows_to_limit(found, limit, alpha, noun=noun_of(outcomes)) if undecided else "",
+    return level_verdict(
+        "floor", outcomes.metric.name, outcomes, _level(outcomes, alpha), limit, alpha=alpha, higher=higher
     )
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from qpipe.gates.checks import STRICT, positive_problem
 from qpipe.gates.estimate import with_confidence
 from qpipe.gates.statistics.latency import exceedance, percentile_bounds, process_bound
-from qpipe.gates.timing import batch_of, distrust
+from qpipe.gates.timing import trusted_batch
 from qpipe.gates.verdicts import needing, number, undecided
 from qpipe.plugins.gate import Alpha, GateType, Outcomes
 from qpipe.plugins.metric import Metric
@@ -62,10 +62,9 @@ def decide(outcomes: Outcomes, params: Latency, alpha: Alpha) -> Verdict:
     profile = outcomes.evidence.profile
     if isinstance(profile, NotMeasured):
         return undecided("latency", f"not measured: {profile.reason}")
-    found = batch_of(profile, params.batch)
-    why = distrust(profile) or (found if isinstance(found, str) else "")
-    if why or isinstance(found, str):
-        return undecided("latency", why, kind=profile.kind)
+    found = trusted_batch(profile, params.batch)
+    if isinstance(found, str):
+        return undecided("latency", found, kind=profile.kind)
     samples = outcomes.latency_ms.get(found.batch, ())
     if not samples or not all(len(one) for one in samples):
         return undecided("latency", "not measured: the evidence holds no raw samples", kind=profile.kind)

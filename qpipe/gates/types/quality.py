@@ -10,7 +10,7 @@ from qpipe.gates.checks import STRICT, comparing_problem
 from qpipe.gates.comparison import rows_advice, shown
 from qpipe.gates.difference import difference
 from qpipe.gates.estimate import judge, with_confidence
-from qpipe.gates.verdicts import AGREEMENT_ONLY, evaluation_kind, interval_reason, needing, noun_of
+from qpipe.gates.verdicts import AGREEMENT_ONLY, interval_verdict, needing, noun_of
 from qpipe.plugins.gate import Alpha, GateType, Outcomes
 from qpipe.records.verdict import Decision, Verdict
 
@@ -38,23 +38,20 @@ def decide(outcomes: Outcomes, params: Quality, alpha: Alpha) -> Verdict:
     alpha = with_confidence(alpha, params.confidence)
     found = difference(outcomes, params.margin, alpha)
     decision = judge(found, -params.margin, alpha)
-    print_as = shown(found, params.margin, higher_is_better=outcomes.metric.higher_is_better)
-    noun = noun_of(outcomes)
-    undecided = decision is Decision.INCONCLUSIVE
-    verdict = Verdict(
-        gate="quality",
+    verdict = interval_verdict(
+        "quality",
+        outcomes.metric.name,
+        outcomes,
+        found,
+        shown(found, params.margin, higher_is_better=outcomes.metric.higher_is_better),
+        alpha=alpha,
         decision=decision,
-        reason=f"{outcomes.metric.name}: {interval_reason(decision, found, print_as)}",
-        observed=print_as.observed,
-        low=print_as.low,
-        high=print_as.high,
-        limit=print_as.limit,
-        n=found.n,
-        alpha=alpha.to_pass,
-        kind=evaluation_kind(outcomes),
-        advice=rows_advice(outcomes, found, params.margin, alpha, noun=noun) if undecided else "",
-        notes=() if outcomes.labelled else (AGREEMENT_ONLY,),
+        advice=rows_advice(outcomes, found, params.margin, alpha, noun=noun_of(outcomes))
+        if decision is Decision.INCONCLUSIVE
+        else "",
     )
+    if not outcomes.labelled:
+        verdict = replace(verdict, notes=(AGREEMENT_ONLY,))
     if decision is Decision.PASS and _has_nothing_to_lose(outcomes):
         reason = f"{outcomes.metric.name}: {NOTHING_TO_LOSE}"
         return replace(verdict, decision=Decision.INCONCLUSIVE, reason=reason, advice=LOOK_AT)

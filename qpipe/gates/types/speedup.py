@@ -11,7 +11,7 @@ from qpipe.gates.advice import POWER, rows_needed
 from qpipe.gates.checks import STRICT, positive_problem
 from qpipe.gates.estimate import with_confidence
 from qpipe.gates.statistics.latency import ratio_bounds
-from qpipe.gates.timing import batch_of, distrust
+from qpipe.gates.timing import trusted_batch
 from qpipe.gates.verdicts import needing, number, undecided
 from qpipe.plugins.gate import Alpha, GateType, Outcomes
 from qpipe.plugins.metric import Metric
@@ -39,10 +39,9 @@ def decide(outcomes: Outcomes, params: Speedup, alpha: Alpha) -> Verdict:
     profile = outcomes.evidence.profile
     if isinstance(profile, NotMeasured):
         return undecided("speedup", f"not measured: {profile.reason}")
-    found = batch_of(profile, params.batch)
-    why = distrust(profile) or (found if isinstance(found, str) else "")
-    if why or isinstance(found, str):
-        return undecided("speedup", why, kind=profile.kind, limit=params.at_least)
+    found = trusted_batch(profile, params.batch)
+    if isinstance(found, str):
+        return undecided("speedup", found, kind=profile.kind, limit=params.at_least)
     logs = np.asarray(found.log_ratios, dtype=np.float64)
     if len(logs) < FEWEST_PROCESSES or not np.isfinite(logs).all():
         why = f"not measured: {len(logs)} processes timed both engines, {FEWEST_PROCESSES} needed"
