@@ -25,6 +25,8 @@ from qpipe.records.scheme import Scheme
 
 CHANNELS = 3
 """Of an image for which this is faster than the float kernel: one channel is not (docs/benchmarks/packing.md)."""
+LEFT_OUT = "set `pixels_below` to 0"
+"""How to do without, in a pipeline and in Python."""
 _TO_NCHW = (0, 3, 1, 2)
 
 FindGrid = Callable[[str, int], Grid | None]

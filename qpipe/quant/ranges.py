@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qpipe.errors import QuantizationError
-from qpipe.quant.calibration.histogram import Histogram
 from qpipe.quant.calibration.statistics import F64, TensorStatistics
 
 Method = Literal["minmax", "percentile", "entropy", "mse"]
@@ -71,25 +70,14 @@ def find_channel_ranges(item: TensorStatistics, rule: RangeRule) -> tuple[F64, F
 
 def _channel(item: TensorStatistics, number: int) -> TensorStatistics:
     """One channel as a tensor of its own: exact extremes, the histogram from the kept vectors."""
-    histogram = Histogram()
-    if item.vectors.size:
-        histogram.add(item.vectors[:, number])
-        histogram.flush()
     only = slice(number, number + 1)
     return replace(
-        item,
+        item.with_vectors(item.vectors[:, only]),
         axis=None,
         elements=item.elements // max(item.low.size, 1),
         low=item.low[only],
         high=item.high[only],
         mean=item.mean[only],
-        bins_low=histogram.low,
-        bins_high=histogram.high,
-        bins=histogram.counts,
-        zeros=histogram.zeros,
-        drawn=histogram.drawn,
-        square=histogram.square_sum / max(histogram.drawn, 1),
-        vectors=item.vectors[:, only],
     )
 
 

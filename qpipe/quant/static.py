@@ -20,7 +20,7 @@ from qpipe.quant.fold import fold
 from qpipe.quant.graph import open_graph
 from qpipe.quant.grid import Grid, find_grid
 from qpipe.quant.options import QuantOptions
-from qpipe.quant.pixels import read_pixels
+from qpipe.quant.pixels import LEFT_OUT, read_pixels
 from qpipe.quant.plan import make_plan
 from qpipe.quant.rendering.render import render
 from qpipe.records.quantization import QuantPlan
@@ -59,7 +59,7 @@ def quantize_static(
 
     done, statistics = read_pixels(model, statistics, scheme, options, grid)
     if done:
-        check_rewrite(before, model, batches(), stage="quantize", hint="set `pixels_below` to 0")
+        check_rewrite(before, model, batches(), stage="quantize", hint=LEFT_OUT)
     plan = make_plan(model, statistics, scheme, options)
     refuse_empty(plan)
     plan = replace(plan, corrected=tuple(one.node for one in correct_bias(model, plan, statistics)))

@@ -34,7 +34,6 @@ def _apply(draft: Draft, params: object, context: StageContext) -> Draft:
 
     assert isinstance(params, EqualizeParams)
     model = open_graph(draft.graph.path)
-    before = model.clone()
     done = equalize(model, _magnitudes(draft.statistics, params) if params.by == "activations" else None)
     if not done and params.required:
         raise QuantizationError(
@@ -44,7 +43,7 @@ def _apply(draft: Draft, params: object, context: StageContext) -> Draft:
     if not done:
         return draft
     if params.check:
-        check_rewrite(before, model, context.calibration(), stage="equalize")
+        check_rewrite(open_graph(draft.graph.path), model, context.calibration(), stage="equalize")
     graph = context.onnx_file(save_graph(model, context.workdir / "model.onnx"))
     return replace(draft, graph=graph, statistics=None, plan=None, qdq=None)
 

@@ -93,7 +93,7 @@ def _read_pixels(
     from qpipe.quant.check import check_rewrite
     from qpipe.quant.graph import open_graph, save_graph
     from qpipe.quant.grid import VERSION, find_grid, load_grid, save_grid
-    from qpipe.quant.pixels import read_pixels
+    from qpipe.quant.pixels import LEFT_OUT, read_pixels
 
     def find(name: str, axis: int) -> Grid | None:
         def make(kept: Path) -> None:
@@ -103,11 +103,11 @@ def _read_pixels(
         return load_grid(context.cached(hashlib.sha256(text.encode()).hexdigest(), make))
 
     model = open_graph(draft.graph.path)
-    before = model.clone()
     done, statistics = read_pixels(model, load_statistics(folder), context.scheme, options, find)
     if not done:
         return draft, model, statistics
-    check_rewrite(before, model, context.calibration(), stage="quantize", hint="set `pixels_below: 0`")
+    before = open_graph(draft.graph.path)
+    check_rewrite(before, model, context.calibration(), stage="quantize", hint=LEFT_OUT)
     target = context.workdir / "statistics"
     target.mkdir()
     save_statistics(statistics, target)

@@ -30,6 +30,11 @@ class Histogram:
         self._waiting: list[F32] = []
         self._waiting_size = 0
 
+    @property
+    def square(self) -> float:
+        """Mean square of the counted values; 0 without any."""
+        return self.square_sum / max(self.drawn, 1)
+
     def add(self, values: F32) -> None:
         """Count more values. They are read later: the caller leaves the array as it is."""
         self._waiting.append(values)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qpipe.errors import StoreError
+from qpipe.quant.calibration.histogram import Histogram
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -53,6 +54,23 @@ class TensorStatistics:
     def finite(self) -> bool:
         """Whether no NaN or infinity was met."""
         return bool(np.isfinite(self.low).all() and np.isfinite(self.high).all())
+
+    def with_vectors(self, vectors: F32) -> TensorStatistics:
+        """The same with another sample of vectors, [n, C], and the histogram of these alone."""
+        histogram = Histogram()
+        if vectors.size:
+            histogram.add(vectors.reshape(-1))
+            histogram.flush()
+        return replace(
+            self,
+            bins_low=histogram.low,
+            bins_high=histogram.high,
+            bins=histogram.counts,
+            zeros=histogram.zeros,
+            drawn=histogram.drawn,
+            square=histogram.square,
+            vectors=vectors,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

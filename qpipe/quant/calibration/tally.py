@@ -146,6 +146,6 @@ class Tally:
             bins=self.histogram.counts,
             zeros=self.histogram.zeros,
             drawn=self.histogram.drawn,
-            square=self.histogram.square_sum / max(self.histogram.drawn, 1),
+            square=self.histogram.square,
             vectors=self.vectors.rows(),
         )

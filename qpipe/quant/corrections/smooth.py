@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
-from qpipe.quant.calibration.histogram import Histogram
 from qpipe.quant.calibration.statistics import Statistics, TensorStatistics
 from qpipe.quant.fold.gemm import replace_constant
 from qpipe.quant.graph import add_initializer, attr_int, constant, fresh_name, name_of
@@ -67,23 +66,12 @@ def smooth(
 
 def _divided(item: TensorStatistics, tensor: str, factor: F64) -> TensorStatistics:
     """Statistics of the tensor after division: exact extremes and means, the histogram from the sample."""
-    histogram = Histogram()
-    vectors = (item.vectors / factor).astype(np.float32)
-    histogram.add(vectors.reshape(-1))
-    histogram.flush()
     return replace(
-        item,
+        item.with_vectors((item.vectors / factor).astype(np.float32)),
         tensor=tensor,
         low=item.low / factor,
         high=item.high / factor,
         mean=item.mean / factor,
-        bins_low=histogram.low,
-        bins_high=histogram.high,
-        bins=histogram.counts,
-        zeros=histogram.zeros,
-        drawn=histogram.drawn,
-        square=histogram.square_sum / max(histogram.drawn, 1),
-        vectors=vectors,
     )
 
 
