@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 from qpipe.data.functions import function_file
 from qpipe.errors import DataError, nearest
 from qpipe.records import codec
-from qpipe.records.data import DataSpec, Preprocess, RoleName, RoleSpec
+from qpipe.records.data import DataSpec, Preprocess, RoleName, RoleSpec, Seal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +64,19 @@ def outcome_digest(data: DataSpec, role: RoleName) -> str:
     return codec.digest((role_digest(data, role), data.label or "", spec.group or "", *sorted(spec.slices), *judged))
 
 
+def sealed(data: DataSpec) -> DataSpec:
+    """The same data with each `.npz` file's digest beside its path: whoever gets the record need not read it for that.
+
+    Raises:
+        DataError: a file is missing.
+    """
+    return replace(data, roles=tuple(_sealed(role) for role in data.roles))
+
+
+def _sealed(role: RoleSpec) -> RoleSpec:
+    return role if role.npz is None else replace(role, seal=_seal(role.npz))
+
+
 def _dropped(data: DataSpec) -> str:
     groups = [role.group or "" for role in (data.role("search"), data.role("gate")) if role is not None]
     return codec.digest((role_digest(data, "gate"), *groups))
@@ -78,19 +91,23 @@ def _require_role(data: DataSpec, role: RoleName) -> RoleSpec:
 
 def _source(spec: RoleSpec) -> str:
     if spec.npz is not None:
-        return f"npz:{_file_sha256(spec.npz)}"
+        return f"npz:{_seal(spec.npz, spec.seal).sha256}"
     if spec.fn is not None:
-        return f"fn:{spec.fn}:{_file_sha256(function_file(spec.fn, spec.fn_path))}"
+        return f"fn:{spec.fn}:{_seal(function_file(spec.fn, spec.fn_path)).sha256}"
     raise DataError(f"{spec.role} data names neither npz nor fn", hint=f"add data.{spec.role}: {{npz: FILE}}")
 
 
-def _file_sha256(path: Path) -> str:
+def _seal(path: Path, known: Seal | None = None) -> Seal:
+    """What a file holds now; `known` where it still says so."""
     if not path.is_file():
         siblings = (file.name for file in path.parent.glob("*")) if path.parent.is_dir() else ()
         hint = "paths are relative to the pipeline file"
         raise DataError(f"{path}: no such data file{nearest(path.name, siblings)}", hint=hint)
     stat = path.stat()
-    return _sha256(path, stat.st_size, stat.st_mtime_ns)
+    size_bytes, mtime_ns = stat.st_size, stat.st_mtime_ns
+    if known is not None and (known.size_bytes, known.mtime_ns) == (size_bytes, mtime_ns):
+        return known
+    return Seal(size_bytes=size_bytes, mtime_ns=mtime_ns, sha256=_sha256(path, size_bytes, mtime_ns))
 
 
 @lru_cache(maxsize=64)

@@ -102,9 +102,11 @@ def open_pipeline(
     pipeline: Pipeline, registry: Registry, options: RunOptions, nursery: Nursery | None = None
 ) -> Workplace:
     """The same for a pipeline that is already read (or was never a file)."""
+    from qpipe.data import sealed
     from qpipe.flow.executors import open_executor
     from qpipe.planning import expand
 
+    pipeline = replace(pipeline, data=sealed(pipeline.data))
     store = open_store(options.store or pipeline.store)
     executor = open_executor(options, registry, store, nursery)
     models = tuple(open_model(source, store, tracking_uri=options.uri(pipeline)) for source in pipeline.models)

@@ -21,11 +21,22 @@ class Preprocess:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Seal:
+    """What a file held when the run was planned; it says so of the same size and modification time alone."""
+
+    size_bytes: int
+    mtime_ns: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RoleSpec:
     """The rows of one role: an `.npz` file, or a function that yields batches of columns."""
 
     role: RoleName
     npz: Path | None = None
+    seal: Seal | None = None
+    """Of `npz`, once it was read: children need not read the whole file again to name it."""
     fn: str | None = None
     """`module:function`; called without arguments, yields `{column: array}` batches."""
     fn_path: Path | None = None

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qpipe.data import check_overlap, open_role, outcome_digest, role_digest
+from qpipe.data import check_overlap, open_role, outcome_digest, role_digest, sealed
 from qpipe.data.batches import preprocess
 from qpipe.data.sources import draw
 from qpipe.errors import ConfigError, DataError
@@ -238,6 +238,17 @@ def test_digest_follows_what_reaches_the_model(tmp_path):
     changed = images()
     changed["label"] = changed["label"][::-1]
     assert role_digest(spec(tmp_path, changed, compressed=False), "gate") != before
+
+
+def test_a_sealed_file_is_read_again_only_when_it_has_changed(tmp_path):
+    plain = spec(tmp_path, images())
+    data = sealed(plain)
+    assert role_digest(data, "gate") == role_digest(plain, "gate")
+    [gate] = data.roles
+    trusted = replace(data, roles=(replace(gate, seal=replace(gate.seal, sha256="of the seal")),))
+    assert role_digest(trusted, "gate") != role_digest(plain, "gate"), "the file was read, and not its seal"
+    spec(tmp_path, images(seed=1))
+    assert role_digest(trusted, "gate") == role_digest(plain, "gate"), "the seal was trusted after a change"
 
 
 def test_outcome_digest_follows_what_evaluation_keeps(tmp_path):
