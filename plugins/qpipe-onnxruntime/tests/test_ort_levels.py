@@ -137,5 +137,7 @@ def test_an_engine_for_8_bit_images(tmp_path, mean, deviation, kinds):
     before = quantize_static(path, lambda: iter([{"x": image}]), ORT_X86_VNNI).qdq
     after = before.clone()
     assert lower_images(after)
-    assert [node.op_type for node in after.graph][: len(kinds)] == kinds
+    found = [node.op_type for node in after.graph]
+    start = found.index("Split") + 1 if "Split" in found else 0  # what spreads weights at load stands before
+    assert found[start:][: len(kinds)] == kinds
     np.testing.assert_array_equal(run(after, image), run(before, image))

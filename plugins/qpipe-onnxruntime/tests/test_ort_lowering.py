@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper, parser
 from qpipe_onnxruntime.lower.integer import lower_images
+from qpipe_onnxruntime.lower.passes import lower
 from qpipe_onnxruntime.lower.pixels import ALONE, Packs, Rows, choose_packs, pack_weights, packed_rows
 
 from qpipe.quant.calibration.calibrate import batches_of
@@ -18,6 +19,7 @@ from qpipe.quant.operators import refusal
 from qpipe.quant.schemes import ORT_X86_VNNI
 from qpipe.quant.static import quantize_static
 
+LEVELS = ort.GraphOptimizationLevel
 SCHEME = replace(ORT_X86_VNNI, direct_channels=0)
 IMAGE = "(float[N,3,12,12] x) => (float[N,C,H,W] y)"
 STEM = "c = Conv<kernel_shape=[3,3],pads=[1,1,1,1]>(x, w, b) r = Relu(c)"
@@ -147,12 +149,19 @@ def run(model, feeds):
     return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"]).run(None, feeds)
 
 
+def running(model):
+    """Operators that read more than constants."""
+    live = set(model.graph.inputs)
+    nodes = [node for node in model.graph if not live.isdisjoint(node.inputs) and not live.update(node.outputs)]
+    return [node.op_type for node in nodes]
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_engine_computes_the_same_integers(case, tmp_path):
     before = quantized(case, tmp_path)
     after = before.clone()
     notes = lower_images(after)
-    found = Counter(node.op_type for node in after.graph)
+    found = Counter(running(after))
     assert {op: found[op] for op in case.kernels} == case.kernels, found
     assert bool(notes) == bool(case.kernels["QLinearConv"])
     for count in (1, 3):
@@ -166,7 +175,7 @@ def test_images_are_quantized_as_a_float_convolution_leaves_them(tmp_path):
     before = quantize_direct(body, tmp_path)
     after = before.clone()
     lower_images(after)
-    kinds = [node.op_type for node in after.graph]
+    kinds = running(after)
     assert kinds.index("Transpose") < kinds.index("QuantizeLinear")
     assert kinds.count("Transpose") == 2
     feeds = images(CASES[0], 2)
@@ -179,6 +188,32 @@ def quantize_direct(body, folder):
     scheme = replace(ORT_X86_VNNI, packs=0)
     quantized(case, folder)
     return quantize_static(folder / "float.onnx", lambda: batches_of(images(case, 8), 4), scheme).qdq
+
+
+def test_weights_stored_small_are_spread_before_the_first_run(tmp_path):
+    """At every level that folds constants; without any the numbers are the same."""
+    case = next(case for case in CASES if case.name == "residual")
+    before, path = quantized(case, tmp_path), tmp_path / "engine.onnx"
+    ir.save(before, tmp_path / "qdq.onnx")
+    (note,) = lower(tmp_path / "qdq.onnx", path, packs=True)
+    assert note.endswith("3 of them on packs of pixels (weights of 1 are spread over packs at load)")
+    kept = ir.load(path).graph.initializers.values()
+    assert {value.shape.numpy() for value in kept if len(value.shape) == 5} == {(3, 16, 1, 16, 3)}
+    for level in (LEVELS.ORT_DISABLE_ALL, LEVELS.ORT_ENABLE_BASIC, LEVELS.ORT_ENABLE_ALL):
+        options = ort.SessionOptions()
+        options.graph_optimization_level, options.log_severity_level = level, 3
+        options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        loaded = ir.load(tmp_path / "optimized.onnx")
+        spread = {"Pad", "Gather", "Split"} & {node.op_type for node in loaded.graph}
+        assert bool(spread) == (level == LEVELS.ORT_DISABLE_ALL)
+        feeds = images(case, 2)
+        np.testing.assert_array_equal(session.run(None, feeds)[0], run(before, feeds)[0])
+    weights = (value.const_value.numpy() for value in loaded.graph.initializers.values() if len(value.shape) == 4)
+    (packed,) = (array for array in weights if array.shape == (64, 16, 3, 6))
+    small = before.graph.initializers["u_quantized"].const_value.numpy()
+    rows = Rows(width=12, kernel=3, left=1, right=1, stride=1)
+    np.testing.assert_array_equal(packed, pack_weights(small, rows, Packs(image=1, result=4)))
 
 
 def test_packs_can_be_refused(tmp_path):

@@ -5,6 +5,8 @@ Source: onnxruntime, docs/ContribOperators.md, com.microsoft.QLinearConv with `c
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import onnx_ir as ir
 
@@ -13,10 +15,22 @@ from qpipe.quant.rendering.matmul import MICROSOFT
 from qpipe_onnxruntime.lower.images import Images
 from qpipe_onnxruntime.lower.islands import Island, array_of, sizes
 from qpipe_onnxruntime.lower.pixels import ALONE, Packs, Rows, choose_packs, pack_weights, packed_rows
+from qpipe_onnxruntime.lower.spread import Spread
 
 
-def integer_convolution(found: Island, images: Images, *, packs: bool) -> tuple[ir.Node, Packs] | None:
-    """The kernel of a convolution between quantized images, and the packs of its image and result.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Convolution:
+    """An integer kernel."""
+
+    node: ir.Node
+    packs: Packs = ALONE
+    """Of its image and its result."""
+    spread: Spread | None = None
+    """Its weights, where it is on packs."""
+
+
+def integer_convolution(found: Island, images: Images, *, packs: bool) -> Convolution | None:
+    """The kernel of a convolution between quantized images.
 
     None where its weights are not int8 around zero, per tensor or per output channel, or its bias is not int32.
     """
@@ -25,12 +39,14 @@ def integer_convolution(found: Island, images: Images, *, packs: bool) -> tuple[
     node, data, weights = found.node, found.inputs[0], found.inputs[1]
     array, rows = array_of(weights.values), _rows(found) if packs else None
     chosen = ALONE if rows is None else choose_packs(array.shape, rows)
+    spread = None
     constants = [weights.values, *weights.parameters, *(item.values for item in found.inputs[2:])]
     pads, strides = attr_ints(node, "pads", (0, 0, 0, 0)), attr_ints(node, "strides", (1, 1))
     if rows is not None and chosen != ALONE:
-        array, packed = pack_weights(array, rows, chosen), packed_rows(rows, chosen)
+        small, array, packed = array, pack_weights(array, rows, chosen), packed_rows(rows, chosen)
         constants = [images.constant(weights.values, array), *(_repeat(images, item, chosen) for item in constants[1:])]
         pads, strides = (pads[0], packed.left, pads[2], packed.right), (strides[0], packed.stride)
+        spread = Spread(packed=constants[0], weights=small, rows=rows, packs=chosen)
     attributes: dict[str, int | tuple[int, ...]] = {
         "kernel_shape": array.shape[2:],
         "pads": pads,
@@ -41,7 +57,8 @@ def integer_convolution(found: Island, images: Images, *, packs: bool) -> tuple[
     }
     image = [images.get(data.values, chosen.image), *data.parameters]
     inputs = [*image, *constants[:3], *found.output.parameters, *constants[3:]]
-    return ir.node("QLinearConv", inputs, attributes, domain=MICROSOFT, name=node.name), chosen
+    kernel = ir.node("QLinearConv", inputs, attributes, domain=MICROSOFT, name=node.name)
+    return Convolution(node=kernel, packs=chosen, spread=spread)
 
 
 def _has_kernel(found: Island) -> bool:

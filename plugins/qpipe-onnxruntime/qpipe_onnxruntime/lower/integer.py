@@ -19,7 +19,7 @@ from qpipe_onnxruntime.lower.convolution import integer_convolution
 from qpipe_onnxruntime.lower.images import Images
 from qpipe_onnxruntime.lower.islands import Island, Quantized, island, sizes
 from qpipe_onnxruntime.lower.levels import lower_levels
-from qpipe_onnxruntime.lower.pixels import ALONE
+from qpipe_onnxruntime.lower.spread import Spread, store_small
 
 ELEMENTWISE = {"Add": "QLinearAdd", "Mul": "QLinearMul"}
 POOLS = {"AveragePool": "QLinearAveragePool", "GlobalAveragePool": "QLinearGlobalAveragePool"}
@@ -46,6 +46,7 @@ def lower_images(model: ir.Model, *, packs: bool = True) -> tuple[str, ...]:
     if lowering.count["Conv"]:
         model.opset_imports.setdefault(MICROSOFT, 1)
         passes.RemoveUnusedNodesPass()(model)
+        lowering.small = store_small(model.graph, lowering.spreads)
     forget_shapes(model.graph)
     return lowering.notes()
 
@@ -54,12 +55,15 @@ class _Lowering:
     def __init__(self, graph: ir.Graph, packs: bool) -> None:
         self.graph, self.images, self.packs = graph, Images(graph), packs
         self.count: Counter[str] = Counter()
+        self.spreads: list[Spread] = []
+        self.small = 0
 
     def notes(self) -> tuple[str, ...]:
         """What was changed."""
         if not self.count["Conv"]:
             return ()
-        packed = f", {self.count['packed']} of them on packs of pixels" if self.count["packed"] else ""
+        packed = f", {len(self.spreads)} of them on packs of pixels" if self.spreads else ""
+        packed += f" (weights of {self.small} are spread over packs at load)" if self.small else ""
         return (f"{self.count['Conv']} convolutions are integer operators in NHWC in the engine{packed}",)
 
     def take(self, node: ir.Node) -> None:
@@ -82,9 +86,9 @@ class _Lowering:
         made = integer_convolution(found, self.images, packs=self.packs) if found is not None else None
         if found is None or made is None:
             return
-        new, packs = made
-        self.count["packed"] += packs != ALONE
-        self.write(found, new, packs.result)
+        if made.spread is not None:
+            self.spreads.append(made.spread)
+        self.write(found, made.node, made.packs.result)
 
     def average(self, node: ir.Node) -> None:
         found = self.between(node, 1)

@@ -31,5 +31,12 @@ def lower(source: Path, destination: Path, *, packs: bool) -> tuple[str, ...]:
         raise BuildError(f"{source} is not a readable ONNX file: {error}") from error
     notes = (*lower_images(model, packs=packs), *lower_attention(model))
     if notes:
+        _forget_initializers(model.graph)
         save_graph(model, destination)
     return notes
+
+
+def _forget_initializers(graph: ir.Graph) -> None:
+    """Drop what is said of initializers beside them: 50 bytes each that state a type and a shape again."""
+    for value in graph.initializers.values():
+        value.type = value.shape = None

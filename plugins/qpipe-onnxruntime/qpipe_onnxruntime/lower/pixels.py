@@ -102,17 +102,23 @@ def packed_rows(rows: Rows, packs: Packs) -> Rows:
     return Rows(width=width, kernel=kernel, left=left, right=max(needed - left - width, 0), stride=stride)
 
 
+def taps(rows: Rows, packs: Packs) -> NDArray[np.int64]:
+    """Columns of the kernel as they stand in the kernel of packs: [g, f, kw'], `rows.kernel` where no pixel is seen.
+
+    For the r-th pixel of a pack of the result, and the p-th of the pack of the image at each place.
+    """
+    packed = packed_rows(rows, packs)
+    result, image, place = np.ogrid[: packs.result, : packs.image, : packed.kernel]
+    found = packs.image * (place - packed.left) + image - rows.stride * result + rows.left
+    return np.where((found >= 0) & (found < rows.kernel), found, rows.kernel).astype(np.int64)
+
+
 def pack_weights(weights: NDArray[np.generic], rows: Rows, packs: Packs) -> NDArray[np.generic]:
-    """Weights [O, C, kh, kw] for packs: [g·O, f·C, kh, kw'], zero where a tap has no pixel.
+    """Weights [O, C, kh, kw] for packs: [g·O, f·C, kh, kw'], zero where no pixel is seen.
 
     Output channel r·O + o is channel o of the r-th pixel of a pack; input channels alike.
     """
-    outputs, inputs, height, width = weights.shape
-    packed = packed_rows(rows, packs)
-    found = np.zeros((packs.result * outputs, packs.image * inputs, height, packed.kernel), weights.dtype)
-    for pixel in range(packs.result):
-        for tap in range(width):
-            pack, source = divmod(rows.stride * pixel + tap - rows.left, packs.image)
-            target = slice(pixel * outputs, (pixel + 1) * outputs), slice(source * inputs, (source + 1) * inputs)
-            found[(*target, slice(None), pack + packed.left)] = weights[:, :, :, tap]
-    return found
+    outputs, inputs, height, _ = weights.shape
+    padded = np.pad(weights, ((0, 0), (0, 0), (0, 0), (0, 1)))
+    found = padded[..., taps(rows, packs)]  # [O, C, kh, g, f, kw']
+    return found.transpose(3, 0, 4, 1, 2, 5).reshape(packs.result * outputs, packs.image * inputs, height, -1)

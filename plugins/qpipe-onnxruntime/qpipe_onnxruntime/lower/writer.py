@@ -10,8 +10,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qpipe.quant.graph import Names, add_initializer
+from qpipe_onnxruntime.lower.islands import array_of
 
-_NONE: Mapping[str, int | float] = MappingProxyType({})
+_NONE: Mapping[str, int | float | tuple[int, ...]] = MappingProxyType({})
 
 
 class Writer:
@@ -29,10 +30,16 @@ class Writer:
         before: ir.Node,
         op: str,
         inputs: Sequence[ir.Value | None],
-        attributes: Mapping[str, int | float] = _NONE,
+        attributes: Mapping[str, int | float | tuple[int, ...]] = _NONE,
         name: str = "",
     ) -> ir.Value:
         """The output of a new node before another one of the graph."""
         node = ir.node(op, inputs, attributes, name=name or None)
         self.graph.insert_before(before, node)
         return node.outputs[0]
+
+    def split(self, before: ir.Node, value: ir.Value, sizes: ir.Value, *, axis: int) -> Sequence[ir.Value]:
+        """The parts of a value, of these constant sizes along an axis."""
+        node = ir.node("Split", [value, sizes], {"axis": axis}, num_outputs=array_of(sizes).size)
+        self.graph.insert_before(before, node)
+        return node.outputs
