@@ -9,9 +9,12 @@ def main() -> None:
     import signal
     import sys
 
-    from qpipe.cli.guarded import run_app
+    try:
+        from qpipe.cli.guarded import run_app
 
-    code = run_app(sys.argv[1:])
+        code = run_app(sys.argv[1:])
+    except KeyboardInterrupt:  # pressed before there was anything to interrupt
+        code = 130
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is said: pressed now, nothing more
     gc.freeze()  # nor is garbage looked for: half a second after MLflow, and all memory is given back at once
     sys.exit(code)

@@ -25,7 +25,11 @@ READER_GONE = 128 + signal.SIGPIPE
 def run_app(arguments: list[str]) -> int:
     """Run the command line; returns the exit code of the documented table."""
     with _streams() as read:
-        code = _run(arguments)
+        try:
+            with _ended_by_signals():
+                code = _run(arguments)
+        except KeyboardInterrupt:  # the command line itself was still being imported
+            code = _say_interrupted(as_json="--json" in arguments)
     return code if read else READER_GONE
 
 
@@ -36,7 +40,6 @@ def _run(arguments: list[str]) -> int:
     from qpipe.cli.app import app
 
     as_json = "--json" in arguments
-    signal.signal(signal.SIGTERM, _terminate)
     try:
         code = get_command(app).main(arguments, prog_name="qpipe", standalone_mode=False)
         sys.stdout.flush()
@@ -99,6 +102,20 @@ def say_error(message: str, hint: str, code: int, *, as_json: bool) -> int:
     if hint:
         sys.stderr.write(f"hint: {hint}\n")
     return code
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """A request to end and a terminal that is closed are Ctrl-C; what the caller ignores (`nohup`) stays ignored."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, _terminate)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:

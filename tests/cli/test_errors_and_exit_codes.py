@@ -16,13 +16,6 @@ from qpipe.cli.guarded import READER_GONE, run_app, say_error
 MAIN = [sys.executable, "-m", "qpipe"]
 
 
-@pytest.fixture(autouse=True)
-def sigterm():
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -83,6 +76,33 @@ def test_ctrl_c_in_any_command_is_said(capsys, monkeypatch, as_json):
         assert json.loads(out)["error"]["code"] == 130
     else:
         assert "error: interrupted" in err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_request_to_end_and_a_closed_terminal_are_ctrl_c(capsys, monkeypatch, number):
+    monkeypatch.setattr("qpipe.flow.workplace.open_registry", lambda *_: signal.raise_signal(number))
+    before = signal.getsignal(number)
+    assert run_app(["targets", "--json"]) == 130
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == 130
+    assert signal.getsignal(number) == before
+
+
+def test_what_nohup_ignores_stays_ignored(monkeypatch):
+    monkeypatch.setattr("qpipe.flow.workplace.open_registry", lambda *_: signal.raise_signal(signal.SIGHUP) or 1 / 0)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert run_app(["targets"]) == 1  # it went on
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_ctrl_c_while_the_command_line_is_imported(capsys, monkeypatch):
+    def press(_: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("qpipe.cli.guarded._run", press)
+    assert run_app(["targets", "--json"]) == 130
+    assert json.loads(capsys.readouterr().out)["error"]["code"] == 130
 
 
 def test_a_reader_that_leaves_is_no_success():
