@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from networks import sqnr_db
 from onnx import numpy_helper, parser
 
 from qpipe.errors import ConfigError, DataError, QuantizationError, TargetError
@@ -67,10 +68,6 @@ def calibration():
 def outputs(path):
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return session.run(None, {"x": rows()})[0]
-
-
-def sqnr_db(reference, output):
-    return 10 * np.log10(np.square(reference).sum() / max(np.square(reference - output).sum(), 1e-30))
 
 
 LEAST_DB = {

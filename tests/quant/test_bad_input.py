@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from onnx import numpy_helper, parser
+from networks import write_network
 
 from qpipe.errors import DataError, ModelError, QuantizationError
 from qpipe.quant.calibration.calibrate import calibrate
@@ -21,11 +21,7 @@ from qpipe.records.quantization import WeightSpec
 
 
 def write(path, body, weights, head="(float[N,8] x) => (float[N,M] y)", opset=17):
-    model = parser.parse_model(f'<ir_version: 8, opset_import: ["" : {opset}]> g {head} {{ {body} }}')
-    for name, array in weights.items():
-        model.graph.initializer.append(numpy_helper.from_array(np.asarray(array), name))
-    onnx.save(model, path)
-    return path
+    return write_network(path, head, body, weights, opset)
 
 
 def weights(seed=0):

@@ -3,14 +3,14 @@
 onnxruntime's CPU has few bfloat16 kernels, so the numbers come from onnx's own reference implementation.
 """
 
-import importlib.util
-from pathlib import Path
-
 import ml_dtypes
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, numpy_helper, parser
+from many_graphs import CASES as EVERY
+from many_graphs import build, rows_for
+from networks import run, sqnr_db, write_network
+from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 
 from qpipe.errors import QuantizationError, TargetError
@@ -19,20 +19,12 @@ from qpipe.quant.graph import open_graph, save_graph
 from qpipe.quant.rendering.cast import BLOCKED, cast_half, takes
 from qpipe.quant.schemes import ORT_ARM64, ORT_X86_VNNI, TENSORRT
 
-SPEC = importlib.util.spec_from_file_location("generality_cases", Path(__file__).with_name("test_generality.py"))
-GRAPHS = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(GRAPHS)
-
 # the reference implementation does not run Loop and Scan as onnxruntime does, not in float32 either
-CASES = [case for case in GRAPHS.CASES if not case.refused and "Loop(" not in case.body and "Scan" not in case.body]
+CASES = [case for case in EVERY if not case.refused and "Loop(" not in case.body and "Scan" not in case.body]
 
 
 def write(path, body, weights, opset=17, head="(float[N,16] x) => (float[N,M] y)"):
-    model = parser.parse_model(f'<ir_version: 8, opset_import: ["" : {opset}]> g {head} {{ {body} }}')
-    for name, array in weights.items():
-        model.graph.initializer.append(numpy_helper.from_array(np.asarray(array), name))
-    onnx.save(model, path)
-    return path
+    return write_network(path, head, body, weights, opset)
 
 
 def weights(*shape):
@@ -46,16 +38,12 @@ def cast(source, target, **keywords):
     return proto
 
 
-def sqnr_db(reference, output):
-    return 10 * np.log10(np.square(reference).sum() / max(float(np.square(reference - output).sum()), 1e-30))
-
-
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_every_graph_is_valid_and_close(case, tmp_path):
-    onnx.save(GRAPHS.build(case), tmp_path / "float.onnx")
-    rows = GRAPHS.rows_for(GRAPHS.build(case), 3)
+    onnx.save(build(case), tmp_path / "float.onnx")
+    rows = rows_for(build(case), 3)
     proto = cast(tmp_path / "float.onnx", tmp_path / "low.onnx")
-    reference = GRAPHS.run(tmp_path / "float.onnx", rows)
+    reference = run(tmp_path / "float.onnx", rows)
     outputs = ReferenceEvaluator(proto).run(None, rows)
     for old, new in zip(reference, outputs, strict=True):
         assert new.dtype == old.dtype

@@ -1,9 +1,8 @@
 """Per-layer tables, sensitivity and lint on a network with one layer that is hard to quantize."""
 
 import numpy as np
-import onnx
 import pytest
-from onnx import numpy_helper, parser
+from networks import write_network
 
 from qpipe.measure.evaluation import sqnr_db
 from qpipe.quant.calibration.calibrate import calibrate
@@ -23,18 +22,14 @@ from qpipe.quant.sensitivity import build, escape, revert_worst, sensitivity
 def hard(tmp_path):
     """Three Gemms; the second one's input has a lone huge channel that its weights do not need."""
     rng = np.random.default_rng(0)
-    proto = parser.parse_model(
-        '<ir_version: 8, opset_import: ["" : 17]> '
-        "g (float[N,16] x, float[N,4] unused) => (float[N,16] y, float[N,4] z) { a = MatMul(x, w0) b = Tanh(a) "
-        "t = Mul(b, big) c = MatMul(t, w1) d = Tanh(c) y = MatMul(d, w2) z = Abs(unused) }"
+    head = "(float[N,16] x, float[N,4] unused) => (float[N,16] y, float[N,4] z)"
+    body = (
+        "a = MatMul(x, w0) b = Tanh(a) t = Mul(b, big) c = MatMul(t, w1) d = Tanh(c) y = MatMul(d, w2) z = Abs(unused)"
     )
     arrays = {f"w{number}": rng.standard_normal((16, 16)).astype(np.float32) * 0.3 for number in range(3)}
     arrays["big"] = np.ones(16, np.float32)
     arrays["big"][0], arrays["w1"][0] = 3000.0, 1e-4
-    for name, array in arrays.items():
-        proto.graph.initializer.append(numpy_helper.from_array(array, name))
-    onnx.save(proto, tmp_path / "m.onnx")
-    model = open_graph(tmp_path / "m.onnx")
+    model = open_graph(write_network(tmp_path / "m.onnx", head, body, arrays))
     batch = {"x": rng.standard_normal((64, 16)).astype(np.float32), "unused": np.ones((64, 4), np.float32)}
     statistics = calibrate(model, iter([batch]), observed_tensors(model.graph, ORT_X86_VNNI))
     return model, statistics, batch
@@ -107,12 +102,9 @@ def test_lint_compares_with_other_rows(hard):
 
 @pytest.mark.parametrize(("body", "expected"), [("y = Tanh(x)", 0), ("m = ReduceMean<axes=[0]>(x) y = Sub(x, m)", 1)])
 def test_lint_finds_dependence_on_the_batch(tmp_path, body, expected):
-    onnx.save(
-        parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> g (float[N,4] x) => (float[N,4] y) {{ {body} }}'),
-        tmp_path / "m.onnx",
-    )
+    path = write_network(tmp_path / "m.onnx", "(float[N,4] x) => (float[N,4] y)", body, {})
     batch = {"x": np.random.default_rng(0).standard_normal((8, 4)).astype(np.float32)}
-    assert len(lint_batches(open_graph(tmp_path / "m.onnx"), batch)) == expected
+    assert len(lint_batches(open_graph(path), batch)) == expected
 
 
 def test_statistics_survive_a_round_trip(hard, tmp_path):
@@ -166,6 +158,5 @@ def test_lint_is_kept_beside_statistics(hard, tmp_path):
 
 
 def test_lint_leaves_graphs_of_one_batch_size_alone(tmp_path):
-    body = '<ir_version: 8, opset_import: ["" : 17]> g (float[4,4] x) => (float[4,4] y) { y = Softmax<axis=0>(x) }'
-    onnx.save(parser.parse_model(body), tmp_path / "m.onnx")
-    assert lint_batches(open_graph(tmp_path / "m.onnx"), {"x": np.eye(4, dtype=np.float32)}) == ()
+    path = write_network(tmp_path / "m.onnx", "(float[4,4] x) => (float[4,4] y)", "y = Softmax<axis=0>(x)", {})
+    assert lint_batches(open_graph(path), {"x": np.eye(4, dtype=np.float32)}) == ()

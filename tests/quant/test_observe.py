@@ -4,10 +4,9 @@ import json
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 import pytest
-from onnx import numpy_helper, parser
+from networks import write_network
 
 from qpipe.quant.calibration.calibrate import batches_of, calibrate
 from qpipe.quant.calibration.observe import LIMIT, PHASE, instrument
@@ -28,12 +27,9 @@ def weight(*shape):
 @pytest.fixture
 def model(tmp_path):
     head = "(float[N, 3, 24, 20] x) => (float[N, 8, 24, 20] y)"
-    proto = parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> g {head} {{ {BODY} }}')
     arrays = {"w": weight(16, 3, 3, 3), "v": weight(32, 16, 3, 3), "u": weight(8, 32, 1, 1)}
-    for name, array in {**arrays, "zero": np.float32(0), "six": np.float32(6)}.items():
-        proto.graph.initializer.append(numpy_helper.from_array(np.asarray(array), name))
-    onnx.save(proto, tmp_path / "m.onnx")
-    return open_graph(tmp_path / "m.onnx")
+    limits = {"zero": np.float32(0), "six": np.float32(6)}
+    return open_graph(write_network(tmp_path / "m.onnx", head, BODY, {**arrays, **limits}))
 
 
 def rows(count=40):
@@ -139,8 +135,6 @@ def test_picks_meet_every_row_and_every_column(channels, height, width):
 )
 def test_signs(tmp_path, body, never):
     head = "(float[N, 3, 4, 4] x) => (float[N, C, H, W] y)"
-    proto = parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> g {head} {{ {body} }}')
-    for name, value in {"zero": 0, "six": 6, "minus": -1}.items():
-        proto.graph.initializer.append(numpy_helper.from_array(np.asarray(value, np.float32), name))
-    onnx.save(proto, tmp_path / "m.onnx")
-    assert never_negative(open_graph(tmp_path / "m.onnx").graph.outputs[0]) == never
+    numbers = {"zero": np.float32(0), "six": np.float32(6), "minus": np.float32(-1)}
+    path = write_network(tmp_path / "m.onnx", head, body, numbers)
+    assert never_negative(open_graph(path).graph.outputs[0]) == never

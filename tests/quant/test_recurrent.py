@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
-from onnx import numpy_helper, parser
+from networks import run as run_on
+from networks import sqnr_db, write_network
+from onnx import numpy_helper
 
 from qpipe.errors import QuantizationError
 from qpipe.quant.graph import open_graph, save_graph
@@ -19,13 +20,12 @@ PER_TENSOR = replace(ORT_X86_VNNI, name="per-tensor", per_channel=False)
 
 
 def write(path, body, weights, head=f"(float[L,N,{WIDTH}] x) => (float[L,D,N,M] y, float[D,N,M] h, float[D,N,M] c)"):
-    model = parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> g {head} {{ {body} }}')
     random = np.random.default_rng(0)
-    for name, value in weights.items():
-        array = random.uniform(-0.2, 0.2, value).astype(np.float32) if isinstance(value, tuple) else value
-        model.graph.initializer.append(numpy_helper.from_array(np.asarray(array), name))
-    onnx.save(model, path)
-    return path
+    arrays = {
+        name: random.uniform(-0.2, 0.2, value).astype(np.float32) if isinstance(value, tuple) else value
+        for name, value in weights.items()
+    }
+    return write_network(path, head, body, arrays)
 
 
 def lstm(path, directions=1, attributes="", inputs="x, w, r, b", **more):
@@ -40,14 +40,7 @@ def lstm(path, directions=1, attributes="", inputs="x, w, r, b", **more):
 
 
 def run(path, count=3):
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    rows = np.random.default_rng(1).standard_normal((12, count, WIDTH)).astype(np.float32)
-    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]).run(None, {"x": rows})
-
-
-def sqnr_db(reference, output):
-    return 10 * np.log10(np.square(reference).sum() / np.square(reference - output).sum())
+    return run_on(path, {"x": np.random.default_rng(1).standard_normal((12, count, WIDTH)).astype(np.float32)})
 
 
 def quantized(path, scheme, folder):

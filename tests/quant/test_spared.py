@@ -3,9 +3,8 @@
 from dataclasses import replace
 
 import numpy as np
-import onnx
 import pytest
-from onnx import numpy_helper, parser
+from networks import write_network
 
 from qpipe.measure.evaluation import sqnr_db
 from qpipe.quant.check import run_float
@@ -20,18 +19,15 @@ from qpipe.records.quantization import NodeChoice, QuantPlan
 def image(tmp_path):
     """An image of two channels through two convolutions and a dense layer, and rows of it."""
     rng = np.random.default_rng(0)
-    proto = parser.parse_model(
-        '<ir_version: 8, opset_import: ["" : 17]> g (float[N,2,6,6] x) => (float[N,5] y) '
-        "{ [first] a = Conv<kernel_shape=[3,3]>(x, w0, b0) b = Relu(a) [second] c = Conv<kernel_shape=[3,3]>(b, w1, b1)"
-        " d = Relu(c) e = Flatten(d) [head] y = Gemm(e, w2, b2) }"
+    body = (
+        "[first] a = Conv<kernel_shape=[3,3]>(x, w0, b0) b = Relu(a) [second] c = Conv<kernel_shape=[3,3]>(b, w1, b1) "
+        "d = Relu(c) e = Flatten(d) [head] y = Gemm(e, w2, b2)"
     )
     shapes = {"w0": (8, 2, 3, 3), "b0": (8,), "w1": (8, 8, 3, 3), "b1": (8,), "w2": (32, 5), "b2": (5,)}
-    for name, shape in shapes.items():
-        array = (rng.standard_normal(shape) / 4).astype(np.float32)
-        proto.graph.initializer.append(numpy_helper.from_array(array, name))
-    onnx.save(proto, tmp_path / "m.onnx")
+    arrays = {name: (rng.standard_normal(shape) / 4).astype(np.float32) for name, shape in shapes.items()}
+    path = write_network(tmp_path / "m.onnx", "(float[N,2,6,6] x) => (float[N,5] y)", body, arrays)
     rows = np.abs(rng.standard_normal((64, 2, 6, 6))).astype(np.float32)
-    return tmp_path / "m.onnx", rows
+    return path, rows
 
 
 def _db(path, rows, model):

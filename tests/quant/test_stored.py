@@ -1,31 +1,24 @@
 """Weights stored in half precision: half the file, float32 arithmetic, and nothing left to cast once it is loaded."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from onnx import TensorProto, numpy_helper, parser
+from many_graphs import CASES as EVERY
+from many_graphs import build, rows_for
+from networks import run, write_network
+from onnx import TensorProto
 
 from qpipe.errors import QuantizationError
 from qpipe.quant.graph import open_graph, save_graph
 from qpipe.quant.storage.stored import SMALLEST, store_half
 
-SPEC = importlib.util.spec_from_file_location("generality_graphs", Path(__file__).with_name("test_generality.py"))
-GRAPHS = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(GRAPHS)
-CASES = [case for case in GRAPHS.CASES if not case.refused]
+CASES = [case for case in EVERY if not case.refused]
 HALVES = {"float16": TensorProto.FLOAT16, "bfloat16": TensorProto.BFLOAT16}
 
 
 def write(path, body, weights, head="(float[N,64] x) => (float[N,M] y)"):
-    model = parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> g {head} {{ {body} }}')
-    for name, array in weights.items():
-        model.graph.initializer.append(numpy_helper.from_array(np.asarray(array), name))
-    onnx.save(model, path)
-    return path
+    return write_network(path, head, body, weights)
 
 
 def weight(*shape):
@@ -54,8 +47,8 @@ def loaded(path, level=ort.GraphOptimizationLevel.ORT_ENABLE_BASIC):
 def test_every_graph_computes_what_its_rounded_weights_do(case, tmp_path, monkeypatch):
     monkeypatch.setattr("qpipe.quant.storage.stored.SMALLEST", 1)
     source = tmp_path / "float.onnx"
-    onnx.save(GRAPHS.build(case), source)
-    rows = GRAPHS.rows_for(GRAPHS.build(case))
+    onnx.save(build(case), source)
+    rows = rows_for(build(case))
     _, types = stored(source)
     assert TensorProto.FLOAT16 in types.values()
     rounded = open_graph(source)
@@ -63,7 +56,7 @@ def test_every_graph_computes_what_its_rounded_weights_do(case, tmp_path, monkey
         if types.get(name) == TensorProto.FLOAT16:
             value.const_value = onnx_tensor(value.const_value.numpy().astype(np.float16).astype(np.float32), name)
     save_graph(rounded, tmp_path / "rounded.onnx")
-    pairs = zip(GRAPHS.run(tmp_path / "rounded.onnx", rows), GRAPHS.run(tmp_path / "stored.onnx", rows), strict=True)
+    pairs = zip(run(tmp_path / "rounded.onnx", rows), run(tmp_path / "stored.onnx", rows), strict=True)
     for old, new in pairs:
         assert new.dtype == old.dtype
         np.testing.assert_allclose(new, old, rtol=1e-5, atol=1e-6)
@@ -97,7 +90,7 @@ def test_of_a_table_the_rows_found_are_cast_and_the_table_stays_half(tmp_path):
     graph = loaded(tmp_path / "stored.onnx").graph
     assert {tensor.name: tensor.data_type for tensor in graph.initializer}["t"] == TensorProto.FLOAT16
     rows = {"x": np.array([0, 49, 7])}
-    [old], [new] = GRAPHS.run(source, rows), GRAPHS.run(tmp_path / "stored.onnx", rows)
+    [old], [new] = run(source, rows), run(tmp_path / "stored.onnx", rows)
     np.testing.assert_allclose(new, old, atol=0.05)
 
 

@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from onnx import TensorProto, numpy_helper, parser
+from networks import run as run_all
+from networks import sqnr_db, write_network
+from onnx import TensorProto, numpy_helper
 
 from qpipe.errors import ConfigError, QuantizationError, TargetError
 from qpipe.prepare import builtin_recipe
@@ -50,30 +51,19 @@ def heavy(shape, seed=0):
 
 
 def write(path, head, body, weights, opset=17):
-    model = parser.parse_model(f'<ir_version: 8, opset_import: ["" : {opset}]> g {head} {{ {body} }}')
-    for number, (name, value) in enumerate(weights.items()):
-        array = heavy(value, number) if isinstance(value, tuple) else np.asarray(value)
-        model.graph.initializer.append(numpy_helper.from_array(array, name))
-    onnx.save(model, path)
-    return path
+    arrays = {
+        name: heavy(value, number) if isinstance(value, tuple) else value
+        for number, (name, value) in enumerate(weights.items())
+    }
+    return write_network(path, head, body, arrays, opset)
 
 
-def run(path, rows, *, plain=False, optimized=None):
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    if plain:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    if optimized is not None:
-        options.optimized_model_filepath = str(optimized)
-    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]).run(None, rows)[0]
+def run(path, rows, **how):
+    return run_all(path, rows, **how)[0]
 
 
 def images(count=8):
     return {"x": np.random.default_rng(1).standard_normal((count, 16, 8, 8)).astype(np.float32)}
-
-
-def sqnr_db(reference, output):
-    return 10 * np.log10(np.square(reference).sum() / max(float(np.square(reference - output).sum()), 1e-30))
 
 
 # k-means

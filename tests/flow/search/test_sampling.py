@@ -3,9 +3,8 @@
 from types import SimpleNamespace
 
 import numpy as np
-import onnx
 import pytest
-from onnx import numpy_helper, parser
+from networks import write_network
 
 from qpipe.flow.search import search
 from qpipe.flow.search.finalists import Rule
@@ -26,18 +25,16 @@ RULE = Rule(metric=METRIC, margin=3.0, objective="size")
 def net(tmp_path):
     """Two Gemms behind a Tanh; the second one's weights have a lone large value that ruins a per-tensor scale."""
     rng = np.random.default_rng(0)
-    proto = parser.parse_model(
-        '<ir_version: 8, opset_import: ["" : 17]> g (float[N,16] x) => (float[N,4] y) '
-        "{ [first] a = MatMul(x, w0) b = Tanh(a) [second] y = MatMul(b, w1) }"
+    shapes = {"w0": (16, 16), "w1": (16, 4)}
+    path = write_network(
+        tmp_path / "net.onnx",
+        "(float[N,16] x) => (float[N,4] y)",
+        "[first] a = MatMul(x, w0) b = Tanh(a) [second] y = MatMul(b, w1)",
+        {name: rng.standard_normal(shape).astype(np.float32) * 0.3 for name, shape in shapes.items()},
     )
-    for name, shape in (("w0", (16, 16)), ("w1", (16, 4))):
-        proto.graph.initializer.append(
-            numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32) * 0.3, name)
-        )
-    onnx.save(proto, tmp_path / "net.onnx")
     rows = rng.standard_normal((64, 16)).astype(np.float32)
     rows[0, 0] = 40.0
-    return read_model(tmp_path / "net.onnx", name="net", origin="here"), {"x": rows}
+    return read_model(path, name="net", origin="here"), {"x": rows}
 
 
 def run(path, feed):
