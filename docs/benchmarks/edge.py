@@ -32,10 +32,10 @@ from qpipe.engines import read_engine, write_engine
 from qpipe.models import read_model
 from qpipe.plugins.backend import Backend, Session, Tensors
 from qpipe.prepare import builtin_recipe, prepare
+from qpipe.quant.diagnosis.choices import spare
 from qpipe.quant.graph import open_graph, save_graph
 from qpipe.quant.rendering.outputs import with_float_outputs
 from qpipe.quant.schemes import LITERT, LITERT_INTEGER, ORT_ARM64, ORT_X86_AVX2, ORT_X86_VNNI
-from qpipe.quant.spared import spare
 from qpipe.records.engine import Engine, Prepared
 from qpipe.records.model import Model
 from qpipe.records.scheme import Scheme

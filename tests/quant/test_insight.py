@@ -9,13 +9,13 @@ from qpipe.quant.calibration.calibrate import calibrate
 from qpipe.quant.calibration.observed import observed_tensors
 from qpipe.quant.calibration.statistics import load_statistics, save_statistics
 from qpipe.quant.check import run_float
-from qpipe.quant.explain import explain_layers
+from qpipe.quant.diagnosis.clipping import run_watched
+from qpipe.quant.diagnosis.layers import explain_layers
+from qpipe.quant.diagnosis.lint import lint_batches, lint_calibration, lint_shares, load_lint, save_lint
+from qpipe.quant.diagnosis.sensitivity import build, escape, revert_worst, sensitivity
 from qpipe.quant.graph import open_graph
-from qpipe.quant.lint import lint_batches, lint_calibration, lint_shares, load_lint, save_lint
 from qpipe.quant.options import QuantOptions
-from qpipe.quant.outside import run_watched
 from qpipe.quant.schemes import ORT_X86_VNNI
-from qpipe.quant.sensitivity import build, escape, revert_worst, sensitivity
 
 
 @pytest.fixture

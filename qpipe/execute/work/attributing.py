@@ -132,9 +132,9 @@ def _prepared(ground: _Ground) -> tuple[Step, tuple[Remark, ...]]:
 
 def _watched(ground: _Ground) -> tuple[Step, tuple[Remark, ...]]:
     """The prepared graph of a static plan: the same run shows whether its ranges hold for these rows."""
+    from qpipe.quant.diagnosis.clipping import run_watched
+    from qpipe.quant.diagnosis.lint import lint_shares
     from qpipe.quant.graph import open_graph
-    from qpipe.quant.lint import lint_shares
-    from qpipe.quant.outside import run_watched
 
     assert ground.prepared.plan is not None
     found = run_watched(open_graph(ground.prepared.graph.path), ground.prepared.plan, ground.batch)
@@ -175,8 +175,8 @@ def open_float_nodes(prepared: Prepared, rows: Tensors) -> FloatNodes | None:
     plan = prepared.plan
     if prepared.qdq is None or plan is None or plan.mode != "static" or prepared.graph.size_bytes > _PROTOBUF_BYTES:
         return None
+    from qpipe.quant.diagnosis.choices import may_spare, spare
     from qpipe.quant.graph import open_graph, save_graph
-    from qpipe.quant.spared import may_spare, spare
 
     spared = spare(open_graph(prepared.graph.path), plan, LIKE, rows) if may_spare(plan, LIKE) else None
     if spared is None:

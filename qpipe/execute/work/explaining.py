@@ -165,7 +165,7 @@ def layers(prepared: Prepared, engine: Engine, role: Role) -> tuple[Layer, ...]:
     """The quantized tensors of a static plan on a few rows; empty where there is no Q/DQ graph."""
     import onnx_ir as ir
 
-    from qpipe.quant.explain import explain_layers
+    from qpipe.quant.diagnosis.layers import explain_layers
     from qpipe.quant.graph import open_graph
 
     if prepared.qdq is None or prepared.plan is None:
@@ -201,8 +201,8 @@ def remarks(bench: Bench, prepared: Prepared, role: Role) -> tuple[Remark, ...]:
     """The calibration lint, and whether the plan's ranges hold for these rows, all of them."""
     from qpipe.quant.calibration.calibrate import calibrate
     from qpipe.quant.calibration.observed import observed_tensors
+    from qpipe.quant.diagnosis.lint import lint_other_rows
     from qpipe.quant.graph import open_graph
-    from qpipe.quant.lint import lint_other_rows
 
     if prepared.plan is None or not prepared.plan.activations:
         return prepared.remarks

@@ -34,8 +34,8 @@ def run_ranking(request: str, progress: Progress) -> str:
     from qpipe.quant.calibration.statistics import load_statistics
     from qpipe.quant.check import run_float
     from qpipe.quant.corrections.equalize import equalize
+    from qpipe.quant.diagnosis.sensitivity import escape, sensitivity
     from qpipe.quant.graph import open_graph
-    from qpipe.quant.sensitivity import escape, sensitivity
 
     job = decode(RankingJob, request)
     with TemporaryDirectory() as scratch:

@@ -26,9 +26,9 @@ def _apply(draft: Draft, params: object, context: StageContext) -> Draft:
     from qpipe.quant.calibration.observed import observed_tensors
     from qpipe.quant.calibration.statistics import VERSION, save_statistics
     from qpipe.quant.check import ROWS
+    from qpipe.quant.diagnosis.lint import VERSION as LINT
+    from qpipe.quant.diagnosis.lint import lint_batches, lint_calibration, load_lint, save_lint
     from qpipe.quant.graph import open_graph
-    from qpipe.quant.lint import VERSION as LINT
-    from qpipe.quant.lint import lint_batches, lint_calibration, load_lint, save_lint
     from qpipe.quant.slicing import first_rows
 
     assert isinstance(params, CalibrateParams)

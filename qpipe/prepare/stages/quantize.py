@@ -52,7 +52,7 @@ class NoParams:
 
 
 def _quantize(draft: Draft, params: object, context: StageContext) -> Draft:
-    from qpipe.quant.lint import lint_plan
+    from qpipe.quant.diagnosis.lint import lint_plan
     from qpipe.quant.options import Override, QuantOptions
     from qpipe.quant.plan import make_plan
     from qpipe.quant.static import refuse_empty

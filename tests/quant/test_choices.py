@@ -8,9 +8,9 @@ from networks import write_network
 
 from qpipe.measure.evaluation import sqnr_db
 from qpipe.quant.check import run_float
+from qpipe.quant.diagnosis.choices import may_spare, spare
 from qpipe.quant.graph import open_graph
 from qpipe.quant.schemes import LITERT, LITERT_INTEGER, ORT_ARM64, ORT_X86_AVX2, ORT_X86_VNNI, TENSORRT
-from qpipe.quant.spared import may_spare, spare
 from qpipe.quant.static import quantize_static
 from qpipe.records.quantization import NodeChoice, QuantPlan
 
