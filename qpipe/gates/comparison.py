@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from qpipe.gates.advice import POWER, more, more_rows, rows_needed
-from qpipe.gates.estimate import Estimate
+from qpipe.gates.estimates.advice import POWER, more, more_rows, rows_needed
+from qpipe.gates.estimates.estimate import Estimate
 from qpipe.gates.statistics.tango import rows_without_loss
 from qpipe.plugins.gate import Alpha, Outcomes
 

@@ -7,7 +7,7 @@ from functools import wraps
 from typing import TypeVar
 
 from qpipe.gates.comparison import Shown, rows_to_limit, shown_level
-from qpipe.gates.estimate import Estimate, judge
+from qpipe.gates.estimates.estimate import Estimate, judge
 from qpipe.plugins.gate import Alpha, Need, Outcomes
 from qpipe.records.engine import Kind
 from qpipe.records.evidence import Evaluation, NotMeasured, Profile

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from qpipe.gates.flips import paired_flips
-from qpipe.gates.sample import sample_of
+from qpipe.gates.estimates.flips import paired_flips
+from qpipe.gates.estimates.sample import sample_of
 from qpipe.gates.statistics import latency, student, tango
 from qpipe.plugins.gate import Alpha
 

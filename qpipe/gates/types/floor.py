@@ -8,10 +8,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from qpipe.gates import level
 from qpipe.gates.checks import STRICT, metric_problem, share_problem
-from qpipe.gates.estimate import Estimate, with_confidence
-from qpipe.gates.sample import real_groups
+from qpipe.gates.estimates import level
+from qpipe.gates.estimates.estimate import Estimate, with_confidence
+from qpipe.gates.estimates.sample import real_groups
 from qpipe.gates.verdicts import level_verdict, needing
 from qpipe.plugins.gate import Alpha, GateType, Outcomes
 from qpipe.plugins.metric import Metric

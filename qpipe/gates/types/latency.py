@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qpipe.gates.checks import STRICT, positive_problem
-from qpipe.gates.estimate import with_confidence
+from qpipe.gates.estimates.estimate import with_confidence
 from qpipe.gates.statistics.latency import exceedance, percentile_bounds, process_bound
 from qpipe.gates.timing import trusted_batch
 from qpipe.gates.verdicts import needing, number, undecided

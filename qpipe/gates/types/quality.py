@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from qpipe.gates.checks import STRICT, comparing_problem
 from qpipe.gates.comparison import rows_advice, shown
-from qpipe.gates.difference import difference
-from qpipe.gates.estimate import judge, with_confidence
+from qpipe.gates.estimates.difference import difference
+from qpipe.gates.estimates.estimate import judge, with_confidence
 from qpipe.gates.verdicts import AGREEMENT_ONLY, interval_verdict, needing, noun_of
 from qpipe.plugins.gate import Alpha, GateType, Outcomes
 from qpipe.records.verdict import Decision, Verdict

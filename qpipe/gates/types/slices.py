@@ -7,12 +7,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from qpipe.gates.advice import SLICE_POWER
 from qpipe.gates.checks import STRICT, comparing_problem
 from qpipe.gates.comparison import rows_advice, shown
-from qpipe.gates.difference import difference
-from qpipe.gates.estimate import Estimate, judge, with_confidence
-from qpipe.gates.sample import real_groups
+from qpipe.gates.estimates.advice import SLICE_POWER
+from qpipe.gates.estimates.difference import difference
+from qpipe.gates.estimates.estimate import Estimate, judge, with_confidence
+from qpipe.gates.estimates.sample import real_groups
 from qpipe.gates.statistics.multiple import holm, mcnemar_mid_p
 from qpipe.gates.verdicts import AGREEMENT_ONLY, evaluation_kind, interval_reason, needing, noun_of, undecided
 from qpipe.plugins.gate import Alpha, GateType, Outcomes

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from qpipe.gates.advice import POWER, rows_needed
 from qpipe.gates.checks import STRICT, positive_problem
-from qpipe.gates.estimate import with_confidence
+from qpipe.gates.estimates.advice import POWER, rows_needed
+from qpipe.gates.estimates.estimate import with_confidence
 from qpipe.gates.statistics.latency import ratio_bounds
 from qpipe.gates.timing import trusted_batch
 from qpipe.gates.verdicts import needing, number, undecided

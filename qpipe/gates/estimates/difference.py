@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from qpipe.gates.estimate import Estimate
-from qpipe.gates.flips import flip_rate, paired_flips
-from qpipe.gates.means import paired_corpus, paired_scores
-from qpipe.gates.sample import Sample, real_groups, sample_of
+from qpipe.gates.estimates.estimate import Estimate
+from qpipe.gates.estimates.flips import flip_rate, paired_flips
+from qpipe.gates.estimates.means import paired_corpus, paired_scores
+from qpipe.gates.estimates.sample import Sample, real_groups, sample_of
 from qpipe.plugins.gate import Alpha, Outcomes
 
 

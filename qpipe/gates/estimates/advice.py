@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from statistics import NormalDist
 
-from qpipe.gates.estimate import Estimate
+from qpipe.gates.estimates.estimate import Estimate
 from qpipe.plugins.gate import Alpha
 
 POWER = 0.8

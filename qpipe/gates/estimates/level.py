@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from qpipe.gates.estimate import Estimate
-from qpipe.gates.means import FEWEST_UNITS, UNDEFINED, weighted
+from qpipe.gates.estimates.estimate import Estimate
+from qpipe.gates.estimates.means import FEWEST_UNITS, UNDEFINED, weighted
 from qpipe.gates.statistics import binomial, bootstrap, student
 from qpipe.plugins.gate import Alpha
 from qpipe.plugins.metric import Metric

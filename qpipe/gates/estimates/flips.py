@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from qpipe.gates.advice import flip_spread
-from qpipe.gates.estimate import Estimate
-from qpipe.gates.sample import Sample, changed_groups, mean_change, undecidable
+from qpipe.gates.estimates.advice import flip_spread
+from qpipe.gates.estimates.estimate import Estimate
+from qpipe.gates.estimates.sample import Sample, changed_groups, mean_change, undecidable
 from qpipe.gates.statistics import binomial, tango
 from qpipe.plugins.gate import Alpha
 from qpipe.plugins.metric import Metric

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from qpipe.gates.estimate import Estimate
+from qpipe.gates.estimates.estimate import Estimate
 from qpipe.gates.statistics import student
 from qpipe.plugins.gate import Alpha, Outcomes
 from qpipe.plugins.metric import Metric
