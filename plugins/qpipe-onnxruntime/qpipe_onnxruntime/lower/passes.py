@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import onnx_ir as ir
+from onnx_ir.passes import common as passes
 
 from qpipe.errors import BuildError
 from qpipe.quant.graph import save_graph
 from qpipe_onnxruntime.lower.attention import lower_attention
 from qpipe_onnxruntime.lower.integer import lower_images
+from qpipe_onnxruntime.lower.loading import copy_lengths, forget_initializers
 
 
 def lower(source: Path, destination: Path, *, packs: bool) -> tuple[str, ...]:
@@ -31,12 +33,8 @@ def lower(source: Path, destination: Path, *, packs: bool) -> tuple[str, ...]:
         raise BuildError(f"{source} is not a readable ONNX file: {error}") from error
     notes = (*lower_images(model, packs=packs), *lower_attention(model))
     if notes:
-        _forget_initializers(model.graph)
+        copy_lengths(model.graph)
+        passes.RemoveUnusedNodesPass()(model)
+        forget_initializers(model.graph)
         save_graph(model, destination)
     return notes
-
-
-def _forget_initializers(graph: ir.Graph) -> None:
-    """Drop what is said of initializers beside them: 50 bytes each that state a type and a shape again."""
-    for value in graph.initializers.values():
-        value.type = value.shape = None
