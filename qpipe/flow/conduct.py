@@ -27,6 +27,7 @@ from qpipe.flow.publish.settled import settle, settled
 from qpipe.flow.publish.unlogged import forget_unlogged, keep_unlogged
 from qpipe.flow.remarks import remarks
 from qpipe.flow.search.search import search
+from qpipe.flow.stopping import heed
 from qpipe.records.result import RunResult
 from qpipe.report import NO_PLOTS
 
@@ -61,7 +62,7 @@ def _conduct(
     if not options.fresh and (before := settled(workplace, options, run_id, watch)) is not None:
         keep_run(workplace, before)  # as the latest
         return before
-    reaching = reach(workplace, options, run_id, stop)
+    reaching = reach(workplace, options, run_id, watch, stop)
     threading.Thread(target=load_statistics, name="qpipe-statistics").start()  # deciding waits for it, work does not
     try:
         if workplace.pipeline.search is not None:
@@ -74,7 +75,7 @@ def _conduct(
         results = _judged(workplace, worked, watch, stop, run_id=run_id, fresh=options.fresh)
         warnings += remarks(workplace, results)
         return _published(
-            reached, workplace, options, results, run_id=run_id, warnings=warnings, trials=searched.trials
+            reached, workplace, options, results, stop, run_id=run_id, warnings=warnings, trials=searched.trials
         )
     except BaseException as error:
         cause = reaching.error  # now: what MLflow says once nobody wants it any more is no reason
@@ -96,8 +97,7 @@ def _judged(
     fresh: bool,
 ) -> tuple[CellResult, ...]:
     profiled = measure(workplace, worked, watch, stop)
-    if stop.is_set():
-        raise Interrupted("interrupted", hint="run the same command again: it goes on from what is finished")
+    heed(stop)
     evidence = assemble(worked, profiled, workplace.store)
     return decide(workplace, worked, evidence, run_id=run_id, fresh=fresh)
 
@@ -107,6 +107,7 @@ def _published(
     workplace: Workplace,
     options: RunOptions,
     results: tuple[CellResult, ...],
+    stop: threading.Event,
     *,
     run_id: str,
     warnings: tuple[str, ...],
@@ -116,7 +117,7 @@ def _published(
     tracker, parent = reached.tracker, reached.parent
     with TemporaryDirectory(prefix="qpipe-") as scratch:
         plots = NO_PLOTS if tracker is None else draw(results, workplace.store, Path(scratch))
-        published = publish(tracker, parent, workplace, results, plots=plots, promote=options.promote)
+        published = publish(tracker, parent, workplace, results, plots=plots, promote=options.promote, stop=stop)
         final = RunResult(
             run_id=run_id,
             mlflow_run_id=published.mlflow_run_id,

@@ -19,6 +19,7 @@ from qpipe.records.result import RunResult
 from qpipe.report.document import run_json
 from qpipe.store.locks import lock_file
 from qpipe.tracking.experiment import Experiment, RunStatus
+from qpipe.tracking.orphans import HEARTBEAT
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -41,7 +42,7 @@ def start_run(where: Experiment, run_id: str, pipeline: str, params: Mapping[str
         "qpipe.run_id": run_id,
         "qpipe.role": "pipeline",
         "qpipe.pipeline": pipeline,
-        "qpipe.heartbeat": heartbeat(),
+        HEARTBEAT: heartbeat(),
     }
     if join:
         tags[_PARENT] = join
@@ -50,7 +51,7 @@ def start_run(where: Experiment, run_id: str, pipeline: str, params: Mapping[str
         where.client.update_run(run.info.run_id, status="RUNNING")
     known = run.data.params
     fresh = [Param(key, value[:PARAM_LIMIT]) for key, value in params.items() if key not in known]
-    where.client.log_batch(run.info.run_id, params=fresh, tags=[RunTag("qpipe.heartbeat", heartbeat())])
+    where.client.log_batch(run.info.run_id, params=fresh, tags=[RunTag(HEARTBEAT, heartbeat())])
     return str(run.info.run_id)
 
 

@@ -12,6 +12,7 @@ from qpipe.records.result import CellResult, RunResult
 from qpipe.records.target import Target
 from qpipe.tracking.cells import log_cell
 from qpipe.tracking.experiment import Dataset, Experiment, Logged, RunStatus
+from qpipe.tracking.orphans import end_orphans
 from qpipe.tracking.patience import calling
 from qpipe.tracking.runs import finish_run, start_run
 
@@ -23,6 +24,14 @@ class Tracker(Experiment):
     Raises:
         TrackingError: from every method, when the server is lost or refuses.
     """
+
+    def end_orphans(self, run_id: str) -> tuple[str, ...]:
+        """Mark the runs KILLED that killed processes of this machine left RUNNING; a line about each.
+
+        One of `run_id` is about to go on, so that its line says so.
+        """
+        with calling(self.uri, "looking for runs that were killed"):
+            return end_orphans(self, run_id)
 
     def start(self, run_id: str, pipeline: str, params: Mapping[str, str], *, join: str | None = None) -> str:
         """The parent run of a pipeline run: found by its tag `qpipe.run_id`, or made below the run `join`."""

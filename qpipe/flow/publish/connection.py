@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING
 from qpipe.errors import TrackingError
 from qpipe.flow.garbage import importing
 from qpipe.flow.publish.log import check_reachable, open_tracker, run_params
+from qpipe.flow.stopping import heed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from qpipe.execute.children.watch import Watch
     from qpipe.flow.options import RunOptions
     from qpipe.flow.workplace import Workplace
     from qpipe.tracking import Tracker
+
+POLL_S = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,10 +55,13 @@ class Reaching:
         Raises:
             UnreachableError: no answer in time (exit code 2).
             TrackingError: MLflow is lost, or refused.
+            Interrupted: the run was stopped meanwhile.
         """
-        self._thread.join()
+        while self._thread.is_alive() and not self._stop.is_set():
+            self._thread.join(POLL_S)
         if self.error is not None:
             raise self.error
+        heed(self._stop)
         return self._found
 
     def give_up(self, *, interrupted: bool) -> None:
@@ -73,8 +80,8 @@ class Reaching:
             self._stop.set()
 
 
-def reach(workplace: Workplace, options: RunOptions, run_id: str, stop: threading.Event) -> Reaching:
-    """Begin to reach MLflow; a run that was begun before is adopted.
+def reach(workplace: Workplace, options: RunOptions, run_id: str, watch: Watch, stop: threading.Event) -> Reaching:
+    """Begin to reach MLflow; a run that was begun before is adopted, and `watch` told what killed ones left.
 
     Raises:
         UnreachableError: nobody answers, or the database cannot be written (exit code 2).
@@ -91,8 +98,11 @@ def reach(workplace: Workplace, options: RunOptions, run_id: str, stop: threadin
             tracker = open_tracker(workplace, options)
             if tracker is None or unwanted.is_set():
                 return Reached()
+            for line in tracker.end_orphans(run_id):
+                watch.say(line)
             parent = tracker.start(run_id, workplace.pipeline.name, run_params(workplace), join=join)
-            tracker.warm_up()
+            if not unwanted.is_set():
+                tracker.warm_up()
         return Reached(tracker=tracker, parent=parent)
 
     return Reaching(work, stop)

@@ -7,12 +7,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from qpipe.errors import PromotionError, QpipeError, TrackingError
+from qpipe.errors import Interrupted, PromotionError, QpipeError, TrackingError
 from qpipe.flow.cells.claims import promotable, promoted_name
 from qpipe.flow.finished.report import write_report
 from qpipe.flow.finished.runs import find_run
+from qpipe.flow.stopping import heed
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Mapping, Sequence
 
     from qpipe.flow.options import RunOptions
@@ -82,15 +84,23 @@ def publish(
     *,
     plots: Plots,
     promote: bool,
+    stop: threading.Event,
 ) -> Published:
-    """Log every cell, then promote those that passed; what goes wrong is said, not raised."""
+    """Log every cell, then promote those that passed; what goes wrong is said, not raised.
+
+    Raises:
+        Interrupted: `stop` was set before anything was promoted.
+    """
     if tracker is None or parent is None:
         return Published(mlflow_run_id=None, warnings=(OFFLINE,))
     promoted: list[Promoted] = []
     try:
-        models = _log_cells(tracker, parent, workplace, results, plots)
+        models = _log_cells(tracker, parent, workplace, results, plots=plots, stop=stop)
         if promote and workplace.pipeline.promote is not None:
+            heed(stop)
             _promote_each(tracker, results, workplace.pipeline.promote, models, promoted)
+    except Interrupted:
+        raise
     except QpipeError as error:
         problem = f"{error.message} ({error.hint})" if error.hint else error.message
         return Published(
@@ -166,12 +176,19 @@ def _essence(result: RunResult) -> tuple[object, ...]:
 
 
 def _log_cells(
-    tracker: Tracker, parent: str, workplace: Workplace, results: Sequence[CellResult], plots: Plots
+    tracker: Tracker,
+    parent: str,
+    workplace: Workplace,
+    results: Sequence[CellResult],
+    *,
+    plots: Plots,
+    stop: threading.Event,
 ) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     targets = {target.name: target for target in workplace.pipeline.targets}
     dataset = _dataset(workplace)
     for result in results:
+        heed(stop)
         folder = workplace.store.folder(result.evidence.digest) if result.evidence else None
         logged = tracker.log_cell(
             parent,

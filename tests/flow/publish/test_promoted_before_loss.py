@@ -1,5 +1,6 @@
 """What was promoted before MLflow was lost, or before another engine was refused, is told."""
 
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -20,10 +21,12 @@ def test_the_promotions_before_and_after_are_told(monkeypatch, trouble, lost, to
         return Promoted(model=result.key, version="1", alias="champion", engine="e")
 
     cells = tuple(SimpleNamespace(key=key) for key in "abc")
-    monkeypatch.setattr(log, "_log_cells", lambda *_: {})
+    monkeypatch.setattr(log, "_log_cells", lambda *_, **__: {})
     monkeypatch.setattr(log, "promotable", lambda results, _: results)
     monkeypatch.setattr(log, "_promote", promote)
     workplace = SimpleNamespace(pipeline=SimpleNamespace(promote=object()))
-    found = log.publish(SimpleNamespace(warnings=()), "parent", workplace, cells, plots=NO_PLOTS, promote=True)
+    found = log.publish(
+        SimpleNamespace(warnings=()), "parent", workplace, cells, plots=NO_PLOTS, promote=True, stop=threading.Event()
+    )
     assert [one.model for one in found.promoted] == told
     assert (found.lost, found.problem) == (lost, trouble.message)
