@@ -18,7 +18,9 @@ UriOption = Annotated[
     str | None,
     typer.Option("--tracking-uri", help="MLflow. [default: $MLFLOW_TRACKING_URI, else sqlite in this folder]"),
 ]
-PipelineFile = Annotated[Path, typer.Argument(help="The pipeline file (YAML).", show_default=False)]
+PipelineFiles = Annotated[
+    list[Path], typer.Argument(metavar="pipeline...", help="Pipeline files (YAML): one, or many.", show_default=False)
+]
 
 
 def print_json(document: Mapping[str, object]) -> None:

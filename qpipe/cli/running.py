@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qpipe.cli.options import JsonFlag, PipelineFile, StoreOption, UriOption, print_json
+from qpipe.cli.options import JsonFlag, PipelineFiles, StoreOption, UriOption, print_json
 
 if TYPE_CHECKING:
     from qpipe.flow.options import RunOptions
@@ -21,7 +21,7 @@ Offline = Annotated[bool, typer.Option("--offline", help="Do not talk to MLflow;
 
 
 def run(
-    pipeline: PipelineFile,
+    pipelines: PipelineFiles,
     *,
     target: Names = None,
     recipe: Names = None,
@@ -36,7 +36,7 @@ def run(
     tracking_uri: UriOption = None,
     as_json: JsonFlag = False,
 ) -> int:
-    """Plan, execute, gate, log and promote a pipeline. Exit code 0 only if every required gate passed."""
+    """Plan, execute, gate, log and promote pipelines. Exit code 0 only if every required gate passed."""
     from qpipe.flow.options import RunOptions
 
     options = RunOptions(
@@ -52,18 +52,16 @@ def run(
         store=store,
         tracking_uri=tracking_uri,
     )
-    return run_pipeline(pipeline, options, as_json=as_json)
+    if len(pipelines) == 1:
+        return run_pipeline(pipelines[0], options, as_json=as_json)
+    from qpipe.cli.fleet import run_pipelines
+
+    return run_pipelines(pipelines, lambda path: _run(path, options, as_json=as_json), as_json=as_json)
 
 
 def run_pipeline(path: Path, options: RunOptions, *, as_json: bool) -> int:
     """Run one pipeline file, print what came out, and return the exit code."""
-    from qpipe.execute.children.nursery import Nursery
-    from qpipe.flow.workplace import open_workplace
-
-    nursery = Nursery()
-    with nursery.opened() if options.executor == "local" else nullcontext():  # loads while the pipeline is read
-        workplace = open_workplace(path, options, nursery)
-        result = _conduct(workplace, options, as_json=as_json)
+    result = _run(path, options, as_json=as_json)
     if as_json:
         from qpipe.report.document import run_document
 
@@ -71,6 +69,16 @@ def run_pipeline(path: Path, options: RunOptions, *, as_json: bool) -> int:
     else:
         show_result(result)
     return result.exit_code
+
+
+def _run(path: Path, options: RunOptions, *, as_json: bool) -> RunResult:
+    from qpipe.execute.children.nursery import Nursery
+    from qpipe.flow.workplace import open_workplace
+
+    nursery = Nursery()
+    with nursery.opened() if options.executor == "local" else nullcontext():  # loads while the pipeline is read
+        workplace = open_workplace(path, options, nursery)
+        return _conduct(workplace, options, as_json=as_json)
 
 
 def show_result(result: RunResult) -> None:
@@ -101,7 +109,7 @@ def _conduct(workplace: Workplace, options: RunOptions, *, as_json: bool) -> Run
 
 
 def plan(
-    pipeline: PipelineFile,
+    pipelines: PipelineFiles,
     *,
     target: Names = None,
     recipe: Names = None,
@@ -109,7 +117,7 @@ def plan(
     store: StoreOption = None,
     tracking_uri: UriOption = None,
     as_json: JsonFlag = False,
-) -> None:
+) -> int:
     """Show every cell with its three keys, what is cached, and if not which ingredient changed."""
     from qpipe.flow.options import RunOptions
     from qpipe.flow.preflight.forecast import forecast
@@ -122,17 +130,22 @@ def plan(
         store=store,
         tracking_uri=tracking_uri,
     )
-    found = forecast(open_workplace(pipeline, options))
+    if len(pipelines) > 1:
+        from qpipe.cli.fleet import plan_pipelines
+
+        return plan_pipelines(pipelines, options, as_json=as_json)
+    found = forecast(open_workplace(pipelines[0], options))
     if as_json:
         from qpipe.records.codec import plain
 
         print_json({"cells": [plain(one) for one in found]})
-        return
+        return 0
     from rich.console import Console
 
     from qpipe.report.plan import plan_table
 
     Console().print(plan_table(found))
+    return 0
 
 
 def demo(

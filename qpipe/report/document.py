@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 
 from qpipe.records.evidence import BatchProfile, Evaluation, Percentile, Profile
+from qpipe.records.fleet import Ended, Refusal
 from qpipe.records.result import CellResult, Promoted, RunResult, SearchTrial
 from qpipe.records.verdict import SliceVerdict, Verdict
 from qpipe.report.shapes import (
@@ -13,10 +15,13 @@ from qpipe.report.shapes import (
     BatchShape,
     CellShape,
     EngineShape,
+    ErrorShape,
     FactShape,
+    FleetShape,
     GateShape,
     MetricsShape,
     Numbers,
+    PipelineShape,
     PlacementShape,
     ProfileShape,
     PromotedShape,
@@ -40,6 +45,22 @@ def run_document(result: RunResult) -> RunShape:
         "promoted": [promoted_document(one) for one in result.promoted],
         "search": [_trial(one) for one in result.search],
     }
+
+
+def fleet_document(ended: Sequence[Ended], exit_code: int) -> FleetShape:
+    """Several pipelines as `--json` prints them, in the order of the command line."""
+    return {"exit_code": exit_code, "pipelines": [_ended(one) for one in ended]}
+
+
+def _ended(one: Ended) -> PipelineShape:
+    run = run_document(one.end) if isinstance(one.end, RunResult) else None
+    error = None if isinstance(one.end, RunResult) else refusal_document(one.end)
+    return {"file": str(one.file), "exit_code": one.exit_code, "run": run, "error": error}
+
+
+def refusal_document(refusal: Refusal) -> ErrorShape:
+    """Why there is no result."""
+    return {"message": refusal.message, "hint": refusal.hint, "code": refusal.code}
 
 
 def run_json(result: RunResult) -> str:

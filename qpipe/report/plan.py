@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from qpipe.records.fleet import Refusal
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.table import Table
 
 SHORT = 8
@@ -51,6 +56,44 @@ def plan_table(lines: Iterable[Line]) -> Table:
             line.note,
         )
     return table
+
+
+def plans_table(plans: Iterable[tuple[Path, Sequence[Line] | Refusal]]) -> Table:
+    """One line a pipeline: how many cells, what of them is cached, what the others took, and why they would run.
+
+    What cannot be built or run here is told below, once for all pipelines.
+    """
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
+    for name in ("pipeline", "cells", "cached", "last took"):
+        table.add_column(name, no_wrap=True, overflow="fold", justify="left" if name == "pipeline" else "right")
+    table.add_column("state")
+    plans = tuple(plans)
+    for file, plan in plans:
+        table.add_row(str(file), *_sum(plan))
+    every = [line for _, plan in plans if not isinstance(plan, Refusal) for line in plan]
+    table.add_row(f"{len(plans)} pipelines", *_sum(every)[:-1], "", style="bold")
+    for why, count in Counter(line.note for line in every if _is_away(line)).items():
+        table.add_row("", str(count), "", "", escape(why))
+    return table
+
+
+def _is_away(line: Line) -> bool:
+    return line.note.startswith("cannot be ")
+
+
+def _sum(plan: Sequence[Line] | Refusal) -> tuple[str, str, str, str]:
+    from rich.markup import escape
+
+    if isinstance(plan, Refusal):
+        return "–", "–", "–", f"[red]error:[/] {escape(plan.message)}"
+    took = [line.seconds for line in plan if line.seconds is not None and not line.cached]
+    notes = Counter("cannot be built or run here" if _is_away(line) else line.note for line in plan if not line.cached)
+    why = "; ".join(f"{count} {note}" for note, count in notes.items())
+    cached = sum(line.cached for line in plan)
+    return str(len(plan)), str(cached), f"{sum(took):.1f} s" if took else "–", escape(why)
 
 
 def _key(digest: str, *, known: bool) -> str:

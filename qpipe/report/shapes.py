@@ -222,9 +222,27 @@ class FailureShape(TypedDict):
     error: ErrorShape
 
 
+@with_config(_CLOSED)
+class PipelineShape(TypedDict):
+    """One file of a command that was given several: its run, or why it has none."""
+
+    file: str
+    exit_code: int
+    run: RunShape | None
+    error: ErrorShape | None
+
+
+@with_config(_CLOSED)
+class FleetShape(TypedDict):
+    """What `--json` prints of several pipeline files."""
+
+    exit_code: int
+    pipelines: list[PipelineShape]
+
+
 def result_schema() -> dict[str, object]:
-    """JSON Schema (2020-12) of what `qpipe run --json` prints: a run, or an error."""
+    """JSON Schema (2020-12) of what `qpipe run --json` prints: a run, an error, or what became of several files."""
     from pydantic import TypeAdapter
 
-    schema = TypeAdapter(RunShape | FailureShape).json_schema()
+    schema = TypeAdapter(RunShape | FailureShape | FleetShape).json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "qpipe run --json", **schema}

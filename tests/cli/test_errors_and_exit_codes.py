@@ -20,7 +20,7 @@ MAIN = [sys.executable, "-m", "qpipe"]
     ("arguments", "words"),
     [
         (["rnu"], "No such command 'rnu'"),
-        (["run"], "Missing argument 'pipeline'"),
+        (["run"], "Missing argument 'pipeline...'"),
         (["run", "--frsh", "x.yaml"], "--frsh"),
         (["run", "x.yaml", "--workers", "0"], "--workers"),
         (["promote", "last", "--force"], "--force and --reason go together"),

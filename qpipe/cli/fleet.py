@@ -1,0 +1,88 @@
+"""`run` and `plan` of many pipeline files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qpipe.cli.options import print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from qpipe.flow.options import RunOptions
+    from qpipe.records.fleet import Ended
+    from qpipe.records.result import RunResult
+
+
+def run_pipelines(paths: Sequence[Path], run: Callable[[Path], RunResult], *, as_json: bool) -> int:
+    """Run many pipeline files, print what came out of all, and return the worst exit code."""
+    from qpipe.flow.exitcodes import worst
+    from qpipe.flow.fleet import run_fleet
+
+    files = tuple(dict.fromkeys(paths))
+    ended = run_fleet(files, run, _silent if as_json else _Roll(total=len(files)).call)
+    if as_json:
+        from qpipe.report.document import fleet_document
+
+        print_json(fleet_document(ended, worst(one.exit_code for one in ended)))
+    else:
+        from rich.console import Console
+
+        from qpipe.report.fleet import render_fleet
+
+        Console().print(render_fleet(ended))
+    return worst(one.exit_code for one in ended)
+
+
+def plan_pipelines(paths: Sequence[Path], options: RunOptions, *, as_json: bool) -> int:
+    """Print a line per pipeline file: what of it is cached, what would run, and why."""
+    from qpipe.flow.exitcodes import worst
+    from qpipe.flow.fleet import plan_fleet
+    from qpipe.records.fleet import Refusal
+
+    found = plan_fleet(tuple(dict.fromkeys(paths)), options)
+    code = worst(plan.code for _, plan in found if isinstance(plan, Refusal))
+    if as_json:
+        from qpipe.records.codec import plain
+        from qpipe.report.document import refusal_document
+
+        plans = [
+            {"file": str(file), "error": refusal_document(plan), "cells": []}
+            if isinstance(plan, Refusal)
+            else {"file": str(file), "error": None, "cells": plain(plan)}
+            for file, plan in found
+        ]
+        print_json({"exit_code": code, "pipelines": plans})
+    else:
+        from rich.console import Console
+
+        from qpipe.report.plan import plans_table
+
+        Console().print(plans_table(found))
+    return code
+
+
+def _silent(_ended: Ended) -> None:
+    """Nothing but the object on stdout."""
+
+
+class _Roll:
+    """One line on stderr for each pipeline that has ended."""
+
+    def __init__(self, *, total: int) -> None:
+        self._total = total
+        self._count = 0
+
+    def call(self, ended: Ended) -> None:
+        """Say what became of it."""
+        from rich.console import Console
+
+        from qpipe.records.result import RunResult
+        from qpipe.report.overview import counted
+
+        self._count += 1
+        end = ended.end
+        said = f"{counted(end.cells)} (run {end.run_id})" if isinstance(end, RunResult) else f"error: {end.message}"
+        line = f"[{self._count}/{self._total}] {ended.file}: exit code {ended.exit_code}: {said}"
+        Console(stderr=True, soft_wrap=True).print(line, markup=False, highlight=False)

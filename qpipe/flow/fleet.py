@@ -1,0 +1,112 @@
+"""Many pipelines, one after the other: what is wrong with one of them stops no other."""
+
+from __future__ import annotations
+
+import traceback
+from typing import TYPE_CHECKING
+
+from qpipe.errors import ConfigError, Interrupted, QpipeError
+from qpipe.flow.cells.claims import promoted_name
+from qpipe.flow.exitcodes import BUG
+from qpipe.records.fleet import Ended, Refusal
+from qpipe.records.recipe import REFERENCE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from qpipe.flow.options import RunOptions
+    from qpipe.flow.preflight.forecast import Forecast
+    from qpipe.records.pipeline import Pipeline
+    from qpipe.records.result import RunResult
+
+
+def run_fleet(
+    files: Sequence[Path], run: Callable[[Path], RunResult], told: Callable[[Ended], None]
+) -> tuple[Ended, ...]:
+    """Run each file; `told` hears of each as it ends. All files are read first: mistakes are told before any work.
+
+    Raises:
+        Interrupted: the rest is not begun; the same command goes on from what is finished.
+    """
+    ended = {file: Ended(file=file, end=why) for file, why in look_over(files).items()}
+    for one in ended.values():
+        told(one)
+    for file in files:
+        if file not in ended:
+            ended[file] = _run(file, run)
+            told(ended[file])
+    return tuple(ended[file] for file in files)
+
+
+def plan_fleet(files: Sequence[Path], options: RunOptions) -> tuple[tuple[Path, tuple[Forecast, ...] | Refusal], ...]:
+    """What a run of each file would do, or why it would do nothing. Computes and writes nothing."""
+    refused = look_over(files)
+    return tuple((file, refused[file] if file in refused else _plan(file, options)) for file in files)
+
+
+def _plan(file: Path, options: RunOptions) -> tuple[Forecast, ...] | Refusal:
+    from qpipe.flow.preflight.forecast import forecast
+    from qpipe.flow.workplace import open_workplace
+
+    try:
+        return forecast(open_workplace(file, options))
+    except QpipeError as error:
+        return _refusal(error)
+
+
+def look_over(files: Sequence[Path]) -> dict[Path, Refusal]:
+    """The files that cannot be run: a mistake in the text, a broken model file, a name that an earlier one claims."""
+    claimed: dict[tuple[str, str], Path] = {}
+    refused = {}
+    for file in files:
+        try:
+            claims = _claims(_read(file))
+            for claim in claims:
+                if claimed.setdefault(claim, file) != file:
+                    raise ConfigError(
+                        f"{file}: promotes to {claim[0]} as {claim[1]}, and so does {claimed[claim]}",
+                        hint='names of their own: promote: {model: "{model}-{target}"}, and models of other names',
+                    )
+        except QpipeError as error:
+            refused[file] = _refusal(error)
+    return refused
+
+
+def _read(file: Path) -> Pipeline:
+    from qpipe.config import read_pipeline
+    from qpipe.flow.workplace import open_registry
+    from qpipe.models import read_model
+
+    pipeline = read_pipeline(file, open_registry(file.parent.resolve()))
+    for source in pipeline.models:
+        if source.path is not None:
+            read_model(source.path, name=source.name, origin=str(source.path))
+    return pipeline
+
+
+def _claims(pipeline: Pipeline) -> Iterator[tuple[str, str]]:
+    """Registered names and aliases that engines of a pipeline may take."""
+    spec = pipeline.promote
+    for model in pipeline.models if spec is not None else ():
+        for target in pipeline.targets:
+            for recipe in pipeline.recipes:
+                if spec is not None and recipe.name != REFERENCE:
+                    yield promoted_name(spec, model.name, recipe.name, target.name), spec.alias
+
+
+def _run(file: Path, run: Callable[[Path], RunResult]) -> Ended:
+    try:
+        return Ended(file=file, end=run(file))
+    except Interrupted:
+        raise
+    except QpipeError as error:
+        return Ended(file=file, end=_refusal(error))
+    except Exception as error:  # noqa: BLE001  (a bug that one model meets keeps its traceback, and stops no other)
+        traceback.print_exc()
+        message = f"{type(error).__name__}: {error}"
+        return Ended(file=file, end=Refusal(message=message, hint="this is a bug in qpipe: please report it", code=BUG))
+
+
+def _refusal(error: QpipeError) -> Refusal:
+    return Refusal(message=error.message, hint=error.hint, code=error.code)

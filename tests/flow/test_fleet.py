@@ -1,0 +1,81 @@
+"""Many pipelines of one command: what is wrong with one stops no other."""
+
+import json
+
+import pytest
+from small_pipeline import write_small_pipeline
+
+from qpipe.errors import BuildError, Interrupted
+from qpipe.flow.fleet import plan_fleet, run_fleet
+from qpipe.flow.options import RunOptions
+from qpipe.records.fleet import Refusal
+from qpipe.records.result import RunResult
+
+OK = RunResult(run_id="r", mlflow_run_id=None, pipeline="p", exit_code=0, warnings=(), cells=(), promoted=())
+PROMOTE = {"model": "{model}-{target}", "alias": "champion"}
+
+
+@pytest.fixture
+def fleet(tmp_path):
+    """Four pipelines: the second has a mistake in its text, the third one's model is cut short."""
+    write_small_pipeline(tmp_path, targets=["cpu-local"], recipes=["int8"])
+    model = (tmp_path / "small.onnx").read_bytes()
+    for name in "abcd":
+        (tmp_path / f"{name}.onnx").write_bytes(model[:200] if name == "c" else model)
+        own = {"base": "small.yaml", "name": name, "model": {"path": f"{name}.onnx"}}
+        (tmp_path / f"{name}.yaml").write_text(json.dumps(own | ({"recpes": []} if name == "b" else {})))
+    return [tmp_path / f"{name}.yaml" for name in "abcd"]
+
+
+def test_mistakes_are_told_before_any_work_and_the_others_are_run(fleet):
+    order = []
+
+    def run(file):
+        order.append(f"run {file.stem}")
+        return OK
+
+    ended = run_fleet(fleet, run, lambda one: order.append(f"{one.file.stem}: {one.exit_code}"))
+    assert order == ["b: 2", "c: 2", "run a", "a: 0", "run d", "d: 0"]
+    assert [one.file for one in ended] == fleet
+    assert "unknown key 'recpes'" in ended[1].end.message
+    assert "not a whole ONNX file" in ended[2].end.message
+
+
+def test_an_error_and_a_bug_are_results_of_their_file(fleet, capsys):
+    errors = {"a": BuildError("no toolchain", hint="install it"), "d": ZeroDivisionError("division by zero")}
+
+    def run(file):
+        raise errors[file.stem]
+
+    ended = run_fleet(fleet, run, lambda _: None)
+    assert ended[0].end == Refusal(message="no toolchain", hint="install it", code=5)
+    assert (ended[3].exit_code, ended[3].end.message) == (1, "ZeroDivisionError: division by zero")
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_ctrl_c_stops_them_all(fleet):
+    begun = []
+
+    def run(file):
+        begun.append(file.stem)
+        raise Interrupted("interrupted")
+
+    with pytest.raises(Interrupted):
+        run_fleet(fleet, run, lambda _: None)
+    assert begun == ["a"]
+
+
+def test_two_files_never_promote_to_one_name(tmp_path, fleet):
+    for name in "ad":
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"promote": PROMOTE | {"model": "digits"}}))
+    ended = run_fleet([fleet[0], fleet[3]], lambda _: OK, lambda _: None)
+    assert ended[0].end is OK
+    assert ended[1].end.message == f"{fleet[3]}: promotes to digits as champion, and so does {fleet[0]}"
+
+
+def test_a_plan_of_all_has_cells_or_the_reason(fleet, tmp_path):
+    found = dict(plan_fleet(fleet, RunOptions(store=str(tmp_path / "store"))))
+    assert [line.cell for line in found[fleet[0]]] == ["a/none/cpu-local", "a/int8/cpu-local"]
+    assert isinstance(found[fleet[1]], Refusal)
+    assert not (tmp_path / "store").exists()

@@ -1,0 +1,103 @@
+"""Many cells at a glance."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from qpipe.records.fleet import Ended, Refusal
+from qpipe.records.result import CellResult
+from qpipe.records.verdict import Decision, Verdict
+from qpipe.report.document import fleet_document
+from qpipe.report.fleet import render_fleet
+from qpipe.report.overview import counted, glance, look_first
+from qpipe.report.shapes import FleetShape
+from qpipe.report.table import as_text
+
+
+def gate(name, decision, reason, observed=0.5):
+    return Verdict(gate=name, decision=decision, reason=reason, observed=observed)
+
+
+def cell(model, target, *verdicts, recipe="int8", status="ok", reason="", hint=""):
+    decision = verdicts[0].decision if verdicts else None
+    return CellResult(
+        key=f"{model}{target}{recipe}",
+        model=model,
+        recipe=recipe,
+        target=target,
+        status=status,
+        reason=reason,
+        hint=hint,
+        verdicts=verdicts,
+        decision=decision,
+    )
+
+
+PASSED = gate("quality", Decision.PASS, "the interval keeps the limit")
+LOST = gate("quality", Decision.FAIL, "lost 4 points")
+AWAY = gate("quality", Decision.INCONCLUSIVE, "not measured: no driver", observed=None)
+CELLS = (
+    cell("a", "cpu", recipe="none"),
+    cell("a", "cpu", PASSED),
+    cell("b", "cpu", LOST),
+    *(cell(model, "gpu", AWAY, status="unavailable", reason="no driver", hint="a GPU") for model in "abcde"),
+    cell("c", "cpu", status="failed", reason="node 'x' has NaN"),
+    cell("d", "cpu", replace(AWAY, reason="the evidence is emulated")),
+)
+
+
+def test_models_stand_in_lines_and_targets_in_columns():
+    targets, lines = glance(CELLS)
+    assert targets == ("cpu", "gpu")
+    assert [(line.name, [one.decision if one else None for one in line.cells]) for line in lines][-1] == (
+        "e",
+        [None, Decision.INCONCLUSIVE],
+    )
+
+
+def test_recipes_of_one_model_are_told_apart():
+    _, lines = glance((*CELLS, cell("a", "cpu", LOST, recipe="fp16")))
+    names = [line.name for line in lines]
+    assert (names[0], names[-1]) == ("a/int8", "a/fp16")
+
+
+def test_the_worst_is_looked_at_first_and_one_reason_is_told_once():
+    troubles = look_first(CELLS)
+    assert [(one.word, one.what, len(one.labels)) for one in troubles] == [
+        ("failed", "node 'x' has NaN", 1),
+        ("FAIL", "quality", 1),
+        ("INCONCLUSIVE", "the evidence is emulated", 1),
+        ("unavailable", "gpu: no driver", 5),
+    ]
+    assert troubles[-1].named == "a/int8/gpu, b/int8/gpu, c/int8/gpu and 2 more"
+    assert counted(CELLS) == "1 failed, 1 FAIL, 1 INCONCLUSIVE, 5 unavailable, 1 PASS"
+
+
+def test_a_fleet_on_the_terminal_and_as_json(result):
+    first = replace(result, cells=CELLS, pipeline="first", exit_code=5)
+    second = replace(result, cells=(cell("a", "cpu", LOST),), pipeline="second", promoted=(), warnings=())
+    refusal = Refusal(message="[c].yaml:1: unknown key", hint="none", code=2)
+    ended = [Ended(file=Path(f"{n}.yaml"), end=end) for n, end in zip("abc", (first, second, refusal), strict=True)]
+    text = as_text(render_fleet(ended))
+    for part in (
+        "first/a",
+        "second/a",
+        "digits-cpu-local version 3 is champion",
+        "[c].yaml:1: unknown key",
+        "3 pipelines, 1 without a result; 1 failed, 2 FAIL",
+    ):
+        assert part in text, part
+    document = fleet_document(ended, 2)
+    TypeAdapter(FleetShape).validate_python(document)
+    assert [one["exit_code"] for one in document["pipelines"]] == [5, 3, 2]
+    assert document["pipelines"][2]["error"] == {"message": "[c].yaml:1: unknown key", "hint": "none", "code": 2}
+
+
+def test_a_hundred_promotions_and_notes_are_one_line_each(result):
+    promoted = tuple(replace(result.promoted[0], model=f"m{n}") for n in range(100))
+    many = replace(result, promoted=promoted, warnings=tuple(f"note {n}" for n in range(100)))
+    text = as_text(render_fleet([Ended(file=Path("a.yaml"), end=many), Ended(file=Path("b.yaml"), end=many)]))
+    assert "200 engines are champion now" in text
+    assert "note: 80 more: qpipe report RUN_ID" in text
+    assert len(text.splitlines()) < 60
