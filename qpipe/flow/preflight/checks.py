@@ -17,6 +17,27 @@ if TYPE_CHECKING:
     from qpipe.records.target import Target
 
 
+def check_columns(workplace: Workplace) -> None:
+    """What `qpipe plan` finds: columns, shapes, dtypes, outputs and labels, as far as files say them.
+
+    Reads headers of `.npz` files and the gate's columns that no model reads; what functions yield is left for the run.
+
+    Raises:
+        DataError: as `check_before_work`, for what is looked at here.
+    """
+    from qpipe.data.roles import read_role
+
+    data = workplace.pipeline.data
+    for model in workplace.models:
+        _check_roles(workplace, model)
+        for spec in data.roles:
+            if spec.npz is not None:
+                read_role(data, spec.role, model.signature, digest="")
+    gate = data.role("gate")
+    if gate is not None and gate.npz is not None:
+        try_labels(workplace)
+
+
 def check_before_work(workplace: Workplace) -> tuple[str, ...]:
     """Open every role for every model, look for overlap, and ask for impossible cells; returns warnings.
 
@@ -62,10 +83,18 @@ def _check_groups(target: Target, pipeline: Pipeline) -> None:
 def _check_data(pipeline: Pipeline, model: Model, workplace: Workplace) -> list[str]:
     from qpipe.data import check_overlap, open_role
 
-    if pipeline.data.role("gate") is None:
-        raise DataError("the pipeline has no gate data", hint="add data.gate: {npz: FILE}: verdicts come from it")
     for spec in pipeline.data.roles:
         open_role(pipeline.data, spec.role, model.signature)
+    _check_roles(workplace, model)
+    overlap = check_overlap(pipeline.data, model.signature)
+    dropped = [f"{overlap.dropped} search rows also stand in gate and were dropped"] if overlap.dropped else []
+    return [*dropped, *_unnamed_output(pipeline, model, workplace)]
+
+
+def _check_roles(workplace: Workplace, model: Model) -> None:
+    pipeline = workplace.pipeline
+    if pipeline.data.role("gate") is None:
+        raise DataError("the pipeline has no gate data", hint="add data.gate: {npz: FILE}: verdicts come from it")
     calibrates = any(
         workplace.registry.stage(stage.name).needs_calibration
         for cell in workplace.cells
@@ -74,9 +103,6 @@ def _check_data(pipeline: Pipeline, model: Model, workplace: Workplace) -> list[
     )
     if calibrates and pipeline.data.role("calibration") is None:
         raise DataError("a recipe calibrates, and the pipeline has no calibration data", hint="add data.calibration")
-    overlap = check_overlap(pipeline.data, model.signature)
-    dropped = [f"{overlap.dropped} search rows also stand in gate and were dropped"] if overlap.dropped else []
-    return [*dropped, *_unnamed_output(pipeline, model, workplace)]
 
 
 def _unnamed_output(pipeline: Pipeline, model: Model, workplace: Workplace) -> list[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from qpipe.flow.cells.ingredients import recall_slot
 from qpipe.flow.cells.jobs import recall_cell
+from qpipe.flow.preflight.checks import check_columns
 from qpipe.planning.keys import changed
 from qpipe.records.cell import Cell
 from qpipe.records.engine import Unavailable
@@ -40,7 +41,12 @@ class Forecast:
 
 
 def forecast(workplace: Workplace) -> tuple[Forecast, ...]:
-    """All cells in the order in which they would run. Reads the store; computes and writes nothing."""
+    """All cells in the order in which they would run. Reads the store; computes and writes nothing.
+
+    Raises:
+        DataError: columns, outputs or labels that a run would refuse before work, as far as files say them.
+    """
+    check_columns(workplace)
     return tuple(_forecast(cell, workplace) for cell in workplace.cells)
 
 

@@ -1,0 +1,46 @@
+"""What a plan finds out from the headers of files: not after minutes of work, and not in the first cell."""
+
+import json
+
+import numpy as np
+import pytest
+from small_pipeline import write_small_pipeline
+
+from qpipe.errors import DataError
+from qpipe.flow.options import RunOptions
+from qpipe.flow.preflight.forecast import forecast
+from qpipe.flow.workplace import open_workplace
+
+
+def _plan(folder, **changed: object):
+    path = write_small_pipeline(folder, targets=["cpu-local"], recipes=["int8"])
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps({**document, "data": {**document["data"], **changed}}))
+    return lambda: forecast(open_workplace(path, RunOptions(profile=False)))
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"label": "lable"}, r"gate\.npz\): no label column 'lable'; did you mean 'label'\?"),
+        ({"output": "nothing"}, r"data\.output: the model has no output 'nothing'"),
+        ({"inputs": {"picture": "image"}}, r"calibration\.npz\): no column 'picture'"),
+    ],
+)
+def test_a_plan_refuses_what_a_run_would(changed, words, tmp_path):
+    with pytest.raises(DataError, match=words):
+        _plan(tmp_path, **changed)()
+
+
+def test_a_plan_reads_the_labels_of_a_file(tmp_path):
+    plan = _plan(tmp_path)
+    assert len(plan()) == 2
+    with np.load(tmp_path / "gate.npz") as gate:
+        np.savez(tmp_path / "gate.npz", image=gate["image"], label=gate["label"] + 1000)
+    with pytest.raises(DataError, match=r"gate\.npz\): label 1000 of row 0 is out of range"):
+        plan()
+
+
+def test_a_plan_calls_no_function_of_the_users(tmp_path):
+    (tmp_path / "my_rows.py").write_text("def gate():\n    raise RuntimeError('called')\n")
+    assert len(_plan(tmp_path, gate={"fn": "my_rows:gate"})()) == 2
