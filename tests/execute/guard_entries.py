@@ -21,9 +21,11 @@ def echo(request, progress):
 def facts(request, progress):
     import json
     import resource
+    import tempfile
 
     return json.dumps(
         {
+            "temporary": tempfile.gettempdir(),
             "cwd": str(Path.cwd()),
             "core": resource.getrlimit(resource.RLIMIT_CORE),
             "session": os.getsid(0) == os.getpid(),

@@ -69,7 +69,7 @@ def test_the_childs_surroundings(tmp_path, monkeypatch):
     ended = guarded("facts", "", tmp_path)
     assert ended.result is not None
     found = json.loads(ended.result)
-    assert found["cwd"] == str(tmp_path)
+    assert found["cwd"] == found["temporary"] == str(tmp_path)
     assert found["core"] == [0, 0]
     assert found["session"]
     assert found["faulthandler"] == "1"

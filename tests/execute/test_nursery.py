@@ -64,7 +64,7 @@ def test_a_result_comes_back_from_a_fork(tmp_path, nursery):
 
 def test_the_surroundings_are_those_of_a_spawned_child(tmp_path, nursery):
     found = json.loads(guarded("facts", "", tmp_path, nursery).result or "")
-    assert found["cwd"] == str(Path.cwd())
+    assert (found["cwd"], found["temporary"]) == (str(Path.cwd()), str(tmp_path))
     assert (found["core"], found["session"], found["faulthandler"]) == ([0, 0], True, "1")
     assert "numpy" in found["modules"]
     assert len(found["open"]) == 6  # 0, 1, 2, progress, alive, and the listing itself

@@ -50,6 +50,7 @@ def work(workdir: str, progress: int) -> None:
     """
     os.set_inheritable(progress, False)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _keep_temporary_files(workdir)
     import json
 
     with open(os.path.join(workdir, "request.json"), encoding="utf-8") as file:  # noqa: PTH118, PTH123  (pathlib costs 5 ms)
@@ -63,6 +64,13 @@ def work(workdir: str, progress: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
+
+
+def _keep_temporary_files(workdir: str) -> None:
+    """A killed child removes none of its temporary files, which may be whole models: they go with its folder."""
+    os.environ["TMPDIR"] = os.path.abspath(workdir)  # noqa: PTH100  (pathlib costs 5 ms)
+    if "tempfile" in sys.modules:  # forked: it may know another place
+        sys.modules["tempfile"].tempdir = None  # type: ignore[attr-defined]  # of any module
 
 
 def _answer(entry: str, request: str, descriptor: int) -> dict[str, object]:
