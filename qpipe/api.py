@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from qpipe.flow.options import RunOptions
     from qpipe.plugins.backend import Session
+    from qpipe.plugins.registry import Registry
+    from qpipe.records.pipeline import Pipeline
     from qpipe.records.result import RunResult
 
 
@@ -49,11 +51,6 @@ def step(
     Raises:
         QpipeError: as `run`.
     """
-    import json
-    from tempfile import TemporaryDirectory
-
-    from qpipe.config import read_pipeline
-    from qpipe.errors import ConfigError
     from qpipe.flow.conduct import conduct
     from qpipe.flow.options import RunOptions
     from qpipe.flow.workplace import open_pipeline, open_registry
@@ -72,15 +69,29 @@ def step(
     chosen = options or RunOptions()
     registry = open_registry(Path.cwd())
     given = {key: value for key, value in document.items() if value is not None}
+    return conduct(open_pipeline(_read(given, registry), registry, chosen), chosen)
+
+
+def _read(document: Mapping[str, object], registry: Registry) -> Pipeline:
+    """The pipeline of a document that stands in no file: messages name its keys all the same.
+
+    Raises:
+        ConfigError: as `read_pipeline`.
+    """
+    import json
+    from tempfile import TemporaryDirectory
+
+    from qpipe.config import read_pipeline
+    from qpipe.errors import ConfigError
+
     with TemporaryDirectory() as scratch:
         written = Path(scratch) / "step.yaml"
-        written.write_text(json.dumps(given, default=_plain))  # JSON is YAML: messages name keys, as for a file
+        written.write_text(json.dumps(document, default=_plain))  # JSON is YAML: messages name keys, as for a file
         try:
-            pipeline = read_pipeline(written, registry, folder=Path.cwd())
+            return read_pipeline(written, registry, folder=Path.cwd())
         except ConfigError as error:
             message, hint = (text.replace(f"{written}:1: ", "qpipe.step: ") for text in (error.message, error.hint))
             raise ConfigError(message, hint=hint) from error
-    return conduct(open_pipeline(pipeline, registry, chosen), chosen)
 
 
 def _plain(value: object) -> object:
