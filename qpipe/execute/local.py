@@ -1,4 +1,4 @@
-"""The local executor: a few threads, each waiting for one guarded child at a time."""
+"""Jobs on this machine: a few threads, each waiting for one guarded child at a time."""
 
 from __future__ import annotations
 
