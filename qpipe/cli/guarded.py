@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, TextIO, cast
 
 from qpipe.errors import Interrupted, QpipeError
 
@@ -58,12 +58,43 @@ def _run(arguments: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
+class Unheard:
+    """A text stream whose reader may go: from then on it writes to nobody."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """As of any stream."""
+        with self._without_reader():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """As of any stream."""
+        with self._without_reader():
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+    @contextmanager
+    def _without_reader(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:
+            _to_nobody(self._stream)
+
+
 @contextmanager
 def _streams() -> Iterator[bool]:
-    """What was started with stdout or stderr closed (`>&-`) says it to nobody; yields whether somebody reads stdout."""
+    """What was started with stdout or stderr closed (`>&-`) says it to nobody; yields whether somebody reads stdout.
+
+    stderr may go away in the middle (a terminal that is closed, `2>&1 | head`): what is told there ends no work.
+    """
     before = sys.stdout, sys.stderr
     with Path(os.devnull).open("w") as nowhere:
-        sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
+        sys.stdout, sys.stderr = sys.stdout or nowhere, cast("TextIO", Unheard(sys.stderr or nowhere))
         try:
             yield before[0] is not None
         finally:
@@ -89,8 +120,15 @@ def _say_interrupted(*, as_json: bool) -> int:
 
 def _reader_gone() -> int:
     """Whoever read our output has gone: nothing is wrong, but no verdict was delivered, so that 0 would be a lie."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to be flushed goes nowhere
+    _to_nobody(sys.stdout)
     return READER_GONE
+
+
+def _to_nobody(stream: TextIO) -> None:
+    """What is left to be flushed goes nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def say_error(message: str, hint: str, code: int, *, as_json: bool) -> int:

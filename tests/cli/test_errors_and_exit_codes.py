@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ MAIN = [sys.executable, "-m", "qpipe"]
     ("arguments", "words"),
     [
         (["rnu"], "No such command 'rnu'"),
-        (["run"], "Missing argument 'pipeline...'"),
+        (["run"], "Missing argument 'pipeline'"),
         (["run", "--frsh", "x.yaml"], "--frsh"),
         (["run", "x.yaml", "--workers", "0"], "--workers"),
         (["promote", "last", "--force"], "--force and --reason go together"),
@@ -111,6 +112,28 @@ def test_a_reader_that_leaves_is_no_success():
     done = subprocess.run([*MAIN, "schema"], stdout=write, stderr=subprocess.PIPE, text=True, check=False)
     os.close(write)
     assert (done.returncode, done.stderr) == (READER_GONE, "")
+
+
+def test_nobody_at_stderr_changes_no_exit_code():
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([*MAIN, "rnu"], stdout=subprocess.PIPE, stderr=write, check=False)
+    os.close(write)
+    assert (done.returncode, done.stdout) == (2, b"")
+
+
+def test_progress_on_a_terminal_that_was_closed_ends_no_work(monkeypatch):
+    from qpipe.cli.guarded import Unheard
+    from qpipe.cli.screen import Screen
+
+    ours, its = pty.openpty()
+    with os.fdopen(its, "w") as terminal:
+        monkeypatch.setattr("sys.stderr", Unheard(terminal))
+        with Screen() as screen:
+            screen.begin("a cell")
+            os.close(ours)
+            screen.end("a cell", "ok")
+            screen.say("more")
 
 
 def test_nobody_at_stdout_is_no_success_and_no_bug(monkeypatch, capsys):
