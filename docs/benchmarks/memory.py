@@ -46,8 +46,8 @@ def one_pass(source: Path, rows: int) -> None:
     from qpipe.quant.check import ROWS, check_same
     from qpipe.quant.fold import fold
     from qpipe.quant.graph import open_graph
+    from qpipe.quant.microbatches import first_rows
     from qpipe.quant.schemes import ORT_X86_VNNI
-    from qpipe.quant.slicing import first_rows
 
     def batches() -> Iterator[Feed]:
         return calibration("depthwise", rows)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from qpipe.cli.options import JsonFlag, StoreOption, UriOption, print_json
 
 if TYPE_CHECKING:
-    from qpipe.flow.diagnosis import Finding
+    from qpipe.flow.doctor import Finding
 
 
 def doctor(*, store: StoreOption = None, tracking_uri: UriOption = None, as_json: JsonFlag = False) -> int:
     """Check versions, plugins, targets, store and MLflow. Exit code 5 if something is broken."""
-    from qpipe.flow.diagnosis import diagnose
+    from qpipe.flow.doctor import diagnose
 
     findings = diagnose(store=store, tracking_uri=tracking_uri)
     broken = any(found.state == "broken" for found in findings)

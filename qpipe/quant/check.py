@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from qpipe.errors import QuantizationError
 from qpipe.plugins.backend import Tensors
-from qpipe.quant.slicing import first_rows
+from qpipe.quant.microbatches import first_rows
 
 ROWS = 8
 """Rows of the first calibration batch that the check runs."""

@@ -12,7 +12,7 @@ from qpipe_litert import tools
 from qpipe_litert.backend import LiteRtBackend
 
 from qpipe.errors import TargetError, UnavailableError
-from qpipe.flow.diagnosis import look_at
+from qpipe.flow.doctor import look_at
 from qpipe.plugins.backend import Backend, Setup
 from qpipe.plugins.loader import load_plugins
 from qpipe.records.engine import Ready, Unavailable

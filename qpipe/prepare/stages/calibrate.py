@@ -29,7 +29,7 @@ def _apply(draft: Draft, params: object, context: StageContext) -> Draft:
     from qpipe.quant.diagnosis.lint import VERSION as LINT
     from qpipe.quant.diagnosis.lint import lint_batches, lint_calibration, load_lint, save_lint
     from qpipe.quant.graph import open_graph
-    from qpipe.quant.slicing import first_rows
+    from qpipe.quant.microbatches import first_rows
 
     assert isinstance(params, CalibrateParams)
 

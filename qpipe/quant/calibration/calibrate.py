@@ -14,7 +14,7 @@ from qpipe.plugins.backend import Tensors
 from qpipe.quant.calibration.observe import DRAWN_PER_ROW, LIMIT, PHASE, instrument
 from qpipe.quant.calibration.statistics import InputStatistics, Statistics
 from qpipe.quant.calibration.tally import Tally
-from qpipe.quant.slicing import Slicer
+from qpipe.quant.microbatches import Slicer
 
 MEMORY_BYTES = 96 * 2**20
 """Bound on the activations of one micro-batch."""

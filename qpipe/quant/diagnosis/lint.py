@@ -13,8 +13,8 @@ from qpipe.errors import QuantizationError
 from qpipe.plugins.backend import Tensors
 from qpipe.quant.calibration.statistics import Statistics
 from qpipe.quant.check import ROWS, relative_difference, run_feeds
+from qpipe.quant.microbatches import Slicer, first_rows
 from qpipe.quant.ranges import clipped_share
-from qpipe.quant.slicing import Slicer, first_rows
 from qpipe.records.codec import decode, encode
 from qpipe.records.quantization import QuantPlan
 from qpipe.records.remark import Remark
