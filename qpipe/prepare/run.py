@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -87,7 +88,7 @@ def prepare(  # noqa: PLR0917 - each is one noun of the recipe, in the order of 
     )
     draft = _rendered(draft, workdir, progress)
     return Prepared(
-        graph=draft.graph,
+        graph=_owned(draft.graph, model, workdir),
         plan=draft.plan,
         qdq=draft.qdq,
         shapes=shape_ranges(model.signature, calibration, rows),
@@ -126,6 +127,19 @@ def run_stages(  # noqa: PLR0917 - as `prepare`
         )
         draft = stage.apply(draft, read_params(stage, spec), context)
     return draft
+
+
+def _owned(graph: OnnxFile, model: Model, workdir: Path) -> OnnxFile:
+    """The last graph among the recipe's own files, where it is one that recipes share."""
+    if graph.path == model.file.path or graph.path.is_relative_to(workdir):
+        return graph
+    from qpipe.models.digest import external_files
+
+    folder = workdir / "graph"
+    folder.mkdir(parents=True)
+    for file in (graph.path, *external_files(graph.path)):
+        shutil.copyfile(file, folder / file.name)
+    return replace(graph, path=folder / graph.path.name)
 
 
 def _rendered(draft: Draft, workdir: Path, progress: Progress) -> Draft:

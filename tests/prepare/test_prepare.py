@@ -137,7 +137,7 @@ def test_tensorrt_has_symmetric_pairs_on_inputs_alone(model, tmp_path):
             assert producers.get(node.input[0], node).op_type not in {"Conv", "Gemm", "MatMul"}
 
 
-def test_statistics_are_gathered_once_for_several_recipes(model, tmp_path):
+def test_a_model_is_folded_and_observed_once_for_several_recipes(model, tmp_path):
     made = {}
 
     def cache(key, make):
@@ -155,10 +155,11 @@ def test_statistics_are_gathered_once_for_several_recipes(model, tmp_path):
             StageSpec(name="quantize", params={"ranges": ranges}),
         )
         recipe = Recipe(name=ranges, stages=stages)
-        prepare(
-            model, recipe, ORT_X86_VNNI, calibration, tmp_path / str(number), cache, progress, calibration_digest="d"
-        )
-    assert len(made) == 2  # statistics, and whether the image's pixels stand on a grid
+        folder = tmp_path / str(number)
+        made_of = prepare(model, recipe, ORT_X86_VNNI, calibration, folder, cache, progress, calibration_digest="d")
+        assert made_of.graph.path.is_relative_to(folder), "a recipe's graph lies among those that recipes share"
+        assert made_of.graph.digest == describe(made_of.graph.path).digest
+    assert len(made) == 3  # the folded graph, statistics, and whether the image's pixels stand on a grid
     assert progress.rows == 48
 
 

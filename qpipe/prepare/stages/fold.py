@@ -1,10 +1,14 @@
-"""Stage `fold`: exact rewrites of the float graph, checked numerically on calibration rows."""
+"""Stage `fold`: exact rewrites of the float graph, checked numerically on calibration rows, once for all recipes."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from qpipe.plugins.stage import Draft, StageContext, StageType
+
+FILE = "model.onnx"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,17 +22,29 @@ class FoldParams:
 
 
 def _apply(draft: Draft, params: object, context: StageContext) -> Draft:
+    from qpipe.quant.fold import VERSION
+
+    assert isinstance(params, FoldParams)
+
+    def make(folder: Path) -> None:
+        _fold(draft.graph.path, params, context, folder / FILE)
+
+    text = f"fold {VERSION} {draft.graph.digest} {params}"
+    folder = context.cached(hashlib.sha256(text.encode()).hexdigest(), make)
+    return replace(draft, graph=context.onnx_file(folder / FILE))
+
+
+def _fold(source: Path, params: FoldParams, context: StageContext, target: Path) -> None:
     from qpipe.quant.check import check_rewrite
     from qpipe.quant.fold import fold
     from qpipe.quant.graph import open_graph, save_graph
 
-    assert isinstance(params, FoldParams)
-    model = open_graph(draft.graph.path)
+    model = open_graph(source)
     before = model.clone()
     done = fold(model, selections=params.selections)
     if params.check and any(rewrite.kind not in {"constant", "identity"} for rewrite in done):
         check_rewrite(before, model, context.calibration())
-    return replace(draft, graph=context.onnx_file(save_graph(model, context.workdir / "model.onnx")))
+    save_graph(model, target)
 
 
 FOLD: StageType[object] = StageType(

@@ -15,6 +15,9 @@ from qpipe.quant.fold.pad import fold_pads
 from qpipe.quant.fold.select import fold_selections
 from qpipe.quant.graph import infer_shapes
 
+VERSION = 1
+"""Of what folding makes of a graph: folded graphs are kept under it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rewrite:
