@@ -43,12 +43,14 @@ class Attribution:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
-    """One quantized tensor beside its float self."""
+    """One quantized activation: how far it is from float once everything before it is quantized too."""
 
     tensor: str
     node: str
+    """The node that writes it, or empty for a model input."""
     op: str
     sqnr_db: float | None
+    """10·log10(Σ float² / Σ (float − quantized)²); None where they are equal or not finite."""
     low: float
     high: float
     clipped: float

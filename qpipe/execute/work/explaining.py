@@ -173,19 +173,7 @@ def layers(prepared: Prepared, engine: Engine, role: Role) -> tuple[Layer, ...]:
     batch = {name: tensor[:LAYER_ROWS] for name, tensor in next(real_batches(role)).items()}
     found = explain_layers(open_graph(prepared.graph.path), ir.load(prepared.qdq.path), prepared.plan, batch)
     ran = kernels(prepared.plan, engine.placement)
-    return tuple(
-        Layer(
-            tensor=row.tensor,
-            node=row.node,
-            op=row.op,
-            sqnr_db=row.sqnr_db,
-            low=row.low,
-            high=row.high,
-            clipped=row.clipped,
-            kernel=ran.get(row.node, ran.get(row.tensor, "")),
-        )
-        for row in found
-    )
+    return tuple(replace(one, kernel=ran.get(one.node, ran.get(one.tensor, ""))) for one in found)
 
 
 def kernels(plan: QuantPlan, placement: Placement | None) -> Mapping[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
@@ -14,30 +13,14 @@ from qpipe.measure.evaluation import sqnr_db
 from qpipe.plugins.backend import Tensors
 from qpipe.quant.check import run_float
 from qpipe.quant.numbers import onnx_type
+from qpipe.records.explanation import Layer
 from qpipe.records.quantization import ActivationSpec, QuantPlan
 
 TENSORS_AT_ONCE = 12
 """Intermediates that are exposed in one run: bounds memory."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerRow:
-    """One quantized activation: how far it is from float once everything before it is quantized too."""
-
-    tensor: str
-    node: str
-    """The node that writes it, or empty for a model input."""
-    op: str
-    sqnr_db: float | None
-    """10·log10(Σ float² / Σ (float − quantized)²); None where they are equal or not finite."""
-    low: float
-    high: float
-    clipped: float
-    """Share of calibration values outside the range, 0 to 1."""
-    scale: float
-
-
-def explain_layers(graph: ir.Model, qdq: ir.Model, plan: QuantPlan, batch: Tensors) -> tuple[LayerRow, ...]:
+def explain_layers(graph: ir.Model, qdq: ir.Model, plan: QuantPlan, batch: Tensors) -> tuple[Layer, ...]:
     """Per-layer table of a static plan on one batch of model inputs, in graph order.
 
     `graph` is the float graph with corrections, `qdq` its rendering.
@@ -45,7 +28,7 @@ def explain_layers(graph: ir.Model, qdq: ir.Model, plan: QuantPlan, batch: Tenso
     produced = {value.name: node for node in graph.graph for value in node.outputs}
     names = {value.name for node in qdq.graph for value in node.outputs}
     specs = [spec for spec in plan.activations if f"{spec.tensor}_quantized" in names]
-    rows: list[LayerRow] = []
+    found: list[Layer] = []
     for start in range(0, len(specs), TENSORS_AT_ONCE):
         part = specs[start : start + TENSORS_AT_ONCE]
         shown = [f"{spec.tensor}_quantized" for spec in part]
@@ -54,13 +37,13 @@ def explain_layers(graph: ir.Model, qdq: ir.Model, plan: QuantPlan, batch: Tenso
         integers = _intermediates(qdq, shown, batch, types)
         for spec, old, new in zip(part, floats, integers, strict=True):
             real = (np.asarray(new, np.float64) - spec.zero_point) * spec.scale
-            rows.append(_row(spec, produced.get(spec.tensor), old, real))
+            found.append(_layer(spec, produced.get(spec.tensor), old, real))
     order = {name: number for number, name in enumerate(produced)}
-    return tuple(sorted(rows, key=lambda row: order.get(row.tensor, -1)))
+    return tuple(sorted(found, key=lambda layer: order.get(layer.tensor, -1)))
 
 
-def _row(spec: ActivationSpec, node: ir.Node | None, old: NDArray[np.generic], new: NDArray[np.generic]) -> LayerRow:
-    return LayerRow(
+def _layer(spec: ActivationSpec, node: ir.Node | None, old: NDArray[np.generic], new: NDArray[np.generic]) -> Layer:
+    return Layer(
         tensor=spec.tensor,
         node=(node.name or "") if node is not None else "",
         op=node.op_type if node is not None else "input",
@@ -68,7 +51,6 @@ def _row(spec: ActivationSpec, node: ir.Node | None, old: NDArray[np.generic], n
         low=spec.low,
         high=spec.high,
         clipped=spec.clipped,
-        scale=spec.scale,
     )
 
 
