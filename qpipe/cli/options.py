@@ -19,7 +19,7 @@ UriOption = Annotated[
     typer.Option("--tracking-uri", help="MLflow. [default: $MLFLOW_TRACKING_URI, else sqlite in this folder]"),
 ]
 PipelineFiles = Annotated[
-    list[Path], typer.Argument(metavar="pipeline...", help="Pipeline files (YAML): one, or many.", show_default=False)
+    list[Path], typer.Argument(metavar="pipeline", help="Pipeline files (YAML): one, or many.", show_default=False)
 ]
 
 

@@ -23,7 +23,7 @@ from qpipe.flow.identity import run_identity
 from qpipe.flow.preflight.checks import check_before_work
 from qpipe.flow.publish.connection import Reached, reach
 from qpipe.flow.publish.log import finish, publish
-from qpipe.flow.publish.settled import settle, settled
+from qpipe.flow.publish.settled import database_state, settle, settled
 from qpipe.flow.publish.unlogged import forget_unlogged, keep_unlogged
 from qpipe.flow.remarks import remarks
 from qpipe.flow.search.search import search
@@ -115,6 +115,7 @@ def _published(
 ) -> RunResult:
     """Logged and promoted as far as MLflow answers; what it has not seen is kept for `qpipe sync`."""
     tracker, parent = reached.tracker, reached.parent
+    alone = reached.begun == database_state(workplace, options)  # while this run worked, nobody wrote
     with TemporaryDirectory(prefix="qpipe-") as scratch:
         plots = NO_PLOTS if tracker is None else draw(results, workplace.store, Path(scratch))
         published = publish(tracker, parent, workplace, results, plots=plots, promote=options.promote, stop=stop)
@@ -145,5 +146,5 @@ def _published(
     else:
         forget_unlogged(workplace.store, run_id)
         if published.problem is None:
-            settle(workplace, options, final)
+            settle(workplace, options, final, since=reached.before if alone else None)
     return final

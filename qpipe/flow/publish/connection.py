@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from qpipe.errors import TrackingError
 from qpipe.flow.garbage import importing
 from qpipe.flow.publish.log import check_reachable, open_tracker, run_params
+from qpipe.flow.publish.settled import database_state
 from qpipe.flow.stopping import heed
 
 if TYPE_CHECKING:
@@ -29,6 +30,10 @@ class Reached:
 
     tracker: Tracker | None = None
     parent: str | None = None
+    before: str | None = None
+    """State of a local database before it was opened, and …"""
+    begun: str | None = None
+    """… once the parent run stood in it."""
 
 
 class Reaching:
@@ -91,6 +96,7 @@ def reach(workplace: Workplace, options: RunOptions, run_id: str, watch: Watch, 
     if options.offline:
         return Reaching(lambda _: Reached(), stop)
     check_reachable(workplace, options)
+    before = database_state(workplace, options)
     join = options.join or joined_run()  # asked here: MLflow's active run is the thread's
 
     def work(unwanted: threading.Event) -> Reached:
@@ -103,6 +109,7 @@ def reach(workplace: Workplace, options: RunOptions, run_id: str, watch: Watch, 
             parent = tracker.start(run_id, workplace.pipeline.name, run_params(workplace), join=join)
             if not unwanted.is_set():
                 tracker.warm_up()
-        return Reached(tracker=tracker, parent=parent)
+        begun = database_state(workplace, options)
+        return Reached(tracker=tracker, parent=parent, before=before, begun=begun)
 
     return Reaching(work, stop)
