@@ -1,22 +1,19 @@
 """Stage `equalize` inside a recipe, and the candidate that a search makes with it."""
 
 import numpy as np
-import onnx
 import pytest
-from onnx import numpy_helper, parser
+from networks import write_network
 
 from qpipe.errors import ConfigError, QuantizationError
+from qpipe.models import read_model
 from qpipe.planning.candidates import equalized_candidates
 from qpipe.plugins.stage import Draft
 from qpipe.prepare import builtin_recipe, prepare
-from qpipe.prepare.onnxfile import describe
 from qpipe.prepare.run import run_stages
 from qpipe.quant.graph import constant, open_graph
 from qpipe.quant.schemes import ORT_X86_VNNI, TENSORRT
-from qpipe.records.model import Model
 from qpipe.records.pipeline import RecipeSpec
 from qpipe.records.recipe import Recipe, StageSpec
-from qpipe.records.tensors import Signature, TensorSpec
 from qpipe.testing.progress import Silent
 
 UNEVEN = np.exp(np.linspace(-4, 4, 16)).reshape(-1, 1, 1, 1)
@@ -25,24 +22,17 @@ UNEVEN = np.exp(np.linspace(-4, 4, 16)).reshape(-1, 1, 1, 1)
 def make_model(tmp_path, between):
     """Two convolutions with very uneven channels, and what stands between them."""
     rng = np.random.default_rng(0)
-    proto = parser.parse_model(
-        '<ir_version: 8, opset_import: ["" : 17]> g (float[N,4,6,6] x) => (float[N,8] y) '
-        f"{{ c = Conv<kernel_shape=[3,3]>(x, w0) r = {between}(c) d = Conv<kernel_shape=[3,3]>(r, w1) "
-        "p = GlobalAveragePool(d) y = Flatten(p) }"
+    body = (
+        f"c = Conv<kernel_shape=[3,3]>(x, w0) r = {between}(c) d = Conv<kernel_shape=[3,3]>(r, w1) "
+        "p = GlobalAveragePool(d) y = Flatten(p)"
     )
     arrays = {
         "w0": rng.standard_normal((16, 4, 3, 3)) * UNEVEN,
         "w1": rng.standard_normal((8, 16, 3, 3)) / UNEVEN.reshape(1, -1, 1, 1),
     }
-    for name, array in arrays.items():
-        proto.graph.initializer.append(numpy_helper.from_array(array.astype(np.float32), name))
-    path = tmp_path / "model.onnx"
-    onnx.save(proto, path)
-    signature = Signature(
-        inputs=(TensorSpec(name="x", dtype="float32", shape=("N", 4, 6, 6)),),
-        outputs=(TensorSpec(name="y", dtype="float32", shape=("N", 8)),),
-    )
-    return Model(name="uneven", file=describe(path), origin="", opset=17, signature=signature)
+    floats = {name: array.astype(np.float32) for name, array in arrays.items()}
+    path = write_network(tmp_path / "model.onnx", "(float[N,4,6,6] x) => (float[N,8] y)", body, floats)
+    return read_model(path, name="uneven", origin="")
 
 
 def calibration():

@@ -7,16 +7,15 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from networks import sqnr_db
-from onnx import numpy_helper, parser
+from networks import sqnr_db, write_network
+from onnx import numpy_helper
 
 from qpipe.errors import ConfigError, DataError, QuantizationError, TargetError
+from qpipe.models import read_model
 from qpipe.prepare import builtin_recipe, builtin_stages, prepare
 from qpipe.prepare.onnxfile import describe
 from qpipe.quant.schemes import FLOAT, LITERT, ORT_ARM64, ORT_X86_AVX2, ORT_X86_VNNI, TENSORRT
-from qpipe.records.model import Model
 from qpipe.records.recipe import BUILTIN_RECIPES, Recipe, StageSpec
-from qpipe.records.tensors import Signature, TensorSpec
 
 
 class Counting:
@@ -34,25 +33,15 @@ class Counting:
 @pytest.fixture
 def model(tmp_path):
     rng = np.random.default_rng(0)
-    text = (
-        '<ir_version: 8, opset_import: ["" : 17]> g (float[N,3,8,8] x) => (float[N,16] y) {'
+    body = (
         "c = Conv<kernel_shape=[3,3],pads=[1,1,1,1]>(x, w) n = BatchNormalization(c, s, t, m, v) r = Relu(n) "
-        "g = GlobalAveragePool(r) f = Flatten(g) h = Gemm<transB=1>(f, k, b) a = Relu(h) y = MatMul(a, o) }"
+        "g = GlobalAveragePool(r) f = Flatten(g) h = Gemm<transB=1>(f, k, b) a = Relu(h) y = MatMul(a, o)"
     )
-    proto = parser.parse_model(text)
     shapes = {"w": (32, 3, 3, 3), "s": (32,), "t": (32,), "m": (32,), "k": (32, 32), "b": (32,), "o": (32, 16)}
-    for name, shape in shapes.items():
-        proto.graph.initializer.append(
-            numpy_helper.from_array((rng.standard_normal(shape) * 0.3).astype(np.float32), name)
-        )
-    proto.graph.initializer.append(numpy_helper.from_array(np.full(32, 0.5, np.float32), "v"))
-    path = tmp_path / "model.onnx"
-    onnx.save(proto, path)
-    signature = Signature(
-        inputs=(TensorSpec(name="x", dtype="float32", shape=("N", 3, 8, 8)),),
-        outputs=(TensorSpec(name="y", dtype="float32", shape=("N", 16)),),
-    )
-    return Model(name="tiny", file=describe(path), origin="", opset=17, signature=signature)
+    arrays = {name: (rng.standard_normal(shape) * 0.3).astype(np.float32) for name, shape in shapes.items()}
+    arrays["v"] = np.full(32, 0.5, np.float32)
+    path = write_network(tmp_path / "model.onnx", "(float[N,3,8,8] x) => (float[N,16] y)", body, arrays)
+    return read_model(path, name="tiny", origin="")
 
 
 def rows():
