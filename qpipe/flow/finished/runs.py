@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 
 SPACE = "runs"
 INDEX = "index"
-RECENT = 50
+RECENT = 1000
+"""Runs that are known by the beginning of their id; all others by the whole of it."""
+WHOLE = "[0-9a-f]{16}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +73,10 @@ def recall_run(store: Store, run_id: str) -> KeptRun:
     known = recall_index(store).run_ids
     if run_id == "last" and known:
         run_id = known[0]
-    matching = [one for one in known if run_id and one.startswith(run_id)] or _by_mlflow_id(store, known, run_id)
+    matching = [one for one in known if run_id and one.startswith(run_id)]
+    if not matching and re.fullmatch(WHOLE, run_id) and store.recall(SPACE, run_id) is not None:
+        matching = [run_id]
+    matching = matching or _by_mlflow_id(store, known, run_id)
     text = store.recall(SPACE, matching[0]) if len(matching) == 1 else None
     if text is None:
         what = (
@@ -105,6 +111,6 @@ def _by_mlflow_id(store: Store, known: tuple[str, ...], run_id: str) -> list[str
     found = []
     for one in known:
         text = store.recall(SPACE, one)
-        if text is not None and decode(KeptRun, text).result.mlflow_run_id == run_id:
+        if text is not None and run_id in text and decode(KeptRun, text).result.mlflow_run_id == run_id:
             found.append(one)
     return found

@@ -30,3 +30,14 @@ def test_no_name_is_no_run_however_few_there_are(tmp_path):
         recall_run(store, "")
     with pytest.raises(ConfigError, match="has no cell"):
         find_cell(recall_run(store, "last").result, "")
+
+
+def test_a_run_is_found_by_its_whole_id_however_many_came_after(tmp_path, monkeypatch):
+    monkeypatch.setattr("qpipe.flow.finished.runs.RECENT", 2)
+    store = Store(tmp_path / ".qpipe")
+    names = [f"{number:016x}" for number in range(4)]
+    for name in names:
+        keep_result(store, kept(name, tmp_path))
+    assert recall_run(store, names[0]).result.run_id == names[0]
+    with pytest.raises(ConfigError, match="no run 00000000000000ff"):
+        recall_run(store, "00000000000000ff")
