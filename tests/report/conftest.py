@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from measured_examples import evaluation, profile
+from measured_examples import evaluation, profile, verdict
 from measured_examples import evidence as evidence_of
 
 from qpipe.measure.samples import FILE, Samples, save_samples
@@ -16,19 +16,7 @@ from qpipe.records.verdict import Decision, SliceVerdict, Verdict
 
 
 def verdicts():
-    quality = Verdict(
-        gate="quality",
-        decision=Decision.PASS,
-        reason="lower bound −0.004 is above −0.01",
-        observed=-0.002,
-        low=-0.004,
-        high=0.001,
-        limit=-0.01,
-        n=1500,
-        alpha=0.05,
-        kind="measured",
-        notes=("agreement-only",),
-    )
+    quality = verdict(n=1500, notes=("agreement-only",))
     parts = tuple(
         SliceVerdict(name=name, decision=decision, observed=seen, low=seen - 0.02, high=seen + 0.01, n=50)
         for name, decision, seen in (("label=<1>", Decision.PASS, 0.0), ("label=2", Decision.FAIL, -0.2))

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from qpipe.records.evidence import BatchProfile, Evaluation, Evidence, NotMeasured, Percentile, Profile, Ratio
+from qpipe.records.verdict import Decision, Verdict
 
 
 def evaluation(value=0.9, **changes):
@@ -70,5 +71,22 @@ def profile(*sizes, **changes):
         voided=0,
         drifted=False,
         outputs_match=True,
+    )
+    return replace(base, **changes)
+
+
+def verdict(**changes):
+    """Of the quality gate."""
+    base = Verdict(
+        gate="quality",
+        decision=Decision.PASS,
+        reason="lower bound −0.004 is above −0.01",
+        observed=-0.002,
+        low=-0.004,
+        high=0.001,
+        limit=-0.01,
+        n=500,
+        alpha=0.05,
+        kind="measured",
     )
     return replace(base, **changes)

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from measured_examples import evaluation, evidence, profile
+from measured_examples import evaluation, evidence, profile, verdict
 
 import qpipe
 from qpipe.engines import write_engine
@@ -20,7 +20,7 @@ from qpipe.execute.children.group import members, state
 from qpipe.records.engine import Built, Placement
 from qpipe.records.result import CellResult
 from qpipe.records.tensors import Signature, TensorSpec
-from qpipe.records.verdict import Decision, Verdict
+from qpipe.records.verdict import Decision
 from qpipe.tracking.connection import connect
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -96,18 +96,6 @@ def make_result(
         baseline_size_bytes=4 * engine.size_bytes,
         placement=engine.placement,
     )
-    verdict = Verdict(
-        gate="quality",
-        decision=decision or Decision.PASS,
-        reason="lower bound −0.004 is above −0.01",
-        observed=-0.002,
-        low=-0.004,
-        high=0.001,
-        limit=-0.01,
-        n=500,
-        alpha=0.05,
-        kind="measured",
-    )
     return CellResult(
         key=key,
         model="digits",
@@ -116,7 +104,7 @@ def make_result(
         status="ok",
         engine=engine,
         evidence=found,
-        verdicts=(verdict,) if decision else (),
+        verdicts=(verdict(decision=decision),) if decision else (),
         decision=decision,
         seconds=1.5,
     )
