@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from qpipe_onnxruntime.lower.pixels import Packs, Rows, fits, pack_weights
 from qpipe_onnxruntime.lower.spread import Spread, spread_at_load, store_small
-from qpipe_onnxruntime.lower.writer import Writer
+
+from qpipe.quant.writer import Writer
 
 LEVELS = ort.GraphOptimizationLevel
 ROWS = Rows(width=12, kernel=3, left=1, right=1, stride=1)

@@ -13,9 +13,10 @@ import onnx_ir as ir
 
 from qpipe.quant.calibration.statistics import Statistics, TensorStatistics
 from qpipe.quant.fold.gemm import replace_constant
-from qpipe.quant.graph import add_initializer, attr_int, constant, fresh_name, name_of
+from qpipe.quant.graph import attr_int, constant, name_of
 from qpipe.quant.layout import lay_out
 from qpipe.quant.numbers import F64
+from qpipe.quant.writer import Writer
 from qpipe.records.scheme import Scheme
 
 ALPHA = 0.7
@@ -47,7 +48,7 @@ def smooth(
     feeds those operators alone, its scale and bias take the factor and nothing is added; elsewhere one Mul serves all
     readers. `alpha` in 0 to 1 says how much of the difficulty moves to the weights.
     """
-    graph = model.graph
+    graph, writer = model.graph, Writer(model.graph)
     branches = {pair.tensor for pair in lay_out(graph, scheme).pairs if pair.consumers}
     done = []
     tensors = dict(statistics.tensors)
@@ -59,7 +60,7 @@ def smooth(
         factor = _factor(item, readers, alpha)
         for node in dict.fromkeys(readers):
             _scale_rows(graph, node, factor)
-        done.append(_divide(graph, value, factor, list(dict.fromkeys(readers)), outlier_ratio(item)))
+        done.append(_divide(writer, value, factor, list(dict.fromkeys(readers)), outlier_ratio(item)))
         tensors[done[-1].smoothed] = _divided(item, done[-1].smoothed, factor)
     return tuple(done), replace(statistics, tensors=tensors)
 
@@ -114,8 +115,8 @@ def _scale_rows(graph: ir.Graph, node: ir.Node, factor: F64) -> None:
     replace_constant(graph, node, 1, scaled.astype(np.float32))
 
 
-def _divide(graph: ir.Graph, value: ir.Value, factor: F64, readers: list[ir.Node], outliers: float) -> Smoothing:
-    producer = value.producer()
+def _divide(writer: Writer, value: ir.Value, factor: F64, readers: list[ir.Node], outliers: float) -> Smoothing:
+    graph, producer = writer.graph, value.producer()
     assert producer is not None
     name = name_of(value)
     nodes = tuple(node.name or "" for node in readers)
@@ -125,10 +126,10 @@ def _divide(graph: ir.Graph, value: ir.Value, factor: F64, readers: list[ir.Node
                 old = np.asarray(constant(producer.inputs[index]), np.float64)
                 replace_constant(graph, producer, index, (old / factor).astype(np.float32))
         return Smoothing(tensor=name, smoothed=name, nodes=nodes, folded_into=producer.name or "", outliers=outliers)
-    inverse = add_initializer(graph, fresh_name(graph, f"{name}/smooth"), (1.0 / factor).astype(np.float32))
+    inverse = writer.initializer(f"{name}/smooth", (1.0 / factor).astype(np.float32))
     divide = ir.node("Mul", [value, inverse], name=f"{name}/smoothing")
     output = divide.outputs[0]
-    output.name = fresh_name(graph, f"{name}/smoothed")
+    output.name = writer.names.fresh(f"{name}/smoothed")
     output.shape, output.type = value.shape, value.type
     graph.insert_after(producer, divide)
     for node in readers:

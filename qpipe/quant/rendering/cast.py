@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from qpipe.errors import QuantizationError
-from qpipe.quant.graph import NEEDED_OPSET, attr_int, fresh_name, name_of, upgraded
+from qpipe.quant.graph import NEEDED_OPSET, Names, attr_int, name_of, upgraded
 from qpipe.quant.rendering.render import forget_shapes
 
 Half = Literal["float16", "bfloat16"]
@@ -80,6 +80,7 @@ def takes(node: ir.Node, dtype: Half, opset: int) -> bool:
 class _Caster:
     def __init__(self, graph: ir.Graph, dtype: Half, keep: frozenset[str], opset: int) -> None:
         self.graph, self.dtype, self.keep, self.opset = graph, dtype, keep, opset
+        self.names = Names(graph)
         self.able: dict[str, bool] = {}
         self.half = half_type(dtype)
         self.is_half: set[ir.Value] = set()
@@ -147,7 +148,7 @@ class _Caster:
     def converted(self, value: ir.Value, to_half: bool) -> ir.Value:
         key = (value, to_half)
         if key not in self.casts:
-            name = fresh_name(self.graph, f"{value.name}_{self.dtype if to_half else 'float32'}")
+            name = self.names.fresh(f"{value.name}_{self.dtype if to_half else 'float32'}")
             self.casts[key] = self.stored(value, name) if value.is_initializer() else self.cast(value, name, to_half)
         return self.casts[key]
 
@@ -177,7 +178,7 @@ class _Caster:
     def keep_output(self, index: int, output: ir.Value) -> None:
         """The graph's output keeps its name and its float32."""
         name, shape = name_of(output), output.shape
-        output.name = fresh_name(self.graph, f"{name}_{self.dtype}")
+        output.name = self.names.fresh(f"{name}_{self.dtype}")
         back = self.cast(output, name, to_half=False)
         back.shape = shape
         self.graph.outputs[index] = back

@@ -11,8 +11,6 @@ import onnx_ir as ir
 
 from qpipe.errors import QuantizationError
 from qpipe.quant.graph import (
-    Names,
-    add_initializer,
     attr_float,
     attr_int,
     constant,
@@ -28,6 +26,7 @@ from qpipe.quant.rendering.recurrent import RECURRENT, is_recurrent, plan_recurr
 from qpipe.quant.rendering.render import forget_shapes
 from qpipe.quant.rendering.tables import is_table, plan_tables, render_tables
 from qpipe.quant.weights.int8 import quantize_weight
+from qpipe.quant.writer import Writer
 from qpipe.records.quantization import NodeChoice, QuantPlan, WeightSpec
 from qpipe.records.scheme import Scheme
 
@@ -100,7 +99,7 @@ def _bias_refusal(node: ir.Node) -> str:
 def render_dynamic(model: ir.Model, plan: QuantPlan) -> ir.Model:
     """The graph with the plan's MatMuls and LSTMs as dynamically quantized kernels."""
     copy = model.clone()
-    graph, names = copy.graph, Names(copy.graph)
+    graph, writer = copy.graph, Writer(copy.graph)
     nodes = {node.name: node for node in graph}
     quantizers: dict[str, ir.Node] = {}
     for spec in plan.weights:
@@ -109,7 +108,7 @@ def render_dynamic(model: ir.Model, plan: QuantPlan) -> ir.Model:
         for name in spec.nodes:
             if name not in nodes:
                 raise QuantizationError(f"the plan quantizes node {name!r}, which the graph does not have")
-            _replace(graph, names, nodes[name], spec, quantizers)
+            _replace(writer, nodes[name], spec, quantizers)
     render_recurrent(graph, plan.weights)
     render_tables(graph, plan)
     copy.opset_imports.setdefault(MICROSOFT, 1)
@@ -117,26 +116,26 @@ def render_dynamic(model: ir.Model, plan: QuantPlan) -> ir.Model:
     return copy
 
 
-def _replace(graph: ir.Graph, names: Names, node: ir.Node, spec: WeightSpec, quantizers: dict[str, ir.Node]) -> None:
-    weight = node.inputs[1]
+def _replace(writer: Writer, node: ir.Node, spec: WeightSpec, quantizers: dict[str, ir.Node]) -> None:
+    graph, weight = writer.graph, node.inputs[1]
     assert weight is not None
     array = np.asarray(constant(weight), np.float32)
     transposed = node.op_type == "Gemm" and attr_int(node, "transB", 0)
     found = quantize_weight(array, spec)
     integers = np.ascontiguousarray(found.values.T if transposed else found.values)
     zero = np.zeros(found.scale.shape, np.int8)
-    quantizer = _quantizer(graph, names, node, quantizers)
+    quantizer = _quantizer(writer, node, quantizers)
     bias, last = _bias(graph, node, array.shape[0 if transposed else 1])
     inputs = [
         quantizer.outputs[0],
-        add_initializer(graph, names.fresh(f"{node.name}/weight_quantized"), integers),
+        writer.initializer(f"{node.name}/weight_quantized", integers),
         quantizer.outputs[1],
-        add_initializer(graph, names.fresh(f"{node.name}/weight_scale"), found.scale),
+        writer.initializer(f"{node.name}/weight_scale", found.scale),
         quantizer.outputs[2],
-        add_initializer(graph, names.fresh(f"{node.name}/weight_zero_point"), zero),
+        writer.initializer(f"{node.name}/weight_zero_point", zero),
     ]
     if bias is not None:
-        inputs.append(add_initializer(graph, names.fresh(f"{node.name}/bias"), bias))
+        inputs.append(writer.initializer(f"{node.name}/bias", bias))
     fused = ir.node("MatMulIntegerToFloat", inputs, domain=MICROSOFT, name=node.name)
     graph.insert_before(last, fused)
     output, old = fused.outputs[0], last.outputs[0]
@@ -149,19 +148,19 @@ def _replace(graph: ir.Graph, names: Names, node: ir.Node, spec: WeightSpec, qua
         graph.initializers.pop(name_of(weight), None)
 
 
-def _quantizer(graph: ir.Graph, names: Names, node: ir.Node, quantizers: dict[str, ir.Node]) -> ir.Node:
+def _quantizer(writer: Writer, node: ir.Node, quantizers: dict[str, ir.Node]) -> ir.Node:
     data = node.inputs[0]
     assert data is not None
     name = name_of(data)
     if name not in quantizers:
         quantizer = ir.node("DynamicQuantizeLinear", [data], num_outputs=3, name=f"{name}/quantize")
         for value, suffix in zip(quantizer.outputs, ("quantized", "scale", "zero_point"), strict=True):
-            value.name = names.fresh(f"{name}_{suffix}")
+            value.name = writer.names.fresh(f"{name}_{suffix}")
         producer = data.producer()
         if producer is None:
-            graph.insert_before(graph[0], quantizer)
+            writer.graph.insert_before(writer.graph[0], quantizer)
         else:
-            graph.insert_after(producer, quantizer)
+            writer.graph.insert_after(producer, quantizer)
         quantizers[name] = quantizer
     return quantizers[name]
 

@@ -12,11 +12,12 @@ import numpy as np
 import onnx_ir as ir
 
 from qpipe.errors import QuantizationError
-from qpipe.quant.graph import add_initializer, attr_int, constant, fresh_name, is_float, name_of
+from qpipe.quant.graph import attr_int, constant, is_float, name_of
 from qpipe.quant.operators import finite
 from qpipe.quant.options import QuantOptions
 from qpipe.quant.rendering.matmul import MICROSOFT
 from qpipe.quant.weights.int8 import QuantizedWeight, quantize_weight
+from qpipe.quant.writer import Writer
 from qpipe.records.quantization import NodeChoice, WeightSpec
 from qpipe.records.scheme import Scheme
 
@@ -89,11 +90,12 @@ def render_recurrent(graph: ir.Graph, specs: tuple[WeightSpec, ...]) -> None:
     for spec in specs:
         if is_recurrent(spec, nodes):
             pairs.setdefault(spec.nodes[0], []).append(spec)
+    writer = Writer(graph)
     for name, two in pairs.items():
-        _replace(graph, nodes[name], two)
+        _replace(writer, nodes[name], two)
 
 
-def _replace(graph: ir.Graph, node: ir.Node, specs: list[WeightSpec]) -> None:
+def _replace(writer: Writer, node: ir.Node, specs: list[WeightSpec]) -> None:
     inputs = list(node.inputs) + [None] * (8 - len(node.inputs))
     old = [inputs[index] for index in _WEIGHTS]
     parts: list[ir.Value | None] = []
@@ -102,9 +104,9 @@ def _replace(graph: ir.Graph, node: ir.Node, specs: list[WeightSpec]) -> None:
         integers = np.ascontiguousarray(found.values.transpose(0, 2, 1))
         zero = np.zeros(found.scale.shape, np.int8)
         base = f"{node.name}/{letter}"
-        inputs[index] = add_initializer(graph, fresh_name(graph, f"{base}_quantized"), integers)
-        parts.append(add_initializer(graph, fresh_name(graph, f"{base}_scale"), found.scale))
-        parts.append(add_initializer(graph, fresh_name(graph, f"{base}_zero_point"), zero))
+        inputs[index] = writer.initializer(f"{base}_quantized", integers)
+        parts.append(writer.initializer(f"{base}_scale", found.scale))
+        parts.append(writer.initializer(f"{base}_zero_point", zero))
     kept = {name: node.attributes[name] for name in _ATTRIBUTES if name in node.attributes}
     fused = ir.Node(
         MICROSOFT,
@@ -114,16 +116,16 @@ def _replace(graph: ir.Graph, node: ir.Node, specs: list[WeightSpec]) -> None:
         num_outputs=len(node.outputs),
         name=node.name,
     )
-    graph.insert_before(node, fused)
+    writer.graph.insert_before(node, fused)
     for before, after in zip(node.outputs, fused.outputs, strict=True):
         name, shape, dtype = before.name, before.shape, before.dtype
         before.replace_all_uses_with(after, replace_graph_outputs=before.is_graph_output())
         after.name, after.shape = name, shape
         after.dtype = dtype or ir.DataType.FLOAT
-    graph.remove(node, safe=True)
+    writer.graph.remove(node, safe=True)
     for value in old:
         if value is not None and not value.uses() and not value.is_graph_output():
-            graph.initializers.pop(name_of(value), None)
+            writer.graph.initializers.pop(name_of(value), None)
 
 
 def directions(array: np.ndarray[tuple[int, ...], np.dtype[np.float32]], spec: WeightSpec) -> QuantizedWeight:

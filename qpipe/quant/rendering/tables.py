@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from qpipe.quant.graph import add_initializer, attr_int, constant, fresh_name, name_of
+from qpipe.quant.graph import attr_int, constant, name_of
 from qpipe.quant.options import QuantOptions
 from qpipe.quant.weights.int8 import quantize_weight
+from qpipe.quant.writer import Writer
 from qpipe.records.quantization import QuantPlan, WeightSpec
 from qpipe.records.scheme import Scheme
 
@@ -43,32 +44,32 @@ def is_table(spec: WeightSpec, nodes: dict[str | None, ir.Node]) -> bool:
 
 def render_tables(graph: ir.Graph, plan: QuantPlan) -> None:
     """Gather integers and scales, and multiply: in place."""
-    nodes = {node.name: node for node in graph}
+    writer, nodes = Writer(graph), {node.name: node for node in graph}
     for spec in plan.weights:
         if not is_table(spec, nodes):
             continue
         value = nodes[spec.nodes[0]].inputs[0]
         assert value is not None
         found = quantize_weight(np.asarray(constant(value), np.float32), spec)
-        table = add_initializer(graph, fresh_name(graph, f"{spec.tensor}_quantized"), found.values)
-        scales = add_initializer(graph, fresh_name(graph, f"{spec.tensor}_scale"), found.scale.reshape(-1, 1))
+        table = writer.initializer(f"{spec.tensor}_quantized", found.values)
+        scales = writer.initializer(f"{spec.tensor}_scale", found.scale.reshape(-1, 1))
         for name in spec.nodes:
-            _replace(graph, nodes[name], table, scales)
+            _replace(writer, nodes[name], table, scales)
         if not value.uses() and not value.is_graph_output():
             graph.initializers.pop(spec.tensor, None)
 
 
-def _replace(graph: ir.Graph, node: ir.Node, table: ir.Value, scales: ir.Value) -> None:
+def _replace(writer: Writer, node: ir.Node, table: ir.Value, scales: ir.Value) -> None:
     rows = ir.node("Gather", [table, node.inputs[1]], name=f"{node.name}/rows")
     steps = ir.node("Gather", [scales, node.inputs[1]], name=f"{node.name}/scales")
     real = ir.node("Cast", [rows.outputs[0]], attributes={"to": int(ir.DataType.FLOAT)}, name=f"{node.name}/real")
     product = ir.node("Mul", [real.outputs[0], steps.outputs[0]], name=node.name)
     for part, suffix in ((rows, "rows"), (steps, "scales"), (real, "real")):
-        part.outputs[0].name = fresh_name(graph, f"{node.name}_{suffix}")
-    graph.insert_before(node, [rows, steps, real, product])
+        part.outputs[0].name = writer.names.fresh(f"{node.name}_{suffix}")
+    writer.graph.insert_before(node, [rows, steps, real, product])
     old, new = node.outputs[0], product.outputs[0]
     name, shape, dtype = old.name, old.shape, old.dtype
     old.replace_all_uses_with(new, replace_graph_outputs=old.is_graph_output())
-    graph.remove(node, safe=True)
+    writer.graph.remove(node, safe=True)
     new.name, new.shape = name, shape
     new.dtype = dtype or ir.DataType.FLOAT

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qpipe.errors import QuantizationError
-from qpipe.quant.graph import add_initializer, attr_int, constant, fresh_name, name_of
+from qpipe.quant.graph import attr_int, constant, name_of
 from qpipe.quant.numbers import F32
 from qpipe.quant.options import QuantOptions
 from qpipe.quant.rendering.render import forget_shapes
@@ -27,6 +27,7 @@ from qpipe.quant.weights.kmeans import (
     packed_bytes,
     word_type,
 )
+from qpipe.quant.writer import Writer
 from qpipe.records.quantization import NodeChoice, QuantPlan, WeightSpec
 from qpipe.records.scheme import Scheme
 
@@ -143,13 +144,14 @@ def render_codebooks(model: ir.Model, plan: QuantPlan) -> ir.Model:
         QuantizationError: the plan names a weight that the graph does not have.
     """
     copy = model.clone()
+    writer = Writer(copy.graph)
     for spec in plan.weights:
         if spec.dtype != KMEANS:
             continue
         value = copy.graph.initializers.get(spec.tensor)
         if value is None:
             raise QuantizationError(f"the plan codes weight {spec.tensor!r}, which the graph does not have")
-        _replace(copy.graph, value, spec)
+        _replace(writer, value, spec)
     render_tables(copy.graph, plan)
     forget_shapes(copy.graph)
     return copy
@@ -193,24 +195,24 @@ def encode(array: F32, spec: WeightSpec) -> Coded:
 class _Decoder:
     """Adds the nodes that decode one weight, in front of everything that could read it."""
 
-    def __init__(self, graph: ir.Graph, tensor: str) -> None:
-        self.graph, self.tensor = graph, tensor
+    def __init__(self, writer: Writer, tensor: str) -> None:
+        self.writer, self.tensor = writer, tensor
         self.nodes: list[ir.Node] = []
 
     def constant(self, name: str, array: NDArray[np.generic]) -> ir.Value:
-        return add_initializer(self.graph, fresh_name(self.graph, f"{self.tensor}/{name}"), array)
+        return self.writer.initializer(f"{self.tensor}/{name}", array)
 
     def op(self, kind: str, *inputs: ir.Value, **attributes: int | str | list[int]) -> ir.Value:
         name = f"{self.tensor}/{kind}_{len(self.nodes)}"
         node = ir.node(kind, list(inputs), attributes=attributes, name=name)
-        node.outputs[0].name = fresh_name(self.graph, name)
+        node.outputs[0].name = self.writer.names.fresh(name)
         self.nodes.append(node)
         return node.outputs[0]
 
 
-def _replace(graph: ir.Graph, value: ir.Value, spec: WeightSpec) -> None:
+def _replace(writer: Writer, value: ir.Value, spec: WeightSpec) -> None:
     coded = encode(np.asarray(constant(value), np.float32), spec)
-    decoder = _Decoder(graph, spec.tensor)
+    decoder = _Decoder(writer, spec.tensor)
     index = _unpacked(decoder, coded.indices, spec.bits)
     if len(coded.books) > 1:
         index = decoder.op("Add", index, decoder.constant("offsets", coded.which() * np.int32(2**spec.bits)))
@@ -219,10 +221,10 @@ def _replace(graph: ir.Graph, value: ir.Value, spec: WeightSpec) -> None:
     if spec.axis:
         order = [*range(1, spec.axis + 1), 0, *range(spec.axis + 1, coded.indices.ndim)]
         decoded = decoder.op("Transpose", decoded, perm=order)
-    graph.insert_before(graph[0], decoder.nodes)
+    writer.graph.insert_before(writer.graph[0], decoder.nodes)
     name = name_of(value)
     value.replace_all_uses_with(decoded, replace_graph_outputs=True)
-    graph.initializers.pop(name)
+    writer.graph.initializers.pop(name)
     decoded.name = name
 
 

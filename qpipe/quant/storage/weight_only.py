@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from qpipe.errors import QuantizationError
 from qpipe.quant.calibration.statistics import Statistics
-from qpipe.quant.graph import add_initializer, attr_int, constant, fresh_name, name_of
+from qpipe.quant.graph import attr_int, constant, name_of
 from qpipe.quant.numbers import F32
 from qpipe.quant.options import QuantOptions
 from qpipe.quant.rendering.dynamic import plan_dynamic
@@ -25,6 +25,7 @@ from qpipe.quant.rendering.tables import is_table, plan_tables, render_tables
 from qpipe.quant.weights.blocks import check_block_size, pack, quantize_blocks, split
 from qpipe.quant.weights.hqq import hqq_blocks
 from qpipe.quant.weights.nf4 import QUANT_TYPE, pack_nf4, quantize_nf4
+from qpipe.quant.writer import Writer
 from qpipe.records.quantization import QuantPlan, WeightSpec
 from qpipe.records.scheme import Scheme
 
@@ -92,7 +93,7 @@ def render_weight_only(
             )
         return render(model, plan)
     copy = model.clone()
-    graph = copy.graph
+    graph, writer = copy.graph, Writer(copy.graph)
     nodes = {node.name: node for node in graph}
     for spec in plan.weights:
         if is_table(spec, nodes):
@@ -101,7 +102,7 @@ def render_weight_only(
             if name not in nodes:
                 raise QuantizationError(f"the plan quantizes node {name!r}, which the graph does not have")
             vectors = _vectors(nodes[name], statistics) if rounding == "gptq" else None
-            _replace(graph, nodes[name], spec, _Rounder(rounding, vectors), accuracy_level)
+            _replace(writer, nodes[name], spec, _Rounder(rounding, vectors), accuracy_level)
     render_tables(graph, plan)
     copy.opset_imports.setdefault(MICROSOFT, 1)
     forget_shapes(graph)
@@ -139,18 +140,18 @@ class _Rounder:
         return (*quantize_blocks(rows, spec.bits, spec.block_size, self.vectors), None)
 
 
-def _replace(graph: ir.Graph, node: ir.Node, spec: WeightSpec, rounder: _Rounder, accuracy_level: int) -> None:
-    weight = node.inputs[1]
+def _replace(writer: Writer, node: ir.Node, spec: WeightSpec, rounder: _Rounder, accuracy_level: int) -> None:
+    graph, weight = writer.graph, node.inputs[1]
     assert weight is not None
     assert spec.block_size is not None
     array = np.asarray(constant(weight), np.float32)
     rows = array if node.op_type == "Gemm" and attr_int(node, "transB", 0) else array.T
-    packed = _kernel(graph, node, spec, np.ascontiguousarray(rows), rounder=rounder, accuracy_level=accuracy_level)
+    packed = _kernel(writer, node, spec, np.ascontiguousarray(rows), rounder=rounder, accuracy_level=accuracy_level)
     graph.insert_before(node, packed)
     result, old = packed.outputs[0], node.outputs[0]
     bias = node.inputs[2] if node.op_type == "Gemm" and len(node.inputs) > 2 else None
     if bias is not None:
-        result.name = fresh_name(graph, f"{node.name}/product")
+        result.name = writer.names.fresh(f"{node.name}/product")
         add = ir.node("Add", [result, bias], name=f"{node.name}/bias")
         graph.insert_before(node, add)
         result = add.outputs[0]
@@ -164,7 +165,7 @@ def _replace(graph: ir.Graph, node: ir.Node, spec: WeightSpec, rounder: _Rounder
 
 
 def _kernel(
-    graph: ir.Graph, node: ir.Node, spec: WeightSpec, rows: F32, *, rounder: _Rounder, accuracy_level: int
+    writer: Writer, node: ir.Node, spec: WeightSpec, rows: F32, *, rounder: _Rounder, accuracy_level: int
 ) -> ir.Node:
     """The runtime's node for one weight [N, K]."""
     data = node.inputs[0]
@@ -183,7 +184,5 @@ def _kernel(
         parts = {"packed": pack(integers, spec.bits), "scales": scale.reshape(-1)}
         if zero is not None:
             parts["zero_points"] = pack(zero, spec.bits).reshape(-1)
-    inputs = [
-        add_initializer(graph, fresh_name(graph, f"{node.name}/weight_{part}"), array) for part, array in parts.items()
-    ]
+    inputs = [writer.initializer(f"{node.name}/weight_{part}", array) for part, array in parts.items()]
     return ir.node(op, [data, *inputs], attributes=attributes, domain=MICROSOFT, name=node.name)

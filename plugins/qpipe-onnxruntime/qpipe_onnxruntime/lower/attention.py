@@ -18,10 +18,10 @@ from onnx_ir.passes import common as passes
 from qpipe.errors import ModelError
 from qpipe.quant.graph import attr_ints, constant, infer_shapes, name_of, upgraded
 from qpipe.quant.rendering.render import forget_shapes
+from qpipe.quant.writer import Writer
 from qpipe_onnxruntime.lower.extents import Extents, has_columns
 from qpipe_onnxruntime.lower.heads import Block, Heads, find_block
 from qpipe_onnxruntime.lower.masks import Masks
-from qpipe_onnxruntime.lower.writer import Writer
 from qpipe_onnxruntime.machine import onnxruntime_version
 
 OPSET = 23

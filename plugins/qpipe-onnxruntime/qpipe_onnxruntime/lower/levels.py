@@ -15,8 +15,8 @@ import onnx_ir as ir
 
 from qpipe.quant.graph import attr_string, constant, name_of, only_consumer, rank_of
 from qpipe.quant.numbers import F64
+from qpipe.quant.writer import Writer
 from qpipe_onnxruntime.lower.islands import array_of
-from qpipe_onnxruntime.lower.writer import Writer
 
 HALF = 0.49
 """Largest distance of the shift from a level: float32 normalization moves a level by 1e-4."""

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from qpipe.quant.graph import attr_int, constant, name_of
-from qpipe_onnxruntime.lower.writer import Writer
+from qpipe.quant.writer import Writer
 
 
 def forget_initializers(graph: ir.Graph) -> None:

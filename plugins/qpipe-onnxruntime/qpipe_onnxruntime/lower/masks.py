@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from qpipe.quant.writer import Writer
 from qpipe_onnxruntime.lower.bounds import FLOOR, needs_floor
 from qpipe_onnxruntime.lower.extents import Extent, Extents
 from qpipe_onnxruntime.lower.heads import Mask, added
-from qpipe_onnxruntime.lower.writer import Writer
 
 
 class Masks:

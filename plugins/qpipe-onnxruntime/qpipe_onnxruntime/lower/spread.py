@@ -16,9 +16,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qpipe.quant.graph import name_of
+from qpipe.quant.writer import Writer
 from qpipe_onnxruntime.lower.islands import array_of
 from qpipe_onnxruntime.lower.pixels import Packs, Rows, taps
-from qpipe_onnxruntime.lower.writer import Writer
 
 LEAST_SHARE, LEAST_BYTES = 0.05, 8192
 """What a chain must save to be worth 1.5 ms of loading: of the weights of the whole graph, and at least."""
@@ -85,7 +85,9 @@ def spread_at_load(writer: Writer, before: ir.Node, alike: Sequence[Spread]) -> 
     value = writer.insert(before, "Transpose", [value], {"perm": order})
     value = writer.insert(before, "Reshape", [value, constant("shape", shape)])
     sizes = constant("sizes", [packs.image * inputs] * count)
-    for item, new in zip(alike, writer.split(before, value, sizes, axis=1), strict=True):
+    split = ir.node("Split", [value, sizes], {"axis": 1}, num_outputs=count)
+    writer.graph.insert_before(before, split)
+    for item, new in zip(alike, split.outputs, strict=True):
         _replace(writer.graph, item.packed, new)
 
 

@@ -10,13 +10,12 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qpipe.quant.graph import Names, add_initializer
-from qpipe_onnxruntime.lower.islands import array_of
 
 _NONE: Mapping[str, int | float | tuple[int, ...]] = MappingProxyType({})
 
 
 class Writer:
-    """Writes into one graph."""
+    """Writes into one graph; what others name meanwhile it does not see."""
 
     def __init__(self, graph: ir.Graph) -> None:
         self.graph, self.names = graph, Names(graph)
@@ -37,9 +36,3 @@ class Writer:
         node = ir.node(op, inputs, attributes, name=name or None)
         self.graph.insert_before(before, node)
         return node.outputs[0]
-
-    def split(self, before: ir.Node, value: ir.Value, sizes: ir.Value, *, axis: int) -> Sequence[ir.Value]:
-        """The parts of a value, of these constant sizes along an axis."""
-        node = ir.node("Split", [value, sizes], {"axis": axis}, num_outputs=array_of(sizes).size)
-        self.graph.insert_before(before, node)
-        return node.outputs
