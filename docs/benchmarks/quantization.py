@@ -80,8 +80,19 @@ def calibration(name: str, rows: int) -> Iterator[Feed]:
         yield {"input": np.concatenate(part)}
 
 
-def depthwise(path: Path, seed: int = 0) -> None:
-    """MobileNetV2's layout with random weights, Pad before and Clip after its depthwise convolutions."""
+Blocks = tuple[tuple[int, int, int, int], ...]
+"""(expansion, width, count, first stride) of inverted residuals. Source: Sandler et al. 2018, arXiv:1801.04381."""
+MOBILENET_V2: Blocks = (
+    *((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2)),
+    *((6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)),
+)
+"""52 convolutions with the stem and the last one."""
+SHORT: Blocks = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 2, 2), (6, 64, 2, 2), (6, 96, 1, 1), (6, 160, 1, 2))
+"""27 convolutions with the stem, and no last one."""
+
+
+def depthwise(path: Path, seed: int = 0, *, blocks: Blocks = MOBILENET_V2, last: int | None = 1280) -> None:
+    """MobileNetV2's kind of layout with random weights, Pad before and Clip after its depthwise convolutions."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -112,8 +123,7 @@ def depthwise(path: Path, seed: int = 0) -> None:
         return f"{name}_act" if clip else f"{name}_out"
 
     x, width = conv("input", 3, 32, kernel=3, stride=2, group=1, clip=True), 32
-    plan = [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1)]
-    for factor, out, count, first in plan:
+    for factor, out, count, first in blocks:
         for number in range(count):
             stride, y = (first if number == 0 else 1), x
             if factor != 1:
@@ -124,10 +134,11 @@ def depthwise(path: Path, seed: int = 0) -> None:
                 nodes.append(helper.make_node("Add", [x, y], [f"add{len(nodes)}"], name=f"add{len(nodes)}"))
                 y = nodes[-1].output[0]
             x, width = y, out
-    x = conv(x, width, 1280, kernel=1, stride=1, group=1, clip=True)
+    if last is not None:
+        x, width = conv(x, width, last, kernel=1, stride=1, group=1, clip=True), last
     nodes.append(helper.make_node("GlobalAveragePool", [x], ["pool"], name="pool"))
     nodes.append(helper.make_node("Flatten", ["pool"], ["flat"], name="flat"))
-    weight = constant("head.w", (rng.standard_normal((1000, 1280)) * 0.03).astype(np.float32))
+    weight = constant("head.w", (rng.standard_normal((1000, width)) * 0.03).astype(np.float32))
     nodes.append(helper.make_node("Gemm", ["flat", weight], ["logits"], name="head", transB=1))
     borders = [
         [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["N", 3, 224, 224])],
