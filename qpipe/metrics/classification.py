@@ -104,5 +104,6 @@ def macro_f1() -> Metric:
         measure=_predictions,
         aggregate=_macro_f1,
         aggregate_weighted=_macro_f1s,
+        equal_classes=1,
         classifies=True,
     )

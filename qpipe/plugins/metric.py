@@ -50,6 +50,8 @@ class Metric:
     needs_label: bool = True
     strata: int | None = None
     """Column of `values` whose classes are kept in a bootstrap (AUC), or None."""
+    equal_classes: int | None = None
+    """Column of `values` with classes that weigh alike, however rare they are (macro-F1), or None."""
     label: str = ""
     """Column that serves as label where the pipeline names none (`score` for pairs), or empty."""
     classifies: bool = False

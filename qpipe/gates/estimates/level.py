@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from qpipe.gates.estimates.classes import hidden_loss, rare_class
 from qpipe.gates.estimates.estimate import Estimate
 from qpipe.gates.estimates.means import FEWEST_UNITS, UNDEFINED, weighted
 from qpipe.gates.statistics import binomial, bootstrap, student
@@ -39,12 +40,14 @@ def mean(values: Floats, groups: Groups, alpha: Alpha, *, sign: float = 1.0) -> 
     return Estimate(n=len(values), observed=observed, low=low, high=high, p_fail=0.0, spread=len(values) * error**2)
 
 
-def corpus(metric: Metric, values: Floats, groups: Groups, alpha: Alpha, seed: int) -> Estimate:
-    """A metric of the whole sample by bootstrap over groups; better when larger."""
+def corpus(metric: Metric, values: Floats, groups: Groups, alpha: Alpha, *, seed: int, limit: float) -> Estimate:
+    """A metric of the whole sample by bootstrap over groups; better when larger, as `limit` is."""
     sign = 1.0 if metric.higher_is_better else -1.0
     count = len(values) if groups is None else len(np.unique(groups))
     if count < FEWEST_UNITS:
         return Estimate(n=len(values), undecidable=f"{count} are too few, {FEWEST_UNITS} needed")
+    if metric.strata is not None and (rare := rare_class(values[:, metric.strata], groups)):
+        return Estimate(n=len(values), undecidable=rare)
     aggregate = weighted(metric, values)
     found = bootstrap.resample(
         lambda counts: sign * aggregate(counts),
@@ -62,7 +65,13 @@ def corpus(metric: Metric, values: Floats, groups: Groups, alpha: Alpha, seed: i
         high=bootstrap.bound(found, 1 - alpha.to_fail),
         p_fail=0.0,
         spread=len(values) * float(found.values.var()),
+        no_pass=_hidden(metric, values, groups, found.observed - limit, alpha),
     )
+
+
+def _hidden(metric: Metric, values: Floats, groups: Groups, slack: float, alpha: Alpha) -> str:
+    classes = metric.equal_classes
+    return "" if classes is None else hidden_loss(values[:, classes], groups, slack, alpha.to_pass)
 
 
 def _bernoulli_spread(observed: float, worth: float) -> float:

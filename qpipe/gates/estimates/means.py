@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from qpipe.gates.estimates.classes import hidden_loss, rare_class
 from qpipe.gates.estimates.estimate import Estimate
 from qpipe.gates.estimates.sample import Sample, changed_groups, mean_change, undecidable
 from qpipe.gates.statistics import binomial, bootstrap
@@ -31,7 +32,14 @@ def paired_scores(sample: Sample) -> Estimate:
 
 def paired_corpus(sample: Sample) -> Estimate:
     """The difference of two metrics of the whole sample: the same resamples for both models."""
-    return _from_enough(sample, lambda: _bootstrapped(sample))
+    metric, rows = sample.metric, sample.reference
+    if metric.strata is not None and (rare := rare_class(rows[:, metric.strata], sample.groups)):
+        return undecidable(_point(sample), rare)
+    found = _from_enough(sample, lambda: _bootstrapped(sample))
+    if metric.equal_classes is None:
+        return found
+    hidden = hidden_loss(rows[:, metric.equal_classes], sample.groups, sample.margin, sample.alpha.to_pass)
+    return replace(found, no_pass=hidden)
 
 
 def _from_enough(sample: Sample, interval: Callable[[], Estimate]) -> Estimate:

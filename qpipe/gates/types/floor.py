@@ -38,11 +38,11 @@ def decide(outcomes: Outcomes, params: Floor, alpha: Alpha) -> Verdict:
     wanted = params.at_least if higher else params.at_most
     limit = math.nan if wanted is None else (wanted if higher else -wanted)
     return level_verdict(
-        "floor", outcomes.metric.name, outcomes, _level(outcomes, alpha), limit, alpha=alpha, higher=higher
+        "floor", outcomes.metric.name, outcomes, _level(outcomes, alpha, limit), limit, alpha=alpha, higher=higher
     )
 
 
-def _level(outcomes: Outcomes, alpha: Alpha) -> Estimate:
+def _level(outcomes: Outcomes, alpha: Alpha, limit: float) -> Estimate:
     metric, values = outcomes.metric, outcomes.engine
     if not outcomes.labelled:
         return Estimate(n=len(outcomes.agreement), undecidable="there are no labels")
@@ -59,7 +59,7 @@ def _level(outcomes: Outcomes, alpha: Alpha) -> Estimate:
         case "score":
             return level.mean(values[:, 0], groups, alpha, sign=1.0 if metric.higher_is_better else -1.0)
         case "corpus":
-            return level.corpus(metric, values, groups, alpha, outcomes.seed)
+            return level.corpus(metric, values, groups, alpha, seed=outcomes.seed, limit=limit)
 
 
 def _broken(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]], why: str) -> str:
