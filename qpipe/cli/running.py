@@ -85,9 +85,9 @@ def show_result(result: RunResult) -> None:
     """The tables of a run on stdout."""
     from rich.console import Console
 
-    from qpipe.report.table import render_result
+    from qpipe.report.fleet import render_run
 
-    Console().print(render_result(result))
+    Console().print(render_run(result))
 
 
 def _conduct(workplace: Workplace, options: RunOptions, *, as_json: bool) -> RunResult:

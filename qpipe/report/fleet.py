@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from qpipe.records.fleet import Ended, Refusal
 from qpipe.records.result import CellResult, RunResult
 from qpipe.report.overview import MANY, TROUBLES, counted, glance, look_first, standing
-from qpipe.report.table import NOTHING, STYLE, promoted_text
+from qpipe.report.table import NOTHING, STYLE, promoted_text, render_result, results_table, search_table
 
 if TYPE_CHECKING:
     from rich.console import Group, RenderableType
@@ -29,9 +29,21 @@ def render_fleet(ended: Sequence[Ended]) -> Group:
     cells = _told_apart(results)
     parts: list[RenderableType] = [*render_glance(cells)] if cells else []
     parts += ["", _refusals(refused)] if refused else []
-    parts += ["", Text(_promoted(results), style="green"), *_notes(results), ""]
+    parts += _outcome(results)
     parts += [Text(f"{len(ended)} pipelines, {len(refused)} without a result; {counted(cells)}")]
     return Group(*parts)
+
+
+def render_run(result: RunResult) -> Group:
+    """One pipeline: with the gates of every cell, or at a glance where they are many."""
+    from rich.console import Group
+
+    if sum(cell.decision is not None for cell in result.cells) <= MANY:
+        return render_result(result)
+    more = f"the gates of every cell: qpipe report {result.run_id}"
+    parts: list[RenderableType] = [results_table(result.cells), "", *render_glance(result.cells)]
+    parts += ["", search_table(result.search)] if result.search else []
+    return Group(*parts, *_outcome((result,)), f"{counted(result.cells)}; {more}")
 
 
 def _told_apart(results: Sequence[RunResult]) -> tuple[CellResult, ...]:
@@ -42,6 +54,15 @@ def _told_apart(results: Sequence[RunResult]) -> tuple[CellResult, ...]:
         for result in results
         for cell in result.cells
     )
+
+
+def _outcome(results: Sequence[RunResult]) -> list[RenderableType]:
+    """What was promoted, and what to note."""
+    from rich.text import Text
+
+    promoted = _promoted(results)
+    parts: list[RenderableType] = ["", Text(promoted, style="green")] if promoted else []
+    return [*parts, *_notes(results), ""]
 
 
 def _promoted(results: Sequence[RunResult]) -> str:

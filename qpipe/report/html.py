@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html import escape
 
+from qpipe.records.verdict import Decision
+
 
 def head(names: Iterable[str]) -> str:
     """The head of a table, escaped here."""
@@ -14,3 +16,8 @@ def head(names: Iterable[str]) -> str:
 def row(*cells: str) -> str:
     """One row of a table."""
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+
+
+def badge(decision: Decision) -> str:
+    """A verdict in its colour."""
+    return f'<span class="badge {decision.value.lower()}">{decision.value}</span>'

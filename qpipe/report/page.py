@@ -12,7 +12,8 @@ from qpipe.records.evidence import Evaluation, NotMeasured, Profile
 from qpipe.records.explanation import Explanation
 from qpipe.records.result import CellResult, Promoted, RunResult
 from qpipe.records.verdict import Decision, Verdict
-from qpipe.report.html import head, row
+from qpipe.report.glance import glance_section
+from qpipe.report.html import badge, head, row
 from qpipe.report.insight import insight
 from qpipe.report.plots import Plots, slug
 from qpipe.report.style import STYLE
@@ -45,6 +46,7 @@ def run_page(result: RunResult, plots: tuple[Path, ...], explained: Mapping[str,
             f"<style>{STYLE}</style></head><body><main>",
             *_header(result),
             *_notes(result.warnings),
+            *glance_section(result.cells),
             _overview(result.cells),
             *_promoted(result.promoted),
             *(_figure(path) for path in plots if path.name.startswith("quality")),
@@ -56,7 +58,7 @@ def run_page(result: RunResult, plots: tuple[Path, ...], explained: Mapping[str,
 
 def _header(result: RunResult) -> list[str]:
     judged = [cell.decision for cell in result.cells if cell.decision is not None]
-    counts = " ".join(f"{_badge(kind)} {judged.count(kind)}" for kind in Decision if kind in judged)
+    counts = " ".join(f"{badge(kind)} {judged.count(kind)}" for kind in Decision if kind in judged)
     facts = {
         "run": result.run_id,
         "MLflow run": result.mlflow_run_id or "not logged",
@@ -103,7 +105,7 @@ def _overview_row(cell: CellResult, fewer: str) -> str:
     total = placement.integer + placement.float if placement else 0
     return row(
         f'<a href="#{escape(cell.key)}">{escape(cell.label)}</a>',
-        _badge(cell.decision) if cell.decision else escape("reference" if cell.status == "ok" else cell.status),
+        badge(cell.decision) if cell.decision else escape("reference" if cell.status == "ok" else cell.status),
         escape(evaluation.metric) if evaluation else NOTHING,
         number(reference.value if reference else None),
         number(evaluation.value if evaluation else None) + fewer,
@@ -133,7 +135,7 @@ def _cell(
     return "".join(
         [
             f'<section id="{escape(cell.key)}">',
-            f"<h2>{escape(cell.label)} {_badge(cell.decision) if cell.decision else ''}</h2>",
+            f"<h2>{escape(cell.label)} {badge(cell.decision) if cell.decision else ''}</h2>",
             *_trouble(cell),
             _gates(cell.verdicts),
             *(_figure(path) for path in own),
@@ -167,7 +169,7 @@ def _gate_row(verdict: Verdict) -> str:
     advice = f"<br><small>{escape(verdict.advice)}</small>" if verdict.advice else ""
     return row(
         escape(verdict.gate) + ("" if verdict.required else " <small>optional</small>"),
-        _badge(verdict.decision),
+        badge(verdict.decision),
         number(verdict.observed),
         number(verdict.low),
         number(verdict.high),
@@ -238,7 +240,3 @@ def _measured(profile: Profile | NotMeasured) -> list[tuple[str, str]]:
 def _figure(path: Path) -> str:
     data = base64.b64encode(path.read_bytes()).decode()
     return f'<img alt="{escape(path.stem)}" src="data:image/svg+xml;base64,{data}">'
-
-
-def _badge(decision: Decision) -> str:
-    return f'<span class="badge {decision.value.lower()}">{decision.value}</span>'

@@ -1,16 +1,19 @@
 """Many cells at a glance."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from pydantic import TypeAdapter
 
 from qpipe.records.fleet import Ended, Refusal
 from qpipe.records.result import CellResult
 from qpipe.records.verdict import Decision, Verdict
 from qpipe.report.document import fleet_document
-from qpipe.report.fleet import render_fleet
+from qpipe.report.fleet import render_fleet, render_run
 from qpipe.report.overview import counted, glance, look_first
+from qpipe.report.page import run_page
 from qpipe.report.shapes import FleetShape
 from qpipe.report.table import as_text
 
@@ -92,6 +95,31 @@ def test_a_fleet_on_the_terminal_and_as_json(result):
     TypeAdapter(FleetShape).validate_python(document)
     assert [one["exit_code"] for one in document["pipelines"]] == [5, 3, 2]
     assert document["pipelines"][2]["error"] == {"message": "[c].yaml:1: unknown key", "hint": "none", "code": 2}
+
+
+@pytest.fixture
+def many(result):
+    cells = tuple(replace(one, model=f"<{one.model}{n}>", key=f"{one.key}{n}") for n in range(5) for one in CELLS[1:4])
+    return replace(result, cells=cells)
+
+
+def test_a_run_of_many_cells_is_told_at_a_glance_and_a_small_one_gate_by_gate(result, many):
+    few, much = as_text(render_run(result)), as_text(render_run(many))
+    assert "lower bound −0.004 is above −0.01" in few
+    assert "the interval keeps the limit" not in much
+    for part in ("look first", "<b4>", "5 FAIL, 5 unavailable, 5 PASS; the gates of every cell: qpipe report run-1"):
+        assert part in much, part
+
+
+def test_the_page_of_many_cells_begins_with_links_to_them(result, many):
+    page = run_page(many, ())
+    assert page.index("At a glance") < page.index("<h2>Cells</h2>")
+    links = re.findall('href="#([^"]+)"', page)
+    assert set(links) <= set(re.findall('id="([^"]+)"', page))
+    assert links.count(many.cells[0].key) == 2
+    assert "&lt;b4&gt;" in page
+    assert "<b4>" not in page
+    assert "At a glance" not in run_page(result, ())
 
 
 def test_a_hundred_promotions_and_notes_are_one_line_each(result):

@@ -1,0 +1,46 @@
+"""Many cells at a glance, in the HTML report: models × targets, each word a link, and what to look at first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+from qpipe.records.result import CellResult
+from qpipe.report.html import badge, head, row
+from qpipe.report.overview import MANY, TROUBLES, Trouble, glance, look_first, standing
+from qpipe.report.table import NOTHING
+
+
+def glance_section(cells: Sequence[CellResult]) -> list[str]:
+    """Nothing where there are few cells: their own table is short."""
+    if sum(cell.decision is not None for cell in cells) <= MANY:
+        return []
+    targets, lines = glance(cells)
+    rows = "".join(row(escape(line.name), *map(_linked, line.cells)) for line in lines)
+    table = f'<div class="wide"><table>{head(("model", *targets))}<tbody>{rows}</tbody></table></div>'
+    return [f"<section><h2>At a glance</h2>{table}{_troubles(look_first(cells), cells)}</section>"]
+
+
+def _linked(cell: CellResult | None) -> str:
+    if cell is None:
+        return NOTHING
+    word = badge(cell.decision) if cell.status == "ok" and cell.decision else escape(standing(cell))
+    return f'<a href="#{escape(cell.key)}">{word}</a>'
+
+
+def _troubles(troubles: Sequence[Trouble], cells: Sequence[CellResult]) -> str:
+    if not troubles:
+        return ""
+    keys = {cell.label: cell.key for cell in cells}
+    rows = "".join(_trouble(one, keys) for one in troubles[:TROUBLES])
+    left = sum(len(one.labels) for one in troubles[TROUBLES:])
+    more = row("", str(left), "for other reasons") if left else ""
+    names = ("look first", "cells", "why")
+    return f'<div class="wide"><table>{head(names)}<tbody>{rows}{more}</tbody></table></div>'
+
+
+def _trouble(trouble: Trouble, keys: dict[str, str]) -> str:
+    first = trouble.labels[0]
+    hint = f"<br><small>{escape(trouble.hint)}</small>" if trouble.hint else ""
+    link = f'<a href="#{escape(keys[first])}">{escape(trouble.named)}</a>'
+    return row(escape(trouble.word), str(len(trouble.labels)), f"{escape(trouble.what)}: {link}{hint}")
