@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from qpipe.config.document import Document, read_document
@@ -28,7 +29,7 @@ def read_over_base(path: Path, *, kind: str, above: tuple[Path, ...] = ()) -> Do
         raise ConfigError(f"{line}: base is the path of another {kind} file", hint="base: fleet.yaml")
     below = (*above, path.resolve())
     base = resolve_path(named, path.parent)
-    if base.resolve() in below:
+    if Path(os.path.realpath(base)) in below:
         raise ConfigError(f"{line}: base {named!r} leads back to this file", hint="leave `base` out of the last one")
     if not base.is_file():
         siblings = (file.name for file in base.parent.glob("*.y*ml")) if base.parent.is_dir() else ()

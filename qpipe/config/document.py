@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ KeyPath = tuple[str | int, ...]
 _FLOAT = "tag:yaml.org,2002:float"
 _MERGE = "tag:yaml.org,2002:merge"
 _MOST_VALUES = 20_000
+_MOST_BYTES = 1 << 20
+"""PyYAML takes seconds for it already."""
 _PLAIN = "YAML is `key: value`, with two spaces inwards"
 
 
@@ -67,7 +70,7 @@ def read_document(path: Path, *, kind: str) -> Document:
     if not isinstance(node, yaml.MappingNode):
         found = "a list" if isinstance(node, yaml.SequenceNode) else "a single value"
         raise ConfigError(f"{path}:{_line(node)}: a {kind} file is a mapping of keys, this is {found}", hint="name: …")
-    lines: dict[KeyPath, int] = {}
+    lines = _Lines()
     _walk(path, node, (), lines, ())
     with _yaml_errors(path, loader.text):
         data: dict[str, object] = loader.construct_document(node)
@@ -76,6 +79,11 @@ def read_document(path: Path, *, kind: str) -> Document:
 
 def _read(path: Path, kind: str) -> str:
     try:
+        found = path.stat()
+        if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):  # nobody may ever write into a pipe
+            raise ConfigError(f"{path} is a pipe or a device, no plain file", hint="write it to a file first")
+        if found.st_size > _MOST_BYTES:
+            raise ConfigError(f"{path} has {found.st_size:,} bytes: no {kind} file is as large", hint=_PLAIN)
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         siblings = (file.name for file in path.parent.glob("*.y*ml")) if path.parent.is_dir() else ()
@@ -122,9 +130,16 @@ def _reason(error: yaml.MarkedYAMLError, line: str) -> str:
     return f"not YAML: {error.problem or error.context}"
 
 
-def _walk(path: Path, node: yaml.Node, at: KeyPath, lines: dict[KeyPath, int], above: tuple[int, ...]) -> None:
+class _Lines(dict[KeyPath, int]):
+    """The line of each value, and how many values were looked at: what is merged (`<<`) adds none."""
+
+    looks = 0
+
+
+def _walk(path: Path, node: yaml.Node, at: KeyPath, lines: _Lines, above: tuple[int, ...]) -> None:
     """Note the line of every value; refuse equal keys, keys that are no text, and aliases without an end."""
-    if id(node) in above or len(lines) > _MOST_VALUES:
+    lines.looks += 1
+    if id(node) in above or lines.looks > _MOST_VALUES:
         raise ConfigError(
             f"{path}:{_line(node)}: an alias that contains itself, or too many", hint="write the values out"
         )
@@ -140,9 +155,7 @@ def _walk(path: Path, node: yaml.Node, at: KeyPath, lines: dict[KeyPath, int], a
         _walk_mapping(path, node, at, lines, (*above, id(node)))
 
 
-def _walk_mapping(
-    path: Path, node: yaml.MappingNode, at: KeyPath, lines: dict[KeyPath, int], above: tuple[int, ...]
-) -> None:
+def _walk_mapping(path: Path, node: yaml.MappingNode, at: KeyPath, lines: _Lines, above: tuple[int, ...]) -> None:
     seen: dict[str, int] = {}
     for key, value in node.value:
         if key.tag == _MERGE:

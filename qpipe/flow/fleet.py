@@ -78,7 +78,7 @@ def _read(file: Path) -> Pipeline:
     from qpipe.flow.workplace import open_registry
     from qpipe.models import read_model
 
-    pipeline = read_pipeline(file, open_registry(file.parent.resolve()))
+    pipeline = read_pipeline(file, open_registry(file.parent.absolute()))
     for source in pipeline.models:
         if source.path is not None:
             read_model(source.path, name=source.name, origin=str(source.path))

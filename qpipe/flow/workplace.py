@@ -93,7 +93,7 @@ def open_workplace(path: Path, options: RunOptions, nursery: Nursery | None = No
     """
     from qpipe.config import read_pipeline
 
-    registry = open_registry(path.parent.resolve())
+    registry = open_registry(path.parent.absolute())
     pipeline = _narrowed(read_pipeline(path, registry), options)
     return open_pipeline(pipeline, registry, options, nursery)
 

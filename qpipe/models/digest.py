@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -63,7 +64,7 @@ def _inside(model: Path, tensor: ExternalTensor) -> Path:
     parts = PurePosixPath(location).parts
     strange = not location or ".." in parts or location.startswith("/") or PureWindowsPath(location).is_absolute()
     file = folder / location
-    if strange or "\\" in location or not file.resolve().is_relative_to(folder):
+    if strange or "\\" in location or not Path(os.path.realpath(file)).is_relative_to(folder):
         raise ModelError(
             f"{model}: tensor {tensor.tensor!r} points to external data {location!r} outside the model's folder",
             hint="put the data file itself (no link that leads out) beside the .onnx file, and save the model again",

@@ -93,7 +93,7 @@ def database_mark(uri: str | None, *, folder: Path) -> str | None:
 
 def sqlite_file(uri: str) -> Path | None:
     """The database file of a `sqlite:///` URI, else None."""
-    return Path(unquote(uri.removeprefix("sqlite:///"))).resolve() if uri.startswith("sqlite:///") else None
+    return Path(os.path.realpath(unquote(uri.removeprefix("sqlite:///")))) if uri.startswith("sqlite:///") else None
 
 
 def experiment_id(client: MlflowClient, name: str, artifacts: str | None) -> str:

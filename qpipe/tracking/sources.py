@@ -24,6 +24,8 @@ _LOGGED = re.compile(r"models:/(?P<id>m-[^/@]+)")
 _VERSION = re.compile(r"models:/(?P<name>[^/@]+)/(?P<version>\d+)")
 _ALIAS = re.compile(r"models:/(?P<name>[^/@]+)@(?P<alias>[^/@]+)")
 _RUN = re.compile(r"runs:/(?P<run>[^/]+)/(?P<path>.+)")
+_LAST = 2**31 - 1
+"""MLflow versions are 32-bit integers: asked for a larger one, its database fails instead of finding none."""
 _MISSING = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
@@ -104,7 +106,7 @@ def _versioned(tracker: Tracker, name: str, version: str) -> _Place:
 
     _require_model(tracker, name)
     try:
-        return _of_version(tracker, tracker.client.get_model_version(name, version))
+        return _of_version(tracker, tracker.client.get_model_version(name, str(min(int(version), _LAST))))
     except MlflowException as error:
         there = sorted(int(one.version) for one in tracker.client.search_model_versions(f"name = '{name}'"))
         raise _missing(error, f"{name} has no version {version}", f"there are: {_listed(there)}") from error
@@ -120,7 +122,7 @@ def _aliased(tracker: Tracker, name: str, alias: str) -> _Place:
 
 def _require_model(tracker: Tracker, name: str) -> dict[str, str]:
     """Aliases of a registered model."""
-    from qpipe.tracking.ledger import registered_model
+    from qpipe.tracking.promotion.ledger import registered_model
 
     model = registered_model(tracker, name)
     if model is None:

@@ -1,4 +1,5 @@
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -318,6 +319,34 @@ def test_many_aliases_end_soon(tmp_path, names):
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)]
     (tmp_path / "p.yaml").write_text("\n".join(lines))
     with pytest.raises(ConfigError, match="or too many"):
+        read_pipeline(tmp_path / "p.yaml", names)
+
+
+def test_merges_of_merges_end_soon(tmp_path, names):
+    lines = ["a0: &a0 {x: 1}", *(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}, *a{n - 1}]}}" for n in range(1, 25))]
+    (tmp_path / "p.yaml").write_text("\n".join(lines))
+    with pytest.raises(ConfigError, match="or too many"):
+        read_pipeline(tmp_path / "p.yaml", names)
+
+
+def test_what_is_no_plain_file_is_not_waited_for(tmp_path, names):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(ConfigError, match="is a pipe or a device"):
+        read_pipeline(tmp_path / "pipe.yaml", names)
+    with (tmp_path / "large.yaml").open("wb") as file:
+        file.truncate(50 << 20)
+    with pytest.raises(ConfigError, match="has 52,428,800 bytes: no pipeline file is as large"):
+        read_pipeline(tmp_path / "large.yaml", names)
+
+
+def test_links_in_a_circle(tmp_path, names):
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    (tmp_path / "p.yaml").write_text("base: a/base.yaml")
+    for path in (tmp_path / "a" / "p.yaml", tmp_path / "a"):
+        with pytest.raises(ConfigError, match="Too many levels of symbolic links"):
+            read_pipeline(path, names)
+    with pytest.raises(ConfigError, match="no such file"):
         read_pipeline(tmp_path / "p.yaml", names)
 
 

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from qpipe.errors import ConfigError, TrackingError, UnreachableError
-from qpipe.tracking.connection import connect, resolve_uri, stray_mlruns
+from qpipe.tracking.connection import connect, knock, resolve_uri, stray_mlruns
 from qpipe.tracking.patience import address, calling, patience
 from qpipe.tracking.tracker import joined_run
 
@@ -195,3 +195,10 @@ def test_a_uri_that_cannot_be_read_is_told_without_its_password(uri, tmp_path):
     with pytest.raises(ConfigError, match="cannot be read") as caught:
         connect(uri, "x", folder=tmp_path)
     assert "s3" not in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_a_database_behind_links_in_a_circle(tmp_path):
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(UnreachableError, match="cannot write the MLflow database"):
+        knock(f"sqlite:///{tmp_path}/a/mlflow.db", folder=tmp_path)

@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from qpipe.errors import EngineError, ModelError
-from qpipe.tracking.promotion import promote
+from qpipe.tracking.promotion.moves import promote
 from qpipe.tracking.sources import fetch_engine, fetch_model
 
 WEIGHTS = np.arange(4096, dtype=np.float32).reshape(64, 64)
@@ -78,6 +78,7 @@ def test_what_was_fetched_is_not_fetched_again(onnx_model, tmp_path):
     [
         ("models:/users-digit/1", "no registered model 'users-digit'.*did you mean 'users-digits'", "there are: "),
         ("models:/users-digits/7", "has no version 7", "there are: 1"),
+        (f"models:/users-digits/{10**19}", f"has no version {10**19}", "there are: 1"),
         ("models:/users-digits@prod", "has no alias 'prod'", r"champion \(version 1\)"),
         ("models:/m-0123", "no logged model m-0123", "Models"),
         ("models:/not-onnx/1", "not of ONNX flavor: it has python_function", "export it"),
