@@ -64,11 +64,11 @@ class Screen:
         mark = (
             "[green]done[/]" if outcome == "ok" else "[dim]cached[/]" if outcome == "cached" else f"[red]{outcome}[/]"
         )
-        self._console.print(f"  {mark}  {label}", highlight=False)
+        self._console.print(f"  {mark}  {label}", highlight=False, soft_wrap=True)
 
     def say(self, line: str) -> None:
         """A line above the bars."""
-        self._console.print(line, highlight=False, markup=False)
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 class Steps:
@@ -88,7 +88,9 @@ class Steps:
 
     def step(self, name: str, *, total: int | None = None) -> None:
         """A line says what begins."""
-        self._console.print(f"  {name} ({total})" if total else f"  {name}", highlight=False, markup=False)
+        self._console.print(
+            f"  {name} ({total})" if total else f"  {name}", highlight=False, markup=False, soft_wrap=True
+        )
 
     def advance(self, amount: int = 1) -> None:
         """Nothing to draw."""

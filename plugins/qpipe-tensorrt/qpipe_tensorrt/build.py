@@ -24,6 +24,7 @@ from qpipe_tensorrt.portability import requirements
 from qpipe_tensorrt.products import installed_version
 from qpipe_tensorrt.refusals import refuse
 from qpipe_tensorrt.shapes import profiles_of
+from qpipe_tensorrt.turns import Turn
 from qpipe_tensorrt.worker import ENGINE_FILE
 
 if TYPE_CHECKING:
@@ -86,10 +87,11 @@ def build_engine(  # noqa: PLR0917 - those of `Backend.build`, and the cache
             profiles=profiles_of(prepared, target.batch_sizes, options),
             cache=cache,
         )
-        tries = [_build(order, workdir.resolve(), progress)]
-        for _ in range(options.builds - 1):
+        turns = [Turn(progress=progress, number=one + 1, builds=options.builds) for one in range(options.builds)]
+        tries = [_build(order, workdir.resolve(), turns[0])]
+        for turn in turns[1:]:
             with TemporaryDirectory(dir=workdir) as folder:
-                tries.append(_build(replace(order, cache=None), Path(folder), progress))
+                tries.append(_build(replace(order, cache=None), Path(folder), turn))
         return _describe(tuple(tries), graph, order, workdir)
 
 

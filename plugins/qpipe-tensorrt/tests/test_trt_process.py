@@ -93,6 +93,8 @@ def test_two_builds_leave_one_engine_and_only_that_one_knows_the_timing_cache(
     built = TensorRT().build_with(ready, target(builds=2), tmp_path / "work", progress, learnt)
     assert sorted(path.name for path in (tmp_path / "work").iterdir()) == sorted(str(file) for file in built.files)
     assert caches == [TimingCache(file=learnt / FILE), None]
+    building = [step for step in progress.steps if step.endswith("tensorrt: building engine")]
+    assert building == [f"build {number} of 2: tensorrt: building engine" for number in (1, 2)]
     assert [path.name for path in learnt.iterdir()] == [FILE]
 
 
