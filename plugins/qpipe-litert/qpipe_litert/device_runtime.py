@@ -47,6 +47,7 @@ class LiteRt:
             self.engine.allocate_tensors()
         for detail, array in zip(details, arrays, strict=True):
             self.engine.set_tensor(detail["index"], array)
+        self.engine.reset_all_variables()  # a recurrent operator would go on from the row before
 
     def invoke(self) -> None:
         """The timed part."""

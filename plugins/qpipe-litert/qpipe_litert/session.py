@@ -71,6 +71,7 @@ class LocalEngine:
             self._resize(tuple(array.shape for array in arrays))
             for index, array in zip(self._taken, arrays, strict=True):
                 self._interpreter.set_tensor(index, array)
+            self._interpreter.reset_all_variables()  # a recurrent operator would go on from the row before
             self._interpreter.invoke()
             return tuple(self._interpreter.get_tensor(index) for index in self._given)
         except (RuntimeError, ValueError) as problem:

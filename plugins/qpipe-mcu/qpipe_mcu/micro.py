@@ -44,7 +44,8 @@ def open_micro(data: bytes, arena_bytes: int) -> Interpreter:
 
 
 def run_micro(interpreter: Interpreter, inputs: tuple[Array, ...], outputs: int) -> tuple[Array, ...]:
-    """One inference; arrays in the file's own layout and types."""
+    """One inference from a fresh state; arrays in the file's own layout and types."""
+    interpreter.reset()  # a recurrent operator would go on from the row before
     for position, array in enumerate(inputs):
         interpreter.set_input(array, position)
     interpreter.invoke()
