@@ -2,9 +2,9 @@
 
 from qpipe.tracking.connection import connect, database_mark, knock, resolve_uri, stray_mlruns
 from qpipe.tracking.experiment import Dataset, Logged, run_status
-from qpipe.tracking.ledger import Move
 from qpipe.tracking.portable import export_portable
-from qpipe.tracking.promotion import history, promote, reconcile, rollback
+from qpipe.tracking.promotion.ledger import Move
+from qpipe.tracking.promotion.moves import history, promote, reconcile, rollback
 from qpipe.tracking.sources import fetch_engine, fetch_model
 from qpipe.tracking.sync import Spool, SpooledCell, read_spool, sync, write_spool
 from qpipe.tracking.tracker import Tracker, joined_run

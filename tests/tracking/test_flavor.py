@@ -14,7 +14,7 @@ from qpipe.records.engine import Requirement
 from qpipe.records.target import Target
 from qpipe.records.tensors import TensorSpec
 from qpipe.tracking.flavor import as_tensors
-from qpipe.tracking.promotion import promote
+from qpipe.tracking.promotion.moves import promote
 
 SITE = Path(__file__).parent / "stand_in_site"
 MATRIX = np.arange(12, dtype=np.float32).reshape(4, 3) / 7

@@ -7,8 +7,8 @@ import pytest
 from qpipe.errors import ConfigError, PromotionError
 from qpipe.records.verdict import Decision
 from qpipe.tracking.connection import connect
-from qpipe.tracking.ledger import open_ledger
-from qpipe.tracking.promotion import history, promote, reconcile, rollback
+from qpipe.tracking.promotion.ledger import open_ledger
+from qpipe.tracking.promotion.moves import history, promote, reconcile, rollback
 
 
 @pytest.fixture(params=["sqlite", "server"])

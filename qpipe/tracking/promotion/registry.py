@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from qpipe.errors import PromotionError
 from qpipe.records.engine import Engine
 from qpipe.records.result import CellResult
-from qpipe.tracking.ledger import registered_model
 from qpipe.tracking.models import PACKAGE, find_model
 from qpipe.tracking.patience import patience, quiet
+from qpipe.tracking.promotion.ledger import registered_model
 from qpipe.tracking.runs import cut
 from qpipe.tracking.tracker import Tracker
 

@@ -7,8 +7,8 @@ import uuid
 from typing import Literal
 
 from qpipe.errors import PromotionError
-from qpipe.tracking.ledger import Book, Ledger, Move, now, whoami
-from qpipe.tracking.registry import alias_version
+from qpipe.tracking.promotion.ledger import Book, Ledger, Move, now, whoami
+from qpipe.tracking.promotion.registry import alias_version
 
 REASON_LIMIT = 1000
 _TRIES = 4

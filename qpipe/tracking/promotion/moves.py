@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from qpipe.errors import PromotionError
 from qpipe.records.result import CellResult, Promoted
-from qpipe.tracking.alias import check_expected, check_not_rolled_back, follow, move_alias, settle, versions_of
-from qpipe.tracking.ledger import Move, find_ledger, open_ledger
 from qpipe.tracking.patience import PROMOTE, READ, calling
-from qpipe.tracking.registry import alias_version, register, require_version, verified_model
-from qpipe.tracking.rights import check_model_name, check_names, deserving, note_of
+from qpipe.tracking.promotion.alias import (
+    check_expected,
+    check_not_rolled_back,
+    follow,
+    move_alias,
+    settle,
+    versions_of,
+)
+from qpipe.tracking.promotion.ledger import Move, find_ledger, open_ledger
+from qpipe.tracking.promotion.registry import alias_version, register, require_version, verified_model
+from qpipe.tracking.promotion.rights import check_model_name, check_names, deserving, note_of
 from qpipe.tracking.tracker import Tracker
 
 
