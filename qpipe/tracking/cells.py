@@ -18,7 +18,7 @@ from qpipe.report.table import cell_text
 from qpipe.tracking.experiment import Dataset, Experiment, Logged
 from qpipe.tracking.figures import figures
 from qpipe.tracking.models import log_engine
-from qpipe.tracking.runs import cut, find_or_create
+from qpipe.tracking.runs import cut, find_or_create, turn
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Run
@@ -41,7 +41,24 @@ def log_cell(
     dataset: Dataset | None,
     plots: tuple[Path, ...],
 ) -> Logged:
-    """Log one cell; a cell that is already there with this very result costs three calls."""
+    """Log one cell; a cell that is already there with this very result costs three calls.
+
+    Two processes with one run take turns: MLflow refuses the same figure of a model at the same moment.
+    """
+    with turn(where, {"qpipe.cell_key": result.key, "logged below": parent}):
+        return _log_cell(where, parent, result, target=target, evidence=evidence, dataset=dataset, plots=plots)
+
+
+def _log_cell(
+    where: Experiment,
+    parent: str,
+    result: CellResult,
+    *,
+    target: Target | None,
+    evidence: Path | None,
+    dataset: Dataset | None,
+    plots: tuple[Path, ...],
+) -> Logged:
     run = _cell_run(where, parent, result)
     model_id = None
     if result.engine is not None:

@@ -9,7 +9,8 @@ import socket
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,7 +80,7 @@ def find_or_create(
     they are old. A young one of another process is left to that process, which may be about to write to it.
     """
     maker = ""
-    with lock_file(_turn(where, identity)):
+    with turn(where, identity):
         runs = find_runs(where, experiment, identity)
         if not runs:
             maker = identity.get(MAKER, uuid.uuid4().hex)
@@ -92,11 +93,13 @@ def find_or_create(
     return runs[0]
 
 
-def _turn(where: Experiment, identity: Mapping[str, str]) -> Path:
-    """The lock file of those who make this run."""
+@contextmanager
+def turn(where: Experiment, identity: Mapping[str, str]) -> Iterator[None]:
+    """One process of this machine at a time may make, or fill, what these tags name."""
     what = json.dumps([where.address, *sorted(identity.items())])
     name = hashlib.sha256(what.encode()).hexdigest()[:16]
-    return Path(tempfile.gettempdir(), f"qpipe-runs-{os.getuid()}", name)
+    with lock_file(Path(tempfile.gettempdir(), f"qpipe-runs-{os.getuid()}", name)):
+        yield
 
 
 def find_runs(where: Experiment, experiment: str, identity: Mapping[str, str]) -> list[Run]:

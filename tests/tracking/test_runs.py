@@ -80,6 +80,22 @@ def test_a_cell_killed_before_its_last_tag_is_logged_again_without_doubles(track
     assert tracker.client.get_run(logged.run_id).info.status == "FINISHED"
 
 
+def test_two_that_log_the_same_cell_at_once_take_turns(tracker, make, engine, tmp_path):
+    result = make.result(engine)
+    parent = tracker.start("run-1", "digits", {})
+    found = []
+    threads = [
+        threading.Thread(target=lambda: found.append(tracker.log_cell(parent, result, dataset=DATASET)))
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 3
+    assert found[1:] == found[:1] * 2
+
+
 def test_a_cell_measured_anew_in_the_same_run_shows_its_new_figures(tracker, make, engine, tmp_path):
     _, logged = log_all(tracker, make.result(engine, accuracy=0.97), tmp_path)
     _, again = log_all(tracker, make.result(engine, accuracy=0.91), tmp_path)
