@@ -15,13 +15,16 @@ if TYPE_CHECKING:
     from qpipe.records.result import RunResult
 
 
-def run_pipelines(paths: Sequence[Path], run: Callable[[Path], RunResult], *, as_json: bool) -> int:
+def run_pipelines(
+    paths: Sequence[Path], run: Callable[[Path], RunResult], *, as_json: bool, junit: Path | None = None
+) -> int:
     """Run many pipeline files, print what came out of all, and return the worst exit code."""
     from qpipe.flow.exitcodes import worst
     from qpipe.flow.fleet import run_fleet
 
     files = tuple(dict.fromkeys(paths))
     ended = run_fleet(files, run, _silent if as_json else _Roll(total=len(files)).call)
+    write_junit(junit, ended)
     if as_json:
         from qpipe.report.document import fleet_document
 
@@ -33,6 +36,35 @@ def run_pipelines(paths: Sequence[Path], run: Callable[[Path], RunResult], *, as
 
         Console().print(render_fleet(ended))
     return worst(one.exit_code for one in ended)
+
+
+def check_junit(path: Path | None) -> None:
+    """Refuse a place for the JUnit file where none can be, before hours of work.
+
+    Raises:
+        ConfigError: no such folder, or the file is one.
+    """
+    from qpipe.errors import ConfigError
+
+    if path is not None and (path.is_dir() or not path.parent.is_dir()):
+        raise ConfigError(f"--junit {path}: no file can be written there", hint="a file in a folder that is there")
+
+
+def write_junit(path: Path | None, ended: Sequence[Ended]) -> None:
+    """Write the JUnit file where one is wanted.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    if path is None:
+        return
+    from qpipe.errors import ConfigError
+    from qpipe.report.junit import junit_xml
+
+    try:
+        path.write_text(junit_xml(ended), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--junit {path} cannot be written: {error.strerror}", hint="another file") from error
 
 
 def plan_pipelines(paths: Sequence[Path], options: RunOptions, *, as_json: bool) -> int:

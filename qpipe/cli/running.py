@@ -32,6 +32,7 @@ def run(
     workers: Annotated[int | None, typer.Option(min=1, help="Children at a time. [default: CPUs + 2]")] = None,
     executor: Annotated[str, typer.Option(help="`local`, or `dask` for other machines: docs/scaling.md.")] = "local",
     scheduler: Annotated[str | None, typer.Option(help="Dask scheduler, e.g. tcp://HOST:8786.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Also write the verdicts as JUnit XML, for CI.")] = None,
     store: StoreOption = None,
     tracking_uri: UriOption = None,
     as_json: JsonFlag = False,
@@ -52,16 +53,27 @@ def run(
         store=store,
         tracking_uri=tracking_uri,
     )
+    from qpipe.cli.fleet import check_junit, run_pipelines
+
+    check_junit(junit)
     if len(pipelines) == 1:
-        return run_pipeline(pipelines[0], options, as_json=as_json)
-    from qpipe.cli.fleet import run_pipelines
-
-    return run_pipelines(pipelines, lambda path: _run(path, options, as_json=as_json), as_json=as_json)
+        return run_pipeline(pipelines[0], options, as_json=as_json, junit=junit)
+    return run_pipelines(pipelines, lambda path: _run(path, options, as_json=as_json), as_json=as_json, junit=junit)
 
 
-def run_pipeline(path: Path, options: RunOptions, *, as_json: bool) -> int:
+def run_pipeline(path: Path, options: RunOptions, *, as_json: bool, junit: Path | None = None) -> int:
     """Run one pipeline file, print what came out, and return the exit code."""
-    result = _run(path, options, as_json=as_json)
+    from qpipe.cli.fleet import write_junit
+    from qpipe.errors import QpipeError
+    from qpipe.flow.fleet import refusal
+    from qpipe.records.fleet import Ended
+
+    try:
+        result = _run(path, options, as_json=as_json)
+    except QpipeError as error:
+        write_junit(junit, (Ended(file=path, end=refusal(error)),))
+        raise
+    write_junit(junit, (Ended(file=path, end=result),))
     if as_json:
         from qpipe.report.document import run_document
 

@@ -52,7 +52,7 @@ def _plan(file: Path, options: RunOptions) -> tuple[Forecast, ...] | Refusal:
     try:
         return forecast(open_workplace(file, options))
     except QpipeError as error:
-        return _refusal(error)
+        return refusal(error)
 
 
 def look_over(files: Sequence[Path]) -> dict[Path, Refusal]:
@@ -69,7 +69,7 @@ def look_over(files: Sequence[Path]) -> dict[Path, Refusal]:
                         hint='names of their own: promote: {model: "{model}-{target}"}, and models of other names',
                     )
         except QpipeError as error:
-            refused[file] = _refusal(error)
+            refused[file] = refusal(error)
     return refused
 
 
@@ -101,12 +101,13 @@ def _run(file: Path, run: Callable[[Path], RunResult]) -> Ended:
     except Interrupted:
         raise
     except QpipeError as error:
-        return Ended(file=file, end=_refusal(error))
+        return Ended(file=file, end=refusal(error))
     except Exception as error:  # noqa: BLE001  (a bug that one model meets keeps its traceback, and stops no other)
         traceback.print_exc()
         message = f"{type(error).__name__}: {error}"
         return Ended(file=file, end=Refusal(message=message, hint="this is a bug in qpipe: please report it", code=BUG))
 
 
-def _refusal(error: QpipeError) -> Refusal:
+def refusal(error: QpipeError) -> Refusal:
+    """The error as the end of its pipeline."""
     return Refusal(message=error.message, hint=error.hint, code=error.code)

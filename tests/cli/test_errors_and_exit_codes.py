@@ -23,6 +23,7 @@ MAIN = [sys.executable, "-m", "qpipe"]
         (["rnu"], "No such command 'rnu'"),
         (["run"], "Missing argument 'pipeline'"),
         (["run", "--frsh", "x.yaml"], "--frsh"),
+        (["run", "x.yaml", "--junit", "none/ci.xml"], "--junit none/ci.xml: no file can be written there"),
         (["run", "x.yaml", "--workers", "0"], "--workers"),
         (["promote", "last", "--force"], "--force and --reason go together"),
         (["schema", "resul"], "no schema 'resul'"),
@@ -157,3 +158,12 @@ def test_a_full_disk_is_no_bug(monkeypatch, capsys):
 def test_an_error_without_a_hint_is_one_line(capsys):
     assert say_error("what was found", "", 2, as_json=False) == 2
     assert capsys.readouterr().err == "error: what was found\n"
+
+
+def test_ci_gets_a_line_for_a_pipeline_that_cannot_be_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run_app(["run", "x.yaml", "--junit", "ci.xml"]) == 2
+    assert 'message="x.yaml: no such pipeline file"' in (tmp_path / "ci.xml").read_text()
+    assert run_app(["run", "x.yaml", "y.yaml", "--junit", "ci.xml", "--json"]) == 2
+    assert 'tests="2" failures="0" errors="2"' in (tmp_path / "ci.xml").read_text()
+    assert json.loads(capsys.readouterr().out)["exit_code"] == 2
