@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,14 +16,14 @@ from qpipe.records.engine import Prepared
 from qpipe.records.quantization import QuantPlan
 from qpipe_litert.convert import Converted, convert
 from qpipe_litert.extremes import compare_extremes
-from qpipe_litert.flatbuffer import read_flatbuffer
+from qpipe_litert.flatbuffer import FlatModel, read_flatbuffer
 from qpipe_litert.layout import Layout
 from qpipe_litert.matching import match_tensors
 from qpipe_litert.onnx_graph import run_reference, widened
 from qpipe_litert.options import Options
 from qpipe_litert.probe import probe_inputs
 from qpipe_litert.quantize import LeftInFloat, cast_half, ops_left_in_float, quantize_static, quantize_weights
-from qpipe_litert.ranges import carry_ranges
+from qpipe_litert.ranges import CarriedRanges, carry_ranges
 from qpipe_litert.session import LAYOUT, BorderSession, LocalEngine
 from qpipe_litert.tools import create_tool
 
@@ -90,11 +90,19 @@ def _quantize_plan(
         left = tuple(replace(op, dynamic=False) for op in left)
     notes: tuple[str, ...] = ()
     if plan.mode == "static":
-        notes = (compare_extremes(prepared, converted, matched),)
+        notes = (*_float_borders(flat, carried, options), compare_extremes(prepared, converted, matched))
         quantize_static(converted.path, made, plan, carried, left=left, options=options)
     else:
         quantize_weights(converted.path, made, plan, left)
     return left, {flat.tensors[index].name: names for index, names in matched.items()}, notes
+
+
+def _float_borders(flat: FlatModel, carried: CarriedRanges, options: Options) -> Iterator[str]:
+    """What was to be int8 at the border of the file and is not: where one range is missing, all of a side stay float."""
+    for side, tensors in (("inputs", flat.inputs), ("outputs", flat.outputs)):
+        lacking = [flat.tensors[index].name for index in tensors if index in carried.missing]
+        if lacking and options.io == "int8":
+            yield f"the file's {side} stay float32: no range in the plan for {', '.join(lacking)}"
 
 
 def _makers(converted: Converted) -> Mapping[str, str]:

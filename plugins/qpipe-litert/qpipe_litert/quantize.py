@@ -54,7 +54,8 @@ def quantize_static(
     Raises:
         BuildError: the quantizer refused.
     """
-    names = {tensor.index: tensor.name for tensor in read_flatbuffer(source).tensors}
+    flat = read_flatbuffer(source)
+    names = {tensor.index: tensor.name for tensor in flat.tensors}
     manager = _manager()
     bits = 16 if options.activations == "int16" else 8
     manager.add_static_config(
@@ -71,8 +72,9 @@ def quantize_static(
             ".*", op, activation_num_bits=bits, weight_num_bits=8, weight_granularity=_per_tensor()
         )
     _leave_in_float(manager, left)
-    if options.io == "float":
-        _no_quantize(manager, ".*", _ops("INPUT", "OUTPUT"))
+    for border, tensors in (("INPUT", flat.inputs), ("OUTPUT", flat.outputs)):
+        if options.io == "float" or set(tensors) & set(carried.missing):
+            _no_quantize(manager, ".*", _ops(border))
     statistics = {names[index]: _statistics(ends) for index, ends in carried.ranges.items()}
     _export(source, made, manager, statistics)
 

@@ -14,6 +14,7 @@ from onnx import helper
 from qpipe_litert import quantize
 from qpipe_litert.backend import LiteRtBackend
 from qpipe_litert.benchmark import cross_check
+from qpipe_litert.build import _float_borders
 from qpipe_litert.convert import Converted, UnknownOperatorError, convert, find_layout, refuse_custom
 from qpipe_litert.flatbuffer import read_flatbuffer
 from qpipe_litert.interpreter import invoke, open_interpreter
@@ -286,3 +287,20 @@ def test_custom_domain_is_named(tmp_path: Path) -> None:
     model.opset_import.append(helper.make_opsetid("acme", 1))
     with pytest.raises(BuildError, match="acme"):
         fold(model, tmp_path)
+
+
+def test_a_border_without_a_range_stays_float(conv_ready: Prepared, conv_float: Converted, tmp_path: Path) -> None:
+    """A model that scales its own input in float: the rest is int8 all the same, and the placement says so."""
+    options = Options(io="int8", batch="one", unranged="float")
+    flat, carried = read_flatbuffer(conv_float.path), _carried(conv_ready, conv_float)
+    ranges = {index: found for index, found in carried.ranges.items() if index not in flat.inputs}
+    lacking = CarriedRanges(ranges=ranges, missing=(*carried.missing, *flat.inputs))
+    matched = match_tensors(conv_ready, conv_float.graph, conv_float.path, conv_float.layout)
+    left = ops_left_in_float(conv_ready.plan, flat, matched, lacking, {})
+    quantize_static(conv_float.path, tmp_path / "m.tflite", conv_ready.plan, lacking, left=left, options=options)
+    made = read_flatbuffer(tmp_path / "m.tflite")
+    assert [made.tensors[index].dtype for index in (*made.inputs, *made.outputs)] == ["float32", "int8"]
+    assert list(_float_borders(flat, lacking, options)) == [
+        "the file's inputs stay float32: no range in the plan for image"
+    ]
+    assert list(_float_borders(flat, carried, options)) == []

@@ -65,7 +65,7 @@ def smallest_arena(data: bytes) -> int:
     while said.error:
         _refuse_missing_operator(said)
         if high > _LARGEST_BYTES:
-            raise BuildError(f"tflite-micro cannot allocate the model in {high // 2**20} MiB: {_reason(said)}")
+            _refuse_any_arena(said, high)
         high *= 2
         said = _attempt(data, high)
     low = 0
@@ -120,6 +120,18 @@ def _refuse_missing_operator(said: Said) -> None:
         raise BuildError(
             f"tflite-micro has no operator {found[1]}", hint="replace the nodes that become it, or fold them away"
         )
+
+
+def _refuse_any_arena(said: Said, arena_bytes: int) -> None:
+    """What fails in an arena of any size is a kernel that does not take its tensors."""
+    found = re.search(r"Node (\w+) \(number \d+\) failed to prepare", said.text)
+    if found is None:
+        raise BuildError(f"tflite-micro cannot allocate the model in {arena_bytes // 2**20} MiB: {_reason(said)}")
+    half = found[1] == "DEQUANTIZE"  # what a float16 weight stands behind
+    raise BuildError(
+        f"tflite-micro's {found[1]} does not take these types or shapes: {_reason(said)}",
+        hint="float16 weights have no kernel there: use recipe int8" if half else "replace the nodes that become it",
+    )
 
 
 def _reason(said: Said) -> str:

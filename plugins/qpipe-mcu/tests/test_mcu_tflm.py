@@ -13,7 +13,7 @@ import pytest
 from qpipe_litert.flatbuffer import read_flatbuffer
 from qpipe_litert.flatbuffer_edit import inline_buffers
 from qpipe_mcu.build import require_parity
-from qpipe_mcu.micro import open_micro, smallest_arena
+from qpipe_mcu.micro import Said, _refuse_any_arena, open_micro, smallest_arena
 from qpipe_mcu.tflm import TflmBackend
 
 from qpipe.errors import BuildError, TargetError
@@ -137,3 +137,11 @@ def test_float_model_runs_too(tmp_path: Path, digits: edge.Digits) -> None:
 def test_options_are_validated(options: dict[str, object]) -> None:
     with pytest.raises(TargetError, match="cortex-m-tflm"):
         TflmBackend().check(replace(CORTEX, options=options))
+
+
+def test_a_kernel_that_refuses_is_no_lack_of_memory() -> None:
+    with pytest.raises(BuildError, match="DEQUANTIZE does not take these types") as told:
+        _refuse_any_arena(Said(text="Node DEQUANTIZE (number 2) failed to prepare with status 1", error="x"), 2**29)
+    assert "int8" in told.value.hint
+    with pytest.raises(BuildError, match="cannot allocate the model in 512 MiB: too large"):
+        _refuse_any_arena(Said(text="too large", error="x"), 2**29)
