@@ -129,3 +129,30 @@ def test_onnxruntime_refuses_bfloat16_in_one_line(scheme):
     assert caught.value.message == f"scheme {scheme.name!r} has no bfloat16 kernels"
     assert "\n" not in f"{caught.value.message}{caught.value.hint}"
     assert [stage.name for stage in builtin_recipe("bf16", TENSORRT).stages] == ["bf16"]
+
+
+@pytest.mark.parametrize(
+    ("body", "word"),
+    [
+        ("p = MatMul(x, w) y = Mul(p, huge)", "keep_float: [node_1]"),
+        ("c = Constant<value = float {-150000.0}>() p = MatMul(x, w) y = Add(p, c)", "keep_float: [node_"),
+        ("p = MatMul(x, w) m = Add(p, huge) q = Softmax(m) y = Add(q, m)", "keep_float: [node_1]"),
+    ],
+)
+def test_a_factor_that_float16_cannot_hold_is_no_mask(body, word, tmp_path):
+    path = write(tmp_path / "m.onnx", body, {"w": weights(16, 8), "huge": np.float32(150000.0)})
+    with pytest.raises(QuantizationError, match=r"holds 1\.5e\+05, more than float16 can") as told:
+        cast_half(open_graph(path), "float16")
+    assert word in told.value.hint
+
+
+@pytest.mark.parametrize(
+    "body", ["p = MatMul(x, w) y = Clip(p, , huge)", "p = MatMul(x, w) n = Neg(huge) m = Where(c, n, p) y = Softmax(m)"]
+)
+def test_a_mask_or_a_bound_is_clipped(body, tmp_path):
+    arrays = {"w": weights(16, 8), "huge": np.float32(3e38), "c": np.arange(8) > 4}
+    path = write(tmp_path / "m.onnx", body, arrays)
+    save_graph(cast_half(open_graph(path), "float16"), tmp_path / "low.onnx")
+    rows = {"x": np.random.default_rng(1).standard_normal((4, 16)).astype(np.float32)}
+    for old, new in zip(run(path, rows), run(tmp_path / "low.onnx", rows), strict=True):
+        assert sqnr_db(old, new) >= 40

@@ -16,6 +16,7 @@ from qpipe.quant.rendering.render import forget_shapes
 
 Half = Literal["float16", "bfloat16"]
 LARGEST = {"float16": 65504.0, "bfloat16": 3.3895313892515355e38}
+_STAGES = {"float16": "fp16", "bfloat16": "bf16"}
 BLOCKED = (
     "If",
     "Loop",
@@ -77,6 +78,14 @@ def takes(node: ir.Node, dtype: Half, opset: int) -> bool:
     return all(f"tensor({dtype})" in names for names in allowed if "tensor(float)" in names)
 
 
+_RANKS = frozenset({"Softmax", "LogSoftmax", "ReduceMax", "ReduceMin", "ArgMax", "ArgMin", "TopK", "MaxPool"})
+_CARRIES = frozenset(
+    {"Add", "Sub", "Mul", "Neg", "Where", "Cast", "Expand", "Tile", "Concat", "Identity", "Unsqueeze", "Squeeze"}
+    | {"Reshape", "Transpose", "Slice", "Gather", "Max", "Min", "ConstantOfShape", "Dropout"}
+)
+"""What a mask meets on its way to one of `_RANKS`."""
+
+
 class _Caster:
     def __init__(self, graph: ir.Graph, dtype: Half, keep: frozenset[str], opset: int) -> None:
         self.graph, self.dtype, self.keep, self.opset = graph, dtype, keep, opset
@@ -121,22 +130,24 @@ class _Caster:
         value = node.attributes.get("value")
         if node.op_type in {"ConstantOfShape", "Constant"}:
             if value is None and node.op_type == "ConstantOfShape":
-                node.attributes["value"] = ir.AttrTensor("value", self.tensor(np.zeros(1, np.float32), "value"))
+                node.attributes["value"] = ir.AttrTensor("value", self.tensor(np.zeros(1, np.float32), node.outputs[0]))
             elif value is not None and value.as_tensor().dtype == ir.DataType.FLOAT:
                 array = np.asarray(value.as_tensor().numpy(), np.float32)
-                node.attributes["value"] = ir.AttrTensor("value", self.tensor(array, node.name or ""))
+                node.attributes["value"] = ir.AttrTensor("value", self.tensor(array, node.outputs[0]))
 
-    def tensor(self, array: np.ndarray[tuple[int, ...], np.dtype[np.float32]], name: str) -> ir.TensorProtocol:
+    def tensor(self, array: np.ndarray[tuple[int, ...], np.dtype[np.float32]], value: ir.Value) -> ir.TensorProtocol:
         finite = array[np.isfinite(array)]
         if finite.size and float(np.abs(finite).max()) > LARGEST[self.dtype]:
             clipped = np.clip(array, -LARGEST[self.dtype], LARGEST[self.dtype])
-            if not _is_mask(array):
+            if array.size > 1 or not _only_masks(value):
+                readers = ", ".join(sorted({use.node.name or use.node.op_type for use in value.uses()}))
+                recipe = f"stages: [{{{_STAGES[self.dtype]}: {{keep_float: [{readers}]}}}}]"
                 raise QuantizationError(
-                    f"tensor {name!r} holds {float(np.abs(finite).max()):.3g}, more than {self.dtype} can",
-                    hint="keep the nodes that read it in float32",
+                    f"tensor {value.name!r} holds {float(np.abs(finite).max()):.3g}, more than {self.dtype} can",
+                    hint=f"keep the nodes that read it in float32: {recipe}",
                 )
             array = clipped.astype(np.float32)
-        return ir.Tensor(array.astype(self.half.numpy()), dtype=self.half, name=name)
+        return ir.Tensor(array.astype(self.half.numpy()), dtype=self.half, name=value.name)
 
     def feed(self, value: ir.Value) -> None:
         """Give every reader the precision that it computes in."""
@@ -155,7 +166,7 @@ class _Caster:
     def stored(self, value: ir.Value, name: str) -> ir.Value:
         """An initializer in half precision; the float32 one goes if nobody reads it any more."""
         assert value.const_value is not None
-        tensor = self.tensor(np.asarray(value.const_value.numpy(), np.float32), name_of(value))
+        tensor = self.tensor(np.asarray(value.const_value.numpy(), np.float32), value)
         tensor.name = name
         half = ir.Value(name=name, const_value=tensor, shape=value.shape, type=ir.TensorType(self.half))
         self.graph.register_initializer(half)
@@ -184,6 +195,14 @@ class _Caster:
         self.graph.outputs[index] = back
 
 
-def _is_mask(array: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> bool:
-    """A lone huge number is what attention masks add; its meaning survives the clip."""
-    return bool(array.size == 1)
+def _only_masks(value: ir.Value) -> bool:
+    """Whether a huge number reaches nothing but what ranks or bounds: there its meaning survives the clip.
+
+    Attention adds it to scores before Softmax, pooling puts it where no token is; as a factor it would be another one.
+    """
+    for use in value.uses():
+        if use.node.op_type in _RANKS or (use.node.op_type == "Clip" and use.idx > 0):
+            continue
+        if use.node.op_type not in _CARRIES or not all(_only_masks(output) for output in use.node.outputs):
+            return False
+    return bool(value.uses()) and not value.is_graph_output()
