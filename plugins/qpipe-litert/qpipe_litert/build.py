@@ -98,7 +98,7 @@ def _quantize_plan(
 
 
 def _float_borders(flat: FlatModel, carried: CarriedRanges, options: Options) -> Iterator[str]:
-    """What was to be int8 at the border of the file and is not: where one range is missing, all of a side stay float."""
+    """What was to be int8 at the border of the file and is not: one missing range leaves a whole side in float."""
     for side, tensors in (("inputs", flat.inputs), ("outputs", flat.outputs)):
         lacking = [flat.tensors[index].name for index in tensors if index in carried.missing]
         if lacking and options.io == "int8":
