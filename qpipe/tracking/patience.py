@@ -69,6 +69,7 @@ def first_line(error: BaseException) -> str:
 
 
 SYNC = "what was measured is in the store; log it later with `qpipe sync RUN_ID`"
+BEGIN = "once MLflow answers, run the same command again: it goes on from what is finished"
 PROMOTE = "once MLflow answers: `qpipe sync RUN_ID` for a run that was lost in the middle, else promote again"
 READ = "`qpipe doctor` says whether MLflow answers"
 

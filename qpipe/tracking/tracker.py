@@ -13,7 +13,7 @@ from qpipe.records.target import Target
 from qpipe.tracking.cells import log_cell
 from qpipe.tracking.experiment import Dataset, Experiment, Logged, RunStatus
 from qpipe.tracking.orphans import end_orphans
-from qpipe.tracking.patience import calling
+from qpipe.tracking.patience import BEGIN, calling
 from qpipe.tracking.runs import finish_run, start_run
 
 
@@ -30,12 +30,12 @@ class Tracker(Experiment):
 
         One of `run_id` is about to go on, so that its line says so.
         """
-        with calling(self.uri, "looking for runs that were killed"):
+        with calling(self.uri, "looking for runs that were killed", BEGIN):
             return end_orphans(self, run_id)
 
     def start(self, run_id: str, pipeline: str, params: Mapping[str, str], *, join: str | None = None) -> str:
         """The parent run of a pipeline run: found by its tag `qpipe.run_id`, or made below the run `join`."""
-        with calling(self.uri, f"starting the run {run_id}"):
+        with calling(self.uri, f"starting the run {run_id}", BEGIN):
             return start_run(self, run_id, pipeline, params, join)
 
     def log_cell(
@@ -62,7 +62,7 @@ class Tracker(Experiment):
         import mlflow.pyfunc
 
         assert mlflow.pyfunc and matplotlib.backends.backend_svg  # noqa: PT018  (imported for their own sake)
-        with calling(self.uri, "opening the registry"):
+        with calling(self.uri, "opening the registry", BEGIN):
             self.client.search_registered_models(max_results=1)
 
     def finish(

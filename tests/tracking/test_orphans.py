@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from qpipe.errors import TrackingError
+
 HERE = socket.gethostname()
 
 
@@ -58,3 +60,14 @@ def test_two_processes_at_the_same_run(tracker):
     left(tracker, "run-1", f"{os.getppid()}@{HERE}")
     (line,) = tracker.end_orphans("run-1")
     assert line.startswith(f"process {os.getppid()} works on this very run since 2026-01-01")
+
+
+@pytest.mark.parametrize("call", [lambda lost: lost.end_orphans("run-1"), lambda lost: lost.start("run-1", "x", {})])
+def test_mlflow_lost_before_there_is_anything_to_sync(tracker, monkeypatch, call):
+    def gone(*_: object, **__: object) -> None:
+        raise OSError("gone")
+
+    monkeypatch.setattr(tracker.client, "search_runs", gone)
+    with pytest.raises(TrackingError, match="gone") as caught:
+        call(tracker)
+    assert caught.value.hint == "once MLflow answers, run the same command again: it goes on from what is finished"
