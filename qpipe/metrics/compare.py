@@ -32,9 +32,12 @@ def compare_rows(metric: Metric, engine: Rows, reference: Rows) -> NDArray[np.fl
     """Agreement of two runs over the same rows, float64 [rows].
 
     Classifiers: 1 where the top class is the same, else 0. Others: the cosine of the first outputs, −1 … 1.
-    Rows that are not finite disagree (0, or −1).
+    Rows that are not finite disagree (0, or −1). One number per row has no direction, its cosine is its sign: NaN.
     """
     if metric.classifies:
-        ours, theirs = top_class(engine, metric.name), top_class(reference, metric.name)
-        return np.asarray((ours == theirs) & (ours != NO_CLASS), dtype=np.float64)
-    return row_cosine(flat_output(engine), flat_output(reference))
+        said, meant = top_class(engine, metric.name), top_class(reference, metric.name)
+        return np.asarray((said == meant) & (said != NO_CLASS), dtype=np.float64)
+    ours, theirs = flat_output(engine), flat_output(reference)
+    if theirs.shape[1] == 1:
+        return np.full(len(theirs), np.nan)
+    return row_cosine(ours, theirs)

@@ -264,6 +264,13 @@ def test_agreement_of_classes(made, at_least, decision):
     assert (found.decision, found.observed) == (decision, pytest.approx(0.98))
 
 
+def test_agreement_of_one_number_a_row_decides_nothing(made):
+    of = replace(made.outcomes(np.ones(500), np.ones(500), metric="mae"), agreement=np.full(500, np.nan))
+    found = made.decide(of, "agreement", at_least=0.9)
+    assert found.decision is OPEN
+    assert "one number a row" in found.reason
+
+
 def test_agreement_of_cosines(made):
     cosines = 1 - np.abs(np.random.default_rng(2).normal(0, 0.01, size=400))
     of = replace(made.flips(0, 0, 400, metric="mae"), agreement=cosines)

@@ -241,6 +241,12 @@ def test_agreement_of_classifiers_is_of_the_top_class():
     assert compare_rows(METRICS["accuracy"], ours, theirs).tolist() == [1.0, 0.0, 0.0, 0.0]
 
 
+def test_one_number_a_row_has_no_agreement():
+    """Its cosine is its sign: 1 for every price, whatever the engine says."""
+    ours, theirs = rows(np.array([[100.0], [9e9], [0.0]])), rows(np.array([[1.0], [2.0], [3.0]]))
+    assert np.isnan(compare_rows(METRICS["mae"], ours, theirs)).all()
+
+
 def test_agreement_of_others_is_the_cosine():
     ours = rows(np.array([[1.0, 0.0], [1.0, 0.0], [np.nan, 0.0], [0.0, 0.0], [1e30, 1e30]]))
     theirs = rows(np.array([[2.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 0.0], [1e30, 1e30]]))

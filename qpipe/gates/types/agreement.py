@@ -16,6 +16,11 @@ from qpipe.plugins.gate import Alpha, GateType, Outcomes
 from qpipe.plugins.metric import Metric
 from qpipe.records.verdict import Verdict
 
+NO_DIRECTION = (
+    "the judged output is one number a row, whose cosine is its sign: judge its error instead (mae, with the float "
+    "model's outputs as labels where there are no others)"
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
@@ -38,6 +43,8 @@ def _level(outcomes: Outcomes, alpha: Alpha) -> Estimate:
     values, groups = outcomes.agreement, real_groups(outcomes.groups)
     if not len(values):
         return Estimate(n=0, undecidable="there are no rows")
+    if np.isnan(values).all():
+        return Estimate(n=len(values), undecidable=NO_DIRECTION)
     if not np.isfinite(values).all():
         return Estimate(n=len(values), undecidable="agreement is not finite")
     return level.share(values, groups, alpha) if outcomes.metric.classifies else level.mean(values, groups, alpha)
