@@ -27,6 +27,7 @@ OPENVINO = Scheme(
     activation_matmul=False,
     quantize_outputs=False,
     absorb_relu=False,
+    table_ops=("Gather",),
 )
 """Q/DQ on the inputs of weighted operators and of residual Adds, as OpenVINO's CPU plugin fuses them.
 
