@@ -19,10 +19,11 @@ def run_pipelines(
     paths: Sequence[Path], run: Callable[[Path], RunResult], *, as_json: bool, junit: Path | None = None
 ) -> int:
     """Run many pipeline files, print what came out of all, and return the worst exit code."""
+    from qpipe.config import without_bases
     from qpipe.flow.exitcodes import worst
     from qpipe.flow.fleet import run_fleet
 
-    files = tuple(dict.fromkeys(paths))
+    files = without_bases(paths, kind="pipeline")
     ended = run_fleet(files, run, _silent if as_json else _Roll(total=len(files)).call)
     write_junit(junit, ended)
     if as_json:
@@ -69,11 +70,12 @@ def write_junit(path: Path | None, ended: Sequence[Ended]) -> None:
 
 def plan_pipelines(paths: Sequence[Path], options: RunOptions, *, as_json: bool) -> int:
     """Print a line per pipeline file: what of it is cached, what would run, and why."""
+    from qpipe.config import without_bases
     from qpipe.flow.exitcodes import worst
     from qpipe.flow.fleet import plan_fleet
     from qpipe.records.fleet import Refusal
 
-    found = plan_fleet(tuple(dict.fromkeys(paths)), options)
+    found = plan_fleet(without_bases(paths, kind="pipeline"), options)
     code = worst(plan.code for _, plan in found if isinstance(plan, Refusal))
     if as_json:
         from qpipe.records.codec import plain

@@ -1,5 +1,6 @@
 """Text to records: pipeline files, target files, and their messages. Light: no numpy, no onnx."""
 
+from qpipe.config.base import without_bases
 from qpipe.config.draft import draft_pipeline
 from qpipe.config.gates import read_gates
 from qpipe.config.pipeline import read_pipeline
@@ -15,4 +16,5 @@ __all__ = [
     "read_target",
     "read_targets",
     "target_files",
+    "without_bases",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from qpipe.config.document import Document, read_document
@@ -36,6 +37,27 @@ def read_over_base(path: Path, *, kind: str, above: tuple[Path, ...] = ()) -> Do
         raise ConfigError(f"{line}: base {base}: no such file{nearest(base.name, siblings)}", hint="base: fleet.yaml")
     shared = read_over_base(base, kind=kind, above=below)
     return Document(path=path, data=_joined(shared.data, document.data), lines=document.lines, base=shared)
+
+
+def without_bases(files: Sequence[Path], *, kind: str) -> tuple[Path, ...]:
+    """The files, each once, but for those without a name that another of them stands over: `*.yaml` names these too."""
+    files = tuple(dict.fromkeys(files))
+    below = {base for file in files for base in _below(file, kind)}
+    return tuple(file for file in files if Path(os.path.realpath(file)) not in below)
+
+
+def _below(file: Path, kind: str) -> set[Path]:
+    """The bases of a file that have no name of their own; none where something is wrong with it."""
+    try:
+        document = read_over_base(file, kind=kind).base
+    except ConfigError:
+        return set()
+    found = set()
+    while document is not None:
+        if ("name",) not in document.lines:
+            found.add(Path(os.path.realpath(document.path)))
+        document = document.base
+    return found
 
 
 def _joined(base: dict[str, object], over: dict[str, object]) -> dict[str, object]:

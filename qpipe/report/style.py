@@ -18,6 +18,7 @@ dd { margin: 0; }
 code, pre { font: .85em/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; overflow-wrap: anywhere; }
 pre { padding: .75rem; border: 1px solid var(--line); border-radius: .4rem; overflow-x: auto; }
 .wide { overflow-x: auto; }
+section[id] { content-visibility: auto; contain-intrinsic-size: auto 60rem; }
 table { border-collapse: collapse; margin: .25rem 0 1rem; font-variant-numeric: tabular-nums; }
 th { text-align: left; font-weight: 600; color: var(--soft); }
 th, td { padding: .35rem .9rem .35rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }

@@ -2,7 +2,7 @@
 
 import pytest
 
-from qpipe.config import pipeline_schema, read_pipeline
+from qpipe.config import pipeline_schema, read_pipeline, without_bases
 from qpipe.errors import ConfigError
 
 SHARED = """\
@@ -76,3 +76,12 @@ def test_editors_ask_a_file_over_a_base_for_nothing_more(names):
     schema = pipeline_schema(names.gates.values(), names.stages.values())
     assert {"required": ["base"]} in schema["anyOf"]
     assert "required" not in schema
+
+
+def test_a_glob_names_the_base_too_and_it_is_no_pipeline(tmp_path):
+    texts = {"all": "recipes: [int8]", "fleet": "base: all.yaml", "a": "base: fleet.yaml\nname: a"}
+    texts |= {"b": "base: a.yaml\nname: b", "broken": "base: [", "lonely": "recipes: [int8]"}
+    for name, text in texts.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+    found = without_bases([*sorted(tmp_path.glob("*.yaml")), tmp_path / "a.yaml"], kind="pipeline")
+    assert [file.stem for file in found] == ["a", "b", "broken", "lonely"]
