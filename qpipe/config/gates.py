@@ -69,6 +69,23 @@ def other_metrics(written: Mapping[str, GateText | None], measured: str | None) 
             )
 
 
+def taken_along(written: Mapping[str, GateText | None], metric: str | None) -> Iterator[Problem]:
+    """Gates without a metric beside one of the same type that asks for another than the task's `metric`.
+
+    They would be judged by it too, and whoever wrote two wants two.
+    """
+    asked = {name: found for name, found in asked_metrics(written).items() if found != metric}
+    types = {name: (text.type if text else None) or name for name, text in written.items()}
+    for name, found in asked.items():
+        for other, kind in types.items():
+            if kind == types[name] and other not in asked and metric is not None:
+                yield Problem(
+                    at=("gates", name, "metric"),
+                    message=f"gate {name!r} asks for {found!r}, and {other!r} for the task's {metric!r}",
+                    hint="a pipeline measures one metric: say which as `metric:`, and write a second pipeline",
+                )
+
+
 def choose_gates(
     written: Mapping[str, GateText | None], demands: Demands, names: Names, problems: list[Problem]
 ) -> tuple[GateSpec, ...]:

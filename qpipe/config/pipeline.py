@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from qpipe.config.base import read_over_base
-from qpipe.config.gates import Demands, asked_metrics, choose_gates, other_metrics
+from qpipe.config.gates import Demands, asked_metrics, choose_gates, other_metrics, taken_along
 from qpipe.config.names import Names
 from qpipe.config.paths import expand_variables
 from qpipe.config.problems import Problem, fail, tolerated
@@ -82,6 +82,8 @@ def _metric(text: PipelineText, names: Names, problems: list[Problem]) -> str:
     if chosen is None and text.task is None:
         problems.append(Problem(at=(), message="the file names neither task nor metric", hint="task: classification"))
     problems += other_metrics(text.gates, chosen)
+    if not written:
+        problems += taken_along(text.gates, TASKS.get(text.task or ""))
     at = ("metric",) if written else ("gates", next(iter(asked), ""), "metric")
     if chosen is not None and ":" not in chosen:
         try:

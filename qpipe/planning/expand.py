@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qpipe.data import outcome_digest, role_digest
+from qpipe.errors import TargetError
 from qpipe.metrics import metric_source_digest
 from qpipe.planning.keys import build_key, measure_key, prepare_key
 from qpipe.planning.offers import Offer, ask_backend
@@ -14,7 +15,7 @@ from qpipe.records.cell import Cell, Timing
 from qpipe.records.data import DataSpec, RoleName
 from qpipe.records.model import Model
 from qpipe.records.pipeline import Pipeline, RecipeSpec
-from qpipe.records.recipe import REFERENCE, Recipe
+from qpipe.records.recipe import BUILTIN_RECIPES, REFERENCE, Recipe
 from qpipe.records.scheme import Scheme
 from qpipe.records.target import Target
 
@@ -64,7 +65,7 @@ def make_cell(
 ) -> Cell:
     """One cell with its three keys; cheap: data and model are known by digests."""
     availability, scheme = offer.availability, offer.scheme
-    recipe = resolve_recipe(spec, scheme)
+    recipe = _resolved_for(target, spec, scheme)
     timing = pipeline.timing if profile else None
     prepare = prepare_key(model, recipe, scheme, _calibration(pipeline.data, model, recipe, registry))
     build = build_key(prepare, target, availability)
@@ -92,6 +93,28 @@ def make_cell(
         measure=measure,
         role=role,
     )
+
+
+def _resolved_for(target: Target, spec: RecipeSpec, scheme: Scheme) -> Recipe:
+    """As `resolve_recipe`; an error names the target, and the recipes that it has kernels for."""
+    try:
+        return resolve_recipe(spec, scheme)
+    except TargetError as error:
+        if spec.name not in BUILTIN_RECIPES:
+            raise
+        able = ", ".join(name for name in BUILTIN_RECIPES if _has_kernels(name, scheme))
+        raise TargetError(
+            f"{target.name} cannot run recipe {spec.name!r}: {error.message}",
+            hint=f"it can run {able}; recipes that only other targets run stand in a pipeline of their own",
+        ) from error
+
+
+def _has_kernels(name: str, scheme: Scheme) -> bool:
+    try:
+        builtin_recipe(name, scheme)
+    except TargetError:
+        return False
+    return True
 
 
 def resolve_recipe(spec: RecipeSpec, scheme: Scheme) -> Recipe:

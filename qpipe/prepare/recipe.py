@@ -12,7 +12,7 @@ from qpipe.records.scheme import Scheme
 def _static(scheme: Scheme) -> tuple[StageSpec, ...]:
     if not scheme.ops:
         raise TargetError(
-            f"scheme {scheme.name!r} has no integer kernels, so recipe 'int8' cannot run on it",
+            f"scheme {scheme.name!r} has no integer kernels",
             hint="use recipe 'none', or a target whose scheme lists integer operators",
         )
     return tuple(StageSpec(name=name) for name in ("fold", "calibrate", "smooth", "quantize", "correct-bias"))
@@ -26,7 +26,7 @@ def _static_but_stem(scheme: Scheme) -> tuple[StageSpec, ...]:
 def _dynamic(scheme: Scheme) -> tuple[StageSpec, ...]:
     if not scheme.dynamic_ops:
         raise TargetError(
-            f"scheme {scheme.name!r} has no dynamically quantized kernels, so recipe 'dynamic' cannot run on it",
+            f"scheme {scheme.name!r} has no dynamically quantized kernels",
             hint="use recipe 'int8' there",
         )
     return (StageSpec(name="dynamic"),)

@@ -244,6 +244,11 @@ BAD = [
         "15: gate 'slices' judges by 'lable', which is not in data.gate.slices; did you mean 'label'?",
     ),
     ("metric: accuracy", "metric: acuracy", "14: unknown metric 'acuracy'; did you mean 'accuracy'?"),
+    (
+        "quality: {metric: accuracy,",
+        "f1: {type: quality, metric: macro-f1, margin: 0.1}\n  quality: {",
+        "14: gate 'f1' asks for 'macro-f1', and 'quality' for the task's 'accuracy'",
+    ),
     ("task: classification", "metric: mae", "14: gate 'quality' asks for 'accuracy', the pipeline measures 'mae'"),
     ("{path: digits.onnx}", "{}", "2: the model names neither path nor uri"),
     ("{path: digits.onnx}", "{path: a, uri: 'models:/a/1'}", "2: the model names both path and uri"),

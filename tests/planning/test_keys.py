@@ -12,11 +12,13 @@ from qpipe.config import read_pipeline
 from qpipe.errors import PluginError, TargetError
 from qpipe.models import read_model
 from qpipe.planning import expand
+from qpipe.planning.expand import _resolved_for
 from qpipe.planning.keys import changed, make_key
 from qpipe.plugins.hookspecs import hookimpl
 from qpipe.plugins.loader import load_plugins
 from qpipe.prepare.shapes import sets_shapes
-from qpipe.records.pipeline import Pipeline
+from qpipe.quant.schemes import LITERT_INTEGER
+from qpipe.records.pipeline import Pipeline, RecipeSpec
 from qpipe.records.target import Host, Limits, Target
 from qpipe.records.tensors import Signature, TensorSpec
 from qpipe.testing.fake import FakeBackend
@@ -141,3 +143,9 @@ def test_changed_names_the_ingredients_in_order():
     assert changed(before.ingredients, after.ingredients) == ("recipe", "device", "metric")
     assert changed(before.ingredients, before.ingredients) == ()
     assert before.digest != make_key(("recipe", "b"), ("model", "a"), ("device", "c")).digest
+
+
+def test_a_recipe_without_kernels_names_the_target_and_what_it_can_run():
+    with pytest.raises(TargetError, match="board cannot run recipe 'dynamic': scheme 'litert-integer' has no") as told:
+        _resolved_for(Target(name="board", backend="b"), RecipeSpec(name="dynamic"), LITERT_INTEGER)
+    assert told.value.hint.startswith("it can run none, int8, int8-float-stem, fp16; ")
