@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from qpipe.plugins.backend import Backend
 from qpipe.plugins.hookspecs import hookimpl
 from qpipe.records.target import Target
 from qpipe_openvino.backend import OpenVinoBackend
+from qpipe_openvino.machine import ARCH
 
 
 @hookimpl
@@ -17,8 +16,14 @@ def qpipe_backends() -> list[Backend]:
 
 
 @hookimpl
-def qpipe_targets() -> tuple[Target, ...]:
-    """The files in `targets/`."""
-    from qpipe.config import read_targets
-
-    return read_targets(Path(__file__).with_name("targets"), owner="qpipe-openvino")
+def qpipe_targets() -> list[Target]:
+    """One target: batch sizes, threads and shapes are for a pipeline to choose."""
+    return [
+        Target(
+            name="x86-openvino",
+            backend=OpenVinoBackend.name,
+            summary="x86-64 with OpenVINO, one thread",
+            arch=ARCH,
+            owner="qpipe-openvino",
+        )
+    ]
