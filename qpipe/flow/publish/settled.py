@@ -89,13 +89,13 @@ def _known(workplace: Workplace, result: RunResult) -> tuple[tuple[str, ...], ..
 
 
 def _objects(workplace: Workplace, cell: Cell, before: CellResult | None) -> tuple[str, ...] | None:
-    """Engine and evidence of a finished cell, or of one whose machine is as far away as it was; None of any other."""
+    """What is kept of a finished cell, or of one whose machine is as far away as it was; None of any other."""
     known = recall_cell(workplace.store, cell.key)
     if known is not None:
         return known.engine, known.evidence
     if before is None or before.status != "unavailable" or not _is_away(workplace, cell, before.reason):
         return None
-    return tuple(one.digest for one in (before.engine, before.evidence) if one is not None)
+    return (before.evidence.digest,) if before.evidence is not None else ()
 
 
 def _is_away(workplace: Workplace, cell: Cell, reason: str) -> bool:

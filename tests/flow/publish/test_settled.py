@@ -12,8 +12,9 @@ from qpipe.flow.options import RunOptions
 from qpipe.flow.publish.settled import database_state, settle, settled
 from qpipe.flow.workplace import open_workplace
 from qpipe.planning.offers import Offer
-from qpipe.records.engine import Availability, Ready, Unavailable
+from qpipe.records.engine import Availability, Engine, Ready, Unavailable
 from qpipe.records.result import CellResult, Promoted, RunResult
+from qpipe.records.tensors import Signature
 
 
 @pytest.fixture
@@ -47,6 +48,26 @@ def ended(place, tmp_path, result, *, alone=True):
     written(tmp_path, json.dumps(result.run_id))
     keep_run(place, result)
     settle(place, RunOptions(), result, since=before if alone else None)
+
+
+def built(folder):
+    return Engine(
+        path=folder,
+        digest="aa" * 32,
+        model="small",
+        model_digest="bb" * 32,
+        recipe="int8",
+        target="cpu-local",
+        backend="onnxruntime",
+        files=(),
+        signature=Signature(inputs=(), outputs=()),
+        kind="measured",
+        requires=(),
+        toolchain=(),
+        placement=None,
+        facts=(),
+        notes=(),
+    )
 
 
 def still(place, name):
@@ -83,7 +104,13 @@ def test_who_promoted_to_one_name_looks_again(place, tmp_path):
 def test_a_target_that_is_as_far_away_as_it_was_leaves_a_run_settled(place, asked, tmp_path, reason, expected):
     cell = asked.cells[1]
     far = CellResult(
-        key=cell.key, model="small", recipe="int8", target="cpu-local", status="unavailable", reason="no driver"
+        key=cell.key,
+        model="small",
+        recipe="int8",
+        target="cpu-local",
+        status="unavailable",
+        reason="no driver",
+        engine=built(place.store.root),  # its digest is that of its manifest: no object is called so
     )
     ended(place, tmp_path, replace(run("a"), cells=(far,)))
     state = Ready() if reason is None else Unavailable(reason=reason)
