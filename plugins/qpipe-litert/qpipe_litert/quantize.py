@@ -203,11 +203,16 @@ def _per_tensor() -> object:
 
 
 def _leave_in_float(manager: RecipeManager, left: tuple[LeftInFloat, ...]) -> None:
-    for op in left:
-        scope = f"^{re.escape(op.output)}(;|$)"
-        _no_quantize(manager, scope, (_every(),))
-        for operation in _ops(op.op) if op.dynamic else ():
-            manager.add_dynamic_config(scope, operation, num_bits=8)
+    # One rule for all: the quantizer tries every rule on every operator, and an unrolled GRU has thousands of both.
+    if left:
+        _no_quantize(manager, _scope(left), (_every(),))
+    for name in dict.fromkeys(op.op for op in left if op.dynamic):
+        chosen = tuple(op for op in left if op.dynamic and op.op == name)
+        manager.add_dynamic_config(_scope(chosen), *_ops(name), num_bits=8)
+
+
+def _scope(ops: tuple[LeftInFloat, ...]) -> str:
+    return f"^(?:{'|'.join(re.escape(op.output) for op in ops)})(;|$)"
 
 
 def _no_quantize(manager: RecipeManager, regex: str, operations: tuple[object, ...]) -> None:
