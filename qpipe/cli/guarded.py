@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
+import io
 import json
 import os
 import signal
@@ -95,6 +97,9 @@ def _streams() -> Iterator[bool]:
     before = sys.stdout, sys.stderr
     with Path(os.devnull).open("w") as nowhere:
         sys.stdout, sys.stderr = sys.stdout or nowhere, cast("TextIO", Unheard(sys.stderr or nowhere))
+        if isinstance(sys.stdout, io.TextIOWrapper):  # a locale without our signs costs the signs, not the verdict
+            is_utf8 = codecs.lookup(sys.stdout.encoding).name == "utf-8"
+            sys.stdout.reconfigure(errors="backslashreplace" if is_utf8 else "replace")
         try:
             yield before[0] is not None
         finally:
@@ -118,6 +123,17 @@ def _say_interrupted(*, as_json: bool) -> int:
         signal.signal(signal.SIGINT, before)
 
 
+def _written(text: str) -> bool:
+    """Whether stdout took it: what is wrong may be stdout itself."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError:
+        _to_nobody(sys.stdout)
+        return False
+    return True
+
+
 def _reader_gone() -> int:
     """Whoever read our output has gone: nothing is wrong, but no verdict was delivered, so that 0 would be a lie."""
     _to_nobody(sys.stdout)
@@ -133,8 +149,7 @@ def _to_nobody(stream: TextIO) -> None:
 
 def say_error(message: str, hint: str, code: int, *, as_json: bool) -> int:
     """Print one error for people (stderr) or programs (stdout); returns its code."""
-    if as_json:
-        sys.stdout.write(json.dumps({"error": {"message": message, "hint": hint, "code": code}}) + "\n")
+    if as_json and _written(json.dumps({"error": {"message": message, "hint": hint, "code": code}}) + "\n"):
         return code
     sys.stderr.write(f"error: {message}\n")
     if hint:

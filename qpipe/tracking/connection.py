@@ -181,7 +181,6 @@ def _try_database(uri: str) -> None:
 
 def _open(uri: str, name: str, database: Path | None, left_s: int) -> tuple[MlflowClient, Experiment]:
     from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
 
     probing = {
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
@@ -197,7 +196,7 @@ def _open(uri: str, name: str, database: Path | None, left_s: int) -> tuple[Mlfl
                 _try_database(uri)
             client = MlflowClient(tracking_uri=uri, registry_uri=os.environ.get("MLFLOW_REGISTRY_URI") or uri)
             found = _experiment(client, name, artifact_location(uri))
-    except (MlflowException, OSError) as error:
+    except _refusals() as error:
         hint = f"back it up, then: mlflow db upgrade {address(uri)}" if "out-of-date" in str(error) else OFFLINE_HINT
         raise UnreachableError(f"no MLflow at {address(uri)}: {first_line(error)}", hint=hint) from error
     if found.lifecycle_stage != "active":
@@ -206,6 +205,14 @@ def _open(uri: str, name: str, database: Path | None, left_s: int) -> tuple[Mlfl
             hint=f"restore it (`mlflow experiments restore -x {found.experiment_id}`) or name another one",
         )
     return client, found
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """MLflow's errors, and the database's that it lets through where no table can be made (a full disk)."""
+    import sqlalchemy  # MLflow's own
+    from mlflow.exceptions import MlflowException
+
+    return (MlflowException, OSError, sqlalchemy.exc.SQLAlchemyError)
 
 
 def _experiment(client: MlflowClient, name: str, artifacts: str | None) -> Experiment:

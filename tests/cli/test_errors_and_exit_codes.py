@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import pty
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -135,6 +137,26 @@ def test_progress_on_a_terminal_that_was_closed_ends_no_work(monkeypatch):
             os.close(ours)
             screen.end("a cell", "ok")
             screen.say("more")
+
+
+def test_stdout_on_a_full_disk_is_said_on_stderr(monkeypatch, capsys):
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        assert run_app(["schema"]) == 5
+        assert run_app(["rnu", "--json"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: [Errno 28] No space left on device")
+    assert "error: No such command 'rnu'" in err
+    assert "Traceback" not in err
+
+
+def test_a_locale_without_our_signs_costs_the_signs(monkeypatch):
+    narrow = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", narrow)
+    monkeypatch.setattr("qpipe.flow.workplace.open_registry", lambda *_: print("float → int8"))
+    assert run_app(["plugins"]) == 1  # there is no registry
+    narrow.flush()
+    assert narrow.buffer.getvalue().startswith(b"float ? int8")
 
 
 def test_nobody_at_stdout_is_no_success_and_no_bug(monkeypatch, capsys):

@@ -1,4 +1,5 @@
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -195,6 +196,17 @@ def test_a_uri_that_cannot_be_read_is_told_without_its_password(uri, tmp_path):
     with pytest.raises(ConfigError, match="cannot be read") as caught:
         connect(uri, "x", folder=tmp_path)
     assert "s3" not in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_a_database_that_finds_no_room(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(UnreachableError, match=r"no MLflow at sqlite:.*(disk I/O error|full)"):
+            connect(None, None, folder=tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_database_behind_links_in_a_circle(tmp_path):
