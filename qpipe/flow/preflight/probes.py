@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import signal
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from qpipe.errors import DataError, ModelError
+from qpipe.errors import DataError, ModelError, UnavailableError
 from qpipe.execute.children.guard import run_guarded
 from qpipe.flow.cells.jobs import recall_cell
 from qpipe.records.target import Limits
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 TRIAL = "qpipe.execute.work.trial:try_model"
 PATIENCE_S = 600.0
+FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM)
+"""Signals of somebody else, such as the kernel's out-of-memory killer; a crash of the runner has others."""
 LARGE = 50_000_000
 """Numbers in an output from which on labels are left for the cells."""
 
@@ -33,6 +36,7 @@ def try_models(workplace: Workplace) -> None:
 
     Raises:
         ModelError: it cannot be loaded; the message has the runner's reason.
+        UnavailableError: somebody killed the child, which says nothing of the model.
     """
     for model in _with_work(workplace):
         limits = Limits(timeout_s=PATIENCE_S, memory_bytes=max(c.target.limits.memory_bytes for c in workplace.cells))
@@ -41,6 +45,8 @@ def try_models(workplace: Workplace) -> None:
         if ended.error is None:
             continue
         said = ended.error.message
+        if ended.kind == "crashed" and ended.signal in FROM_OUTSIDE:
+            raise UnavailableError(f"{model.file.path}: the reference runner {said}", hint=ended.error.hint)
         message = said if ended.error.code == ModelError.code else f"{model.file.path}: the reference runner {said}"
         raise ModelError(message, hint=ended.error.hint)
 
