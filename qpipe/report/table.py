@@ -120,7 +120,8 @@ def gates_table(cell: CellResult, *, reasons: bool = True) -> Table:
         box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0), title=title, title_justify="left"
     )
     for name in ("gate", "verdict", "observed", "low", "high", "limit", "n"):
-        table.add_column(name, justify="left" if name in ("gate", "verdict") else "right", no_wrap=True)
+        left = name in ("gate", "verdict")
+        table.add_column(name, justify="left" if left else "right", no_wrap=name != "gate", overflow="fold")
     if reasons:
         table.add_column("reason", overflow="fold")
     for verdict in cell.verdicts:

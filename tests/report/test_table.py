@@ -62,3 +62,10 @@ def test_a_narrow_terminal_keeps_numbers_on_one_line_and_reasons_below(result):
     assert "1,500" in line
     assert "reason" not in text
     assert "  quality: lower bound −0.004 is above −0.01" in text
+
+
+def test_no_number_is_cut_off_where_names_are_long(result):
+    long = replace(result, cells=tuple(replace(cell, model="a-model-of-a-long-name" * 3) for cell in result.cells))
+    wide, narrow = (as_text(render_result(long), width=width) for width in (300, 80))
+    for word in ("INCONCLUSIVE", "reference", "kB", "1,500", "p50 ms"):
+        assert narrow.count(word) == wide.count(word)
