@@ -69,7 +69,7 @@ def run_pipeline(path: Path, options: RunOptions, *, as_json: bool, junit: Path 
     from qpipe.records.fleet import Ended
 
     try:
-        result = _run(path, options, as_json=as_json)
+        result = _run(path, options, as_json=as_json, alone=True)
     except QpipeError as error:
         write_junit(junit, (Ended(file=path, end=refusal(error)),))
         raise
@@ -83,12 +83,15 @@ def run_pipeline(path: Path, options: RunOptions, *, as_json: bool, junit: Path 
     return result.exit_code
 
 
-def _run(path: Path, options: RunOptions, *, as_json: bool) -> RunResult:
+def _run(path: Path, options: RunOptions, *, as_json: bool, alone: bool = False) -> RunResult:
+    """One pipeline; `alone` sows the seed before there is known to be work, which is nothing where most is cached."""
     from qpipe.execute.children.nursery import Nursery
     from qpipe.flow.workplace import open_workplace
 
     nursery = Nursery()
-    with nursery.opened() if options.executor == "local" else nullcontext():  # loads while the pipeline is read
+    with (
+        nursery.opened() if alone and options.executor == "local" else nullcontext()
+    ):  # loads while the pipeline is read
         workplace = open_workplace(path, options, nursery)
         return _conduct(workplace, options, as_json=as_json)
 

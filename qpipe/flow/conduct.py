@@ -49,19 +49,19 @@ def conduct(
         Interrupted: `stop` was set; what was finished is in the store.
     """
     workplace.store.check_writable()  # a mistake of the user's, so told before anything is read there
-    with looked_through_again(), ExitStack() as hands:
-        hands.enter_context(workplace.executor.ready(work=has_work(workplace, options)))
-        return _conduct(workplace, options, watch or Silence(), stop or threading.Event(), hands)
-
-
-def _conduct(
-    workplace: Workplace, options: RunOptions, watch: Watch, stop: threading.Event, hands: ExitStack
-) -> RunResult:
-    warnings = check_before_work(workplace)
-    run_id = run_identity(workplace, fresh=options.fresh)
+    watch, run_id = watch or Silence(), run_identity(workplace, fresh=options.fresh)
     if not options.fresh and (before := settled(workplace, options, run_id, watch)) is not None:
         keep_run(workplace, before)  # as the latest
         return before
+    with looked_through_again(), ExitStack() as hands:
+        hands.enter_context(workplace.executor.ready(work=has_work(workplace, options)))
+        return _conduct(workplace, options, watch, stop or threading.Event(), hands, run_id=run_id)
+
+
+def _conduct(
+    workplace: Workplace, options: RunOptions, watch: Watch, stop: threading.Event, hands: ExitStack, *, run_id: str
+) -> RunResult:
+    warnings = check_before_work(workplace)
     reaching = reach(workplace, options, run_id, watch, stop)
     threading.Thread(target=load_statistics, name="qpipe-statistics").start()  # deciding waits for it, work does not
     try:
