@@ -82,12 +82,13 @@ def save_graph(model: ir.Model, path: Path) -> Path:
     if size > LARGE_BYTES:
         ir.save(model, path, external_data=f"{path.name}.data")
     else:
-        _own_weights(model)
+        own_weights(model)
         ir.save(model, path)
     return path
 
 
-def _own_weights(model: ir.Model) -> None:
+def own_weights(model: ir.Model) -> None:
+    """Read weights that lie in a file beside the graph into memory: bytes of a graph have no folder to look in."""
     for graph in model.graphs():
         for value in graph.initializers.values():
             tensor = value.const_value

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from qpipe.quant.graph import name_of
+from qpipe.quant.graph import name_of, own_weights
 
 RANDOM_OPS = frozenset(
     {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
@@ -70,6 +70,7 @@ def _evaluate(model: ir.Model, outputs: list[ir.Value]) -> list[NDArray[np.gener
 
     part = ir.convenience.extract(model.graph, [], outputs)
     small = ir.Model(part, ir_version=model.ir_version)
+    own_weights(small)
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
