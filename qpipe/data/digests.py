@@ -34,7 +34,7 @@ def role_digest(data: DataSpec, role: RoleName) -> str:
     The role's own name, label, group and slices are no part of it: they choose columns of the same rows.
 
     Raises:
-        DataError: no such role, or its file is missing.
+        DataError: no such role; its file is missing, or was changed since the role was sealed.
         ConfigError: its function's module is missing.
     """
     spec = _require_role(data, role)
@@ -77,6 +77,16 @@ def _sealed(role: RoleSpec) -> RoleSpec:
     return role if role.npz is None else replace(role, seal=_seal(role.npz))
 
 
+def confirm(role: RoleSpec) -> None:
+    """After rows were read: they are of the file that the role was sealed with, so that its digest names them.
+
+    Raises:
+        DataError: the file is gone, or holds something else now.
+    """
+    if role.npz is not None and role.seal is not None:
+        _seal(role.npz, role.seal)
+
+
 def _dropped(data: DataSpec) -> str:
     groups = [role.group or "" for role in (data.role("search"), data.role("gate")) if role is not None]
     return codec.digest((role_digest(data, "gate"), *groups))
@@ -98,7 +108,7 @@ def _source(spec: RoleSpec) -> str:
 
 
 def _seal(path: Path, known: Seal | None = None) -> Seal:
-    """What a file holds now; `known` where it still says so."""
+    """What a file holds now; a `known` one must hold the same still, and is read only where it may not."""
     if not path.is_file():
         siblings = (file.name for file in path.parent.glob("*")) if path.parent.is_dir() else ()
         hint = "paths are relative to the pipeline file"
@@ -107,7 +117,10 @@ def _seal(path: Path, known: Seal | None = None) -> Seal:
     size_bytes, mtime_ns = stat.st_size, stat.st_mtime_ns
     if known is not None and (known.size_bytes, known.mtime_ns) == (size_bytes, mtime_ns):
         return known
-    return Seal(size_bytes=size_bytes, mtime_ns=mtime_ns, sha256=_sha256(path, size_bytes, mtime_ns))
+    found = Seal(size_bytes=size_bytes, mtime_ns=mtime_ns, sha256=_sha256(path, size_bytes, mtime_ns))
+    if known is not None and known.sha256 != found.sha256:
+        raise DataError(f"{path} was changed after the run was planned", hint="run it again: it is planned anew")
+    return found
 
 
 @lru_cache(maxsize=64)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qpipe.data.batches import Batch, check_finite, make_batch
+from qpipe.data.digests import confirm
 from qpipe.data.generated import FunctionSource
 from qpipe.data.inputs import InputColumn, check_shape, fixed_batch, match_inputs, require_column
 from qpipe.data.npz import NpzSource
@@ -65,10 +66,12 @@ class Role:
         """One column over the rows of this role, as stored.
 
         Raises:
-            DataError: no such column, or NaN or an empty value in a label, group or slice column.
+            DataError: no such column, NaN or an empty value in a label, group or slice column, or a file that was
+                changed since the run was planned.
         """
         require_column(self.source.columns, name, self.where)
         values = self.source.read(name, self.selected)
+        confirm(self.spec)
         if name in (self.data.label, self.spec.group, *self.spec.slices):
             check_finite(values, self.selected, name, self.where)
         if name in (self.spec.group, *self.spec.slices):
@@ -81,7 +84,8 @@ class Role:
         `batch.rows` says how many rows are real: the last batch of a model with a fixed batch repeats rows to fill it.
 
         Raises:
-            DataError: NaN or infinity in a float column, a batch of another shape, or a `size` that the model forbids.
+            DataError: NaN or infinity in a float column, a batch of another shape, a `size` that the model forbids, or,
+                after the last batch, a file that was changed since the run was planned.
         """
         wanted = self._size(size)
         short = False
@@ -94,6 +98,7 @@ class Role:
             short = len(rows) < wanted
             batch = self._batch(rows, block)
             yield batch.padded_to(wanted) if self.fixed is not None else batch
+        confirm(self.spec)
 
     def check_values(self) -> None:
         """Walk once through the float input columns of a file; a function's batches are checked as they come.

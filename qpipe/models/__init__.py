@@ -1,6 +1,6 @@
 """ONNX files to digests and records: the only room that reads a model as the user gave it."""
 
-from qpipe.models.digest import digest_onnx
+from qpipe.models.digest import confirm_onnx, digest_onnx
 from qpipe.models.reading import read_model
 
-__all__ = ["digest_onnx", "read_model"]
+__all__ = ["confirm_onnx", "digest_onnx", "read_model"]

@@ -21,7 +21,21 @@ def digest_onnx(path: Path) -> OnnxFile:
     Raises:
         ModelError: not a readable ONNX file; external data missing, too short, or outside the model's folder.
     """
-    external = _external_files(path, read_facts(path).external)
+    return _named(path, _external_files(path, read_facts(path).external))
+
+
+def confirm_onnx(file: OnnxFile) -> None:
+    """After a graph was read: it is what its digest names.
+
+    Raises:
+        ModelError: a file of it holds something else now.
+    """
+    alone = file.path.is_file() and _named(file.path, ()).digest == file.digest  # need not be parsed
+    if not alone and digest_onnx(file.path).digest != file.digest:
+        raise ModelError(f"{file.path} was changed after the run was planned", hint="run it again: it is planned anew")
+
+
+def _named(path: Path, external: tuple[tuple[str, Path], ...]) -> OnnxFile:
     files = (("", path), *external)
     sizes = [file.stat().st_size for _, file in files]
     manifest = [[name, file_sha256(file), size] for (name, file), size in zip(files, sizes, strict=True)]

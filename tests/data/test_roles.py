@@ -1,3 +1,4 @@
+import os
 import zipfile
 from dataclasses import replace
 
@@ -240,15 +241,31 @@ def test_digest_follows_what_reaches_the_model(tmp_path):
     assert role_digest(spec(tmp_path, changed, compressed=False), "gate") != before
 
 
-def test_a_sealed_file_is_read_again_only_when_it_has_changed(tmp_path):
+def test_a_sealed_file_is_not_read_again_for_its_digest(tmp_path):
     plain = spec(tmp_path, images())
     data = sealed(plain)
     assert role_digest(data, "gate") == role_digest(plain, "gate")
     [gate] = data.roles
     trusted = replace(data, roles=(replace(gate, seal=replace(gate.seal, sha256="of the seal")),))
     assert role_digest(trusted, "gate") != role_digest(plain, "gate"), "the file was read, and not its seal"
+
+
+def test_rows_of_a_file_that_was_changed_since_the_plan_are_no_evidence(tmp_path):
+    data = sealed(spec(tmp_path, images()))
+    role = open_role(data, "gate", IMAGE)
+    batches = role.batches()
+    next(batches)
+    path = data.roles[0].npz
+    os.utime(path, ns=(1, 1))
+    assert role.column("label").shape == (10,), "a file that holds what it held was refused"
     spec(tmp_path, images(seed=1))
-    assert role_digest(trusted, "gate") == role_digest(plain, "gate"), "the seal was trusted after a change"
+    changed = f"{path} was changed after the run was planned"
+    with pytest.raises(DataError, match=changed):
+        list(batches)
+    with pytest.raises(DataError, match=changed):
+        role.column("label")
+    with pytest.raises(DataError, match=changed):
+        open_role(data, "gate", IMAGE)
 
 
 def test_outcome_digest_follows_what_evaluation_keeps(tmp_path):

@@ -3,12 +3,16 @@
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from qpipe.data import open_role
+from qpipe.errors import ModelError
 from qpipe.execute.work.evaluating import run_once
 from qpipe.execute.work.outputs import are_small
 from qpipe.execute.work.passes import count_batches, light_batches, light_rows
+from qpipe.execute.work.reference import SPACE, reference_key, reference_outputs
 from qpipe.models import read_model
 from qpipe.records.data import DataSpec, RoleSpec
 from qpipe.records.tensors import Signature, TensorSpec
@@ -107,3 +111,20 @@ def network(tmp_path):
     text = '<ir_version: 8, opset_import: ["" : 17]> g (float[N,4] x) => (float[N,4] y0) { y0 = Relu(x) }'
     onnx.save(parser.parse_model(text), tmp_path / "net.onnx")
     return read_model(tmp_path / "net.onnx", name="net", origin="here")
+
+
+def test_what_a_changed_model_gives_is_not_kept_for_the_one_that_was_planned(tmp_path):
+    def write(bias):
+        nodes = [helper.make_node("Add", ["x", "b"], ["y0"])]
+        ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 3]) for name in ("x", "y0")]
+        graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], [numpy_helper.from_array(np.float32([bias]), "b")])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        onnx.save(model, tmp_path / "m.onnx")
+        return read_model(tmp_path / "m.onnx", name="m", origin="")
+
+    store, role = Store(tmp_path / "store"), gate(tmp_path, (3,), 4, signature((3,)))
+    planned, now = write(1), write(2)
+    with pytest.raises(ModelError, match="changed after the run was planned"):
+        reference_outputs(store, planned, role, Silent())
+    assert store.recall(SPACE, reference_key(planned.digest, role.digest)) is None
+    assert reference_outputs(store, now, role, Silent()).tensors["y0"].max() == 2

@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from qpipe.errors import ModelError
-from qpipe.models import digest_onnx, read_model
+from qpipe.models import confirm_onnx, digest_onnx, read_model
 
 
 def tiny(*, op="Relu", domain="", opset=17, inputs=None, outputs=None, extra=(), initializers=()):
@@ -81,6 +81,19 @@ def test_digest_covers_external_data(tmp_path):
     data.write_bytes(content)
     os.utime(data, ns=(1, 1))
     assert digest_onnx(path).digest != before.digest
+
+
+def test_a_model_that_was_changed_since_the_plan_is_told(tmp_path):
+    whole, beside = digest_onnx(written(tmp_path, tiny())), digest_onnx(external(tmp_path / "a"))
+    for file in (whole, beside):
+        confirm_onnx(file)
+    written(tmp_path, tiny(op="Sigmoid"))
+    data = beside.path.parent / "w.bin"
+    data.write_bytes(data.read_bytes()[::-1])
+    os.utime(data, ns=(1, 1))
+    for file in (whole, beside):
+        with pytest.raises(ModelError, match="was changed after the run was planned"):
+            confirm_onnx(file)
 
 
 def test_external_data_is_not_parsed_into_memory(tmp_path):

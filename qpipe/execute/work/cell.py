@@ -14,6 +14,7 @@ from qpipe.execute.work.bench import Bench
 from qpipe.execute.work.evaluating import evaluate_engine, evaluation_key
 from qpipe.execute.work.pairs import write_unmeasured
 from qpipe.execute.work.prepared import load_prepared, save_prepared
+from qpipe.models import confirm_onnx
 from qpipe.plugins.loader import load_plugins
 from qpipe.records.codec import decode, encode
 from qpipe.records.engine import Unavailable
@@ -83,6 +84,7 @@ def prepare_model(bench: Bench) -> Prepared:
             rows=cell.data.batch,
             stages=tuple(bench.registry.stages.values()),
         )
+        confirm_onnx(cell.model.file)
         save_prepared(made, folder)
 
     return load_prepared(bench.store.made_once("prepared", cell.prepare.digest + bench.job.fresh, make))

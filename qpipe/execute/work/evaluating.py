@@ -67,7 +67,7 @@ def evaluate_engine(bench: Bench, engine: Engine, folder: Path, prepared: Prepar
     finally:
         session.close()
     progress.step("compare with the float model")
-    given = reference_outputs(bench.store, cell.model.digest, cell.model.file.path, role, progress)
+    given = reference_outputs(bench.store, cell.model, role, progress)
     reference = judged_first(given, cell.data.output)
     ours, theirs = _rows(outputs, role), _rows(reference, role)
     labelled = is_labelled(metric, ours)
@@ -171,7 +171,7 @@ def run_once(bench: Bench, session: Session, role: Role) -> Outputs:
     if not computes or bench.job.fresh:
         return compute()
     if computes == reference_computation(model.file):
-        return reference_outputs(bench.store, model.digest, model.file.path, role, bench.progress)
+        return reference_outputs(bench.store, model, role, bench.progress)
     if not are_small(session.signature, role.rows):
         return compute()
     device = next(item.value for item in bench.cell.measure.ingredients if item.name == "device")

@@ -10,17 +10,17 @@ from qpipe.execute.work.outputs import kept_outputs, outputs_key
 from qpipe.execute.work.passes import LIGHT_BYTES, count_batches, light_batches
 from qpipe.measure.reference import open_reference
 from qpipe.measure.rows import Outputs, run_rows
+from qpipe.models import confirm_onnx
 from qpipe.planning.sources import source_digest
 from qpipe.plugins.packages import package_version
 from qpipe.records.codec import decode
 from qpipe.store import Store
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from qpipe.data import Role
     from qpipe.plugins.backend import Progress
     from qpipe.records.cell import Cell
+    from qpipe.records.model import Model
 
 SPACE = "reference"
 
@@ -29,7 +29,7 @@ def run_reference(request: str, progress: Progress) -> str:
     """Entry of the child: a `ReferenceJob` as JSON → the key of its outputs in the store."""
     job = decode(ReferenceJob, request)
     role = open_role(job.data, job.role, job.model.signature)
-    reference_outputs(Store(job.store), job.model.digest, job.model.file.path, role, progress)
+    reference_outputs(Store(job.store), job.model, role, progress)
     return reference_key(job.model.digest, role.digest)
 
 
@@ -45,14 +45,15 @@ def has_reference(store: Store, cell: Cell) -> bool:
     return store.recall(SPACE, key) is not None
 
 
-def reference_outputs(store: Store, model_digest: str, path: Path, role: Role, progress: Progress) -> Outputs:
+def reference_outputs(store: Store, model: Model, role: Role, progress: Progress) -> Outputs:
     """The outputs; whoever asks first computes them, others wait."""
 
     def compute() -> Outputs:
-        session = open_reference(path)
+        session = open_reference(model.file)
         progress.step("float reference", total=count_batches(role))
         found = run_rows(session, light_batches(role), progress)
         session.close()
+        confirm_onnx(model.file)
         return found
 
-    return kept_outputs(store, SPACE, reference_key(model_digest, role.digest), compute)
+    return kept_outputs(store, SPACE, reference_key(model.digest, role.digest), compute)
