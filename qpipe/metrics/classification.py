@@ -40,6 +40,11 @@ def _top_k(rows: Rows, *, k: int, name: str) -> Units:
     return per_row(right.astype(np.float64))
 
 
+def _guess(rows: Rows, *, k: int, name: str) -> float:
+    """The share of rows that k guesses among all classes get right, whatever the labels are."""
+    return k / int(class_scores(rows, name).shape[1])
+
+
 def _mean(values: NDArray[np.float64]) -> float:
     return float(values[:, 0].mean()) if len(values) else float("nan")
 
@@ -60,6 +65,7 @@ def top_k(k: int) -> Metric:
         aggregate=_mean,
         aggregate_weighted=_means,
         classifies=True,
+        guess=partial(_guess, k=k, name=name),
         flip_bound=k == 1,
     )
 

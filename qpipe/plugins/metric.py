@@ -56,6 +56,8 @@ class Metric:
     """Column that serves as label where the pipeline names none (`score` for pairs), or empty."""
     classifies: bool = False
     """The first output holds class scores: agreement compares the top class, else it is the cosine."""
+    guess: Callable[[Rows], float] | None = None
+    """What guessing would be worth on such rows (accuracy of K classes: 1/K), or None where that is not known."""
     flip_bound: bool = False
     """True where the drop is at most the share of rows whose top class differs (accuracy): judges without labels."""
     aggregate_weighted: Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]] | None = None

@@ -38,6 +38,8 @@ class Evaluation:
     outputs_digest: str
     """SHA-256 over outputs of the sampled rows, compared with those of the timed run."""
     seconds: float
+    guessing: float | None = None
+    """For the reference: what guessing would be worth; None where the metric does not say, or without labels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -295,3 +295,14 @@ def test_a_float_model_that_knows_nothing_proves_nothing(made):
     assert found.decision is OPEN
     assert "next to nothing right" in found.reason
     assert "data.output" in found.advice
+
+
+@pytest.mark.parametrize(("right", "decision"), [(100, OPEN), (115, OPEN), (130, PASS)])
+def test_a_float_model_that_guesses_proves_nothing(made, right, decision):
+    """Of 1,000 rows in ten classes 116 or more right exclude guessing (binomial, .95)."""
+    reference = (np.arange(1000) < right).astype(float)
+    outcomes = made.outcomes(reference, reference)
+    sure = replace(outcomes.evidence, reference=replace(outcomes.evidence.reference, guessing=0.1))
+    found = made.decide(replace(outcomes, evidence=sure), "quality", margin=0.01)
+    assert found.decision is decision
+    assert ("not shown to be better than guessing (0.1)" in found.reason) == (decision is OPEN)

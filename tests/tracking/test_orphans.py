@@ -49,7 +49,11 @@ def test_the_run_that_goes_on(tracker, gone):
     assert states(tracker, *runs) == ["RUNNING", "KILLED"]
 
 
-@pytest.mark.parametrize("owner", [f"{os.getppid()}@{HERE}", "1@elsewhere", f"{os.getpid()}@{HERE}", "nonsense"])
+@pytest.mark.parametrize(
+    "owner",
+    [f"{os.getppid()}@{HERE}", "1@elsewhere", f"{os.getpid()}@{HERE}", "nonsense"],
+    ids=["parent", "elsewhere", "this process", "nonsense"],
+)
 def test_a_run_that_may_be_alive_is_left_alone(tracker, owner):
     runs = left(tracker, "run-1", owner)
     assert tracker.end_orphans("run-2") == ()
@@ -62,7 +66,9 @@ def test_two_processes_at_the_same_run(tracker):
     assert line.startswith(f"process {os.getppid()} works on this very run since 2026-01-01")
 
 
-@pytest.mark.parametrize("call", [lambda lost: lost.end_orphans("run-1"), lambda lost: lost.start("run-1", "x", {})])
+@pytest.mark.parametrize(
+    "call", [lambda lost: lost.end_orphans("run-1"), lambda lost: lost.start("run-1", "x", {})], ids=["end", "start"]
+)
 def test_mlflow_lost_before_there_is_anything_to_sync(tracker, monkeypatch, call):
     def gone(*_: object, **__: object) -> None:
         raise OSError("gone")

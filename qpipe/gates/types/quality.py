@@ -10,8 +10,10 @@ from qpipe.gates.checks import STRICT, comparing_problem
 from qpipe.gates.comparison import rows_advice, shown
 from qpipe.gates.estimates.difference import difference
 from qpipe.gates.estimates.estimate import judge, with_confidence
+from qpipe.gates.statistics import binomial
 from qpipe.gates.verdicts import AGREEMENT_ONLY, interval_verdict, needing, noun_of
 from qpipe.plugins.gate import Alpha, GateType, Outcomes
+from qpipe.records.evidence import Evaluation
 from qpipe.records.verdict import Decision, Verdict
 
 HOPELESS = 0.01
@@ -52,20 +54,28 @@ def decide(outcomes: Outcomes, params: Quality, alpha: Alpha) -> Verdict:
     )
     if not outcomes.labelled:
         verdict = replace(verdict, notes=(AGREEMENT_ONLY,))
-    if decision is Decision.PASS and _has_nothing_to_lose(outcomes):
-        reason = f"{outcomes.metric.name}: {NOTHING_TO_LOSE}"
+    if decision is Decision.PASS and (why := _nothing_to_lose(outcomes, alpha)):
+        reason = f"{outcomes.metric.name}: {why}"
         return replace(verdict, decision=Decision.INCONCLUSIVE, reason=reason, advice=LOOK_AT)
     return verdict
 
 
-def _has_nothing_to_lose(outcomes: Outcomes) -> bool:
-    """Whether the float model is about as wrong as a model can be, so that whatever the engine does would pass."""
+def _nothing_to_lose(outcomes: Outcomes, alpha: Alpha) -> str:
+    """Why the float model proves nothing, so that whatever the engine does would pass; or empty."""
     metric = outcomes.metric
-    low, high = metric.bounds
-    if not outcomes.labelled or not len(outcomes.reference) or not math.isfinite(high - low):
-        return False
+    if not outcomes.labelled or not len(outcomes.reference):
+        return ""
     value = metric.aggregate(outcomes.reference)
-    return (value - low if metric.higher_is_better else high - value) <= HOPELESS * (high - low)
+    low, high = metric.bounds
+    away = value - low if metric.higher_is_better else high - value
+    if math.isfinite(high - low) and away <= HOPELESS * (high - low):
+        return NOTHING_TO_LOSE
+    guessing = outcomes.evidence.reference.guessing if isinstance(outcomes.evidence.reference, Evaluation) else None
+    if metric.kind == "binary" and guessing is not None:
+        rows = len(outcomes.reference)
+        if binomial.lower(value * rows, rows, alpha.to_pass) <= guessing:
+            return f"the float model itself ({value:.4g}) is not shown to be better than guessing ({guessing:.4g})"
+    return ""
 
 
 QUALITY: GateType[Quality] = GateType(
