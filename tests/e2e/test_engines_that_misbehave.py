@@ -45,7 +45,7 @@ def test_several_bad_engines_and_one_good_in_one_run(place, make, qpipe_in):
         "elsewhere": ("unavailable", "INCONCLUSIVE"),
     }
     words = {
-        "crashes": ("SIGSEGV", "log's tail"),
+        "crashes": ("SIGSEGV", "end of its log"),
         "hangs": ("limit of 1 s", "timeout_s"),
         "eats": ("limit of 700 MiB", "memory_bytes"),
         "refuses": ("refuses to build", "options say so"),

@@ -117,10 +117,10 @@ def _crash(status: int) -> ExitError:
         hint = "the kernel's out-of-memory killer does that: see `dmesg`, or run fewer cells at once"
     elif status < 0:
         message = f"crashed with {signal.Signals(-status).name}"
-        hint = "the log's tail has the stack; a crash inside a vendor's library is for its makers"
+        hint = "`qpipe report` shows the stack, at the end of its log; a crash inside a vendor library is for its makers"
     else:
         message = f"exited with status {status} and without a result"
-        hint = "the log's tail may say why; an entry returns, it does not exit"
+        hint = "`qpipe report` shows the end of its log; an entry returns, it does not exit"
     return ExitError(type="Crash", message=message, hint=hint, code=5)
 
 

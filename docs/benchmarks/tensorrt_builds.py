@@ -1,6 +1,6 @@
 """TensorRT for RTX: our Q/DQ graphs, onnxruntime's and modelopt's through one builder; the cost of building with qpipe.
 
-Run: `python docs/benchmarks/tensorrt.py [compare|cost|turns|bytes]` from the repository's root; prints Markdown tables.
+Run: `python docs/benchmarks/tensorrt_builds.py [compare|cost|turns|bytes]` from the repository; prints Markdown tables.
 Real models and data come from the folder in QPIPE_BENCH_DATA; without it only the random-weight networks are shown.
 nvidia-modelopt runs in an environment of its own: `--modelopt-python /path/to/its/bin/python`.
 """
