@@ -117,7 +117,7 @@ def _crash(status: int) -> ExitError:
         hint = "the kernel's out-of-memory killer does that: see `dmesg`, or run fewer cells at once"
     elif status < 0:
         message = f"crashed with {signal.Signals(-status).name}"
-        hint = "`qpipe report` shows the stack, at the end of its log; a crash inside a vendor library is for its makers"
+        hint = "`qpipe report` shows the stack at the end of its log; a crash inside a vendor library is for its makers"
     else:
         message = f"exited with status {status} and without a result"
         hint = "`qpipe report` shows the end of its log; an entry returns, it does not exit"
