@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +27,7 @@ _LARGEST_BYTES = 256 * 2**20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Said:
-    """What C++ code wrote to both streams, and whether it ended with an error."""
+    """What C++ code wrote to both streams, and how it ended where it did not end well."""
 
     text: str
     error: str
@@ -103,15 +104,36 @@ def captured(call: Callable[[], T]) -> tuple[T, str]:
 
 
 def _attempt(data: bytes, arena_bytes: int) -> Said:
-    def once() -> str:
-        try:
-            open_micro(data, arena_bytes).invoke()
-        except RuntimeError as problem:
-            return str(problem) or "failed"
-        return ""
+    from tflite_micro import runtime  # noqa: F401 - once, and not in every child
 
-    error, text = captured(once)
-    return Said(text=text, error=error)
+    return apart(lambda: open_micro(data, arena_bytes).invoke())
+
+
+def apart(call: Callable[[], None]) -> Said:
+    """What a call says and how it ends, in a forked process: at unlucky sizes of the arena the library crashes."""
+    with tempfile.TemporaryFile() as scratch:
+        pid = os.fork()
+        if pid == 0:
+            _call_and_end(call, scratch.fileno())
+        _, status = os.waitpid(pid, 0)
+        scratch.seek(0)
+        text = scratch.read().decode("utf-8", errors="replace")
+    if os.WIFSIGNALED(status):
+        return Said(text=text, error=f"crashed with {signal.Signals(os.WTERMSIG(status)).name}")
+    return Said(text=text, error="failed" if os.WEXITSTATUS(status) else "")
+
+
+def _call_and_end(call: Callable[[], None], output: int) -> NoReturn:
+    code = 1
+    try:
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        call()
+        code = 0
+    except Exception as problem:  # noqa: BLE001  (the parent is told of it in text)
+        os.write(output, f"{problem}\n".encode())
+    finally:
+        os._exit(code)
 
 
 def _refuse_missing_operator(said: Said) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +16,7 @@ import pytest
 from qpipe_litert.flatbuffer import read_flatbuffer
 from qpipe_litert.flatbuffer_edit import inline_buffers
 from qpipe_mcu.build import require_parity
-from qpipe_mcu.micro import Said, _refuse_any_arena, open_micro, smallest_arena
+from qpipe_mcu.micro import Said, _refuse_any_arena, apart, open_micro, smallest_arena
 from qpipe_mcu.tflm import TflmBackend
 
 from qpipe.errors import BuildError, TargetError
@@ -91,6 +94,26 @@ def test_buffers_outside_the_flatbuffer_are_brought_in(cortex_engine: Engine, tm
     again.write_bytes(inline_buffers(outside.read_bytes()))
     assert read_flatbuffer(again).outside_buffers == 0
     require_parity(again, again.read_bytes(), 64 * 1024)
+
+
+def _refused() -> None:
+    os.write(2, b"of C++\n")
+    raise RuntimeError("of Python")
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (lambda: None, "", ""),
+        (_refused, "failed", "of C++\nof Python\n"),
+        (lambda: os.kill(os.getpid(), signal.SIGSEGV), "crashed with SIGSEGV", ""),
+    ],
+    ids=["fits", "refused", "crashed"],
+)
+def test_an_arena_that_crashes_the_library_is_one_that_is_too_small(
+    call: Callable[[], None], error: str, text: str
+) -> None:
+    assert apart(call) == Said(text=text, error=error)
 
 
 def _moved_out(data: bytes) -> bytes:
