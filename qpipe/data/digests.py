@@ -73,6 +73,11 @@ def sealed(data: DataSpec) -> DataSpec:
     return replace(data, roles=tuple(_sealed(role) for role in data.roles))
 
 
+def unsealed(data: DataSpec) -> DataSpec:
+    """The same data for whoever asks what the files hold now, whatever they held when a run was planned."""
+    return replace(data, roles=tuple(replace(role, seal=None) for role in data.roles))
+
+
 def _sealed(role: RoleSpec) -> RoleSpec:
     return role if role.npz is None else replace(role, seal=_seal(role.npz))
 

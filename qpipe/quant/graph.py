@@ -12,6 +12,8 @@ from onnx_ir.passes import common as passes
 from qpipe.errors import ModelError, QuantizationError
 
 NEEDED_OPSET = 13
+NEWEST_OPSET = 27
+"""The last one whose QuantizeLinear a runtime has kernels for: onnxruntime 1.32 loads 28 and has none."""
 """First opset with per-channel QuantizeLinear/DequantizeLinear."""
 PREPARED = "qpipe.prepared"
 """Metadata of graphs that we wrote: they are tidy already."""
@@ -38,10 +40,10 @@ def is_quantized(node: ir.Node) -> bool:
 def open_graph(path: Path) -> ir.Model:
     """A float graph, ready for passes: functions inlined, constants lifted, every node named, shapes inferred.
 
-    Graphs of an opset before 13 are upgraded to 13.
+    Graphs of an opset before 13 are converted to 13, those of one after 27 to 27.
 
     Raises:
-        ModelError: the file is not an ONNX graph, or cannot be upgraded.
+        ModelError: the file is not an ONNX graph, or cannot be converted.
         QuantizationError: the graph is already quantized; the message names the first such node.
     """
     try:
@@ -51,8 +53,9 @@ def open_graph(path: Path) -> ir.Model:
     refuse_quantized(model)
     if model.metadata_props.get(PREPARED) == "1":
         return model
-    if model.opset_imports.get("", NEEDED_OPSET) < NEEDED_OPSET:
-        model = upgraded(model, NEEDED_OPSET)
+    opset = model.opset_imports.get("", NEEDED_OPSET)
+    if not NEEDED_OPSET <= opset <= NEWEST_OPSET:
+        model = converted(model, min(max(opset, NEEDED_OPSET), NEWEST_OPSET))
     return tidy(model)
 
 
@@ -96,8 +99,8 @@ def own_weights(model: ir.Model) -> None:
                 value.const_value = ir.Tensor(tensor.numpy().copy(), dtype=tensor.dtype, name=value.name)
 
 
-def upgraded(model: ir.Model, opset: int) -> ir.Model:
-    """The graph in a later opset.
+def converted(model: ir.Model, opset: int) -> ir.Model:
+    """The graph in another opset.
 
     Raises:
         ModelError: onnx has no conversion for one of its operators.
@@ -109,8 +112,8 @@ def upgraded(model: ir.Model, opset: int) -> ir.Model:
         return ir.from_proto(version_converter.convert_version(ir.to_proto(model), opset))
     except Exception as error:
         raise ModelError(
-            f"the model has opset {found} and onnx cannot upgrade it to {opset}: {error}",
-            hint=f"export the model again with opset {opset} or later",
+            f"the model has opset {found} and onnx cannot convert it to {opset}: {error}",
+            hint=f"export the model again with opset {opset} {'or later' if opset > found else 'or earlier'}",
         ) from error
 
 

@@ -105,7 +105,7 @@ def test_a_branch_that_no_row_takes_stays_float(tmp_path):
     assert any("inside a subgraph" in choice.reason for choice in found.plan.left_in_float())
 
 
-def test_old_opset_that_cannot_be_upgraded(tmp_path):
+def test_old_opset_that_cannot_be_converted(tmp_path):
     path = write(tmp_path / "m.onnx", "y = NoSuchOperator(x)", {}, opset=9)
     with pytest.raises(ModelError, match="opset 9"):
         open_graph(path)
@@ -167,7 +167,7 @@ def test_an_opset_without_the_type_that_cannot_be_raised(tmp_path):
     plan = make_plan(model, statistics, scheme)
     node = next(iter(model.graph))
     node.op_type = "NoSuchOperator"
-    with pytest.raises(ModelError, match=r"opset 17 and onnx cannot upgrade it to 21") as caught:
+    with pytest.raises(ModelError, match=r"opset 17 and onnx cannot convert it to 21") as caught:
         render(model, plan)
     assert "opset 21 or later" in caught.value.hint
 

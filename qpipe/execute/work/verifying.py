@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qpipe.data import open_role
+from qpipe.data import open_role, unsealed
 from qpipe.engines import check_requirements, read_engine
 from qpipe.errors import EngineError
 from qpipe.execute.work.passes import real_batches
@@ -41,7 +41,7 @@ def run_verification(request: str, progress: Progress) -> str:
     job = decode(VerifyJob, request)
     engine = read_engine(Path(job.engine))
     check_requirements(engine)
-    role = open_role(job.data, "gate", engine.signature)
+    role = open_role(unsealed(job.data), "gate", engine.signature)
     if role.digest != job.data_digest:
         raise EngineError("the gate data has changed since: its answers cannot be compared")
     progress.step("answer")

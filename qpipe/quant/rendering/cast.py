@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from qpipe.errors import QuantizationError
-from qpipe.quant.graph import NEEDED_OPSET, Names, attr_int, name_of, upgraded
+from qpipe.quant.graph import NEEDED_OPSET, Names, attr_int, name_of, converted
 from qpipe.quant.rendering.render import forget_shapes
 
 Half = Literal["float16", "bfloat16"]
@@ -46,7 +46,7 @@ def cast_half(model: ir.Model, dtype: Half, *, keep_float: tuple[str, ...] = BLO
     """A copy of the graph that computes in half precision, except for operators (types or node names) in `keep_float`.
 
     What ONNX does not define in the type stays float32; where a later opset does (Conv and pooling in bfloat16), the
-    graph is upgraded to it.
+    graph is converted to it.
 
     Raises:
         QuantizationError: a weight is larger than the type can hold; the tensor is named.
@@ -55,7 +55,7 @@ def cast_half(model: ir.Model, dtype: Half, *, keep_float: tuple[str, ...] = BLO
     opset = copy.opset_imports.get("", NEEDED_OPSET)
     nodes = [node for node in copy.graph if node.op_type not in keep_float]
     if opset < HALF_OPSET and any(not takes(node, dtype, opset) and takes(node, dtype, HALF_OPSET) for node in nodes):
-        copy, opset = upgraded(copy, HALF_OPSET), HALF_OPSET
+        copy, opset = converted(copy, HALF_OPSET), HALF_OPSET
     _Caster(copy.graph, dtype, frozenset(keep_float), opset).run()
     forget_shapes(copy.graph)
     return copy

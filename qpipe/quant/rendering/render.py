@@ -9,7 +9,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qpipe.errors import QuantizationError
-from qpipe.quant.graph import Names, add_initializer, constant, name_of, upgraded
+from qpipe.quant.graph import Names, add_initializer, constant, name_of, converted
 from qpipe.quant.numbers import F32, onnx_type, quantize
 from qpipe.quant.rendering.matmul import MICROSOFT, fuse_matmuls
 from qpipe.quant.rendering.tables import is_table, render_tables
@@ -33,7 +33,7 @@ def render(model: ir.Model, plan: QuantPlan) -> ir.Model:
     types = {plan.scheme.activation, plan.scheme.weight, *(spec.dtype for spec in plan.weights)}
     opset = max((_OPSETS.get(dtype, 13) for dtype in types), default=13)
     if copy.opset_imports.get("", 13) < opset:
-        copy = upgraded(copy, opset)
+        copy = converted(copy, opset)
     copy.ir_version = max(copy.ir_version, *(_IR_VERSIONS.get(dtype, 8) for dtype in types))
     _Renderer(copy.graph, plan).run()
     render_tables(copy.graph, plan)

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from qpipe.errors import ModelError
-from qpipe.quant.graph import attr_ints, constant, infer_shapes, name_of, upgraded
+from qpipe.quant.graph import attr_ints, constant, infer_shapes, name_of, converted
 from qpipe.quant.rendering.render import forget_shapes
 from qpipe.quant.writer import Writer
 from qpipe_onnxruntime.lower.extents import Extents, has_columns
@@ -81,7 +81,7 @@ def _raised(model: ir.Model) -> ir.Model:
         bare.graph.initializers.pop(name)
         value.const_value, value.shape, value.type = None, ir.Shape(tensor.shape.numpy()), ir.TensorType(tensor.dtype)
         bare.graph.inputs.append(value)
-    raised = upgraded(bare, OPSET)
+    raised = converted(bare, OPSET)
     for value in [one for one in raised.graph.inputs if one.name in held]:
         raised.graph.inputs.remove(value)
         value.const_value = held[name_of(value)]
