@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from qpipe.errors import QuantizationError
-from qpipe.quant.graph import NEEDED_OPSET, Names, attr_int, name_of, converted
+from qpipe.quant.graph import NEEDED_OPSET, Names, attr_int, converted, name_of
 from qpipe.quant.rendering.render import forget_shapes
 
 Half = Literal["float16", "bfloat16"]

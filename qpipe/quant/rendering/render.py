@@ -9,7 +9,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qpipe.errors import QuantizationError
-from qpipe.quant.graph import Names, add_initializer, constant, name_of, converted
+from qpipe.quant.graph import Names, add_initializer, constant, converted, name_of
 from qpipe.quant.numbers import F32, onnx_type, quantize
 from qpipe.quant.rendering.matmul import MICROSOFT, fuse_matmuls
 from qpipe.quant.rendering.tables import is_table, render_tables

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common as passes
 
 from qpipe.errors import ModelError
-from qpipe.quant.graph import attr_ints, constant, infer_shapes, name_of, converted
+from qpipe.quant.graph import attr_ints, constant, converted, infer_shapes, name_of
 from qpipe.quant.rendering.render import forget_shapes
 from qpipe.quant.writer import Writer
 from qpipe_onnxruntime.lower.extents import Extents, has_columns
