@@ -146,6 +146,14 @@ def test_a_factor_that_float16_cannot_hold_is_no_mask(body, word, tmp_path):
     assert word in told.value.hint
 
 
+def test_a_number_that_goes_many_ways_is_followed_along_each_once(tmp_path):
+    """Sixty sums of a value with itself are 2^60 ways through the graph."""
+    doubled = " ".join(f"a{one + 1} = Add(a{one}, a{one})" for one in range(60))
+    body = f"p = MatMul(x, w) a0 = Neg(huge) {doubled} m = Add(p, a60) y = Softmax(m)"
+    path = write(tmp_path / "m.onnx", body, {"w": weights(16, 8), "huge": np.float32(150000.0)})
+    assert cast_half(open_graph(path), "float16", keep_float=()).graph.outputs
+
+
 @pytest.mark.parametrize(
     "body", ["p = MatMul(x, w) y = Clip(p, , huge)", "p = MatMul(x, w) n = Neg(huge) m = Where(c, n, p) y = Softmax(m)"]
 )

@@ -200,9 +200,16 @@ def _only_masks(value: ir.Value) -> bool:
 
     Attention adds it to scores before Softmax, pooling puts it where no token is; as a factor it would be another one.
     """
-    for use in value.uses():
-        if use.node.op_type in _RANKS or (use.node.op_type == "Clip" and use.idx > 0):
-            continue
-        if use.node.op_type not in _CARRIES or not all(_only_masks(output) for output in use.node.outputs):
+    waiting, seen = [value], {value}
+    while waiting:
+        value = waiting.pop()
+        if value.is_graph_output() or not value.uses():
             return False
-    return bool(value.uses()) and not value.is_graph_output()
+        for use in value.uses():
+            if use.node.op_type in _RANKS or (use.node.op_type == "Clip" and use.idx > 0):
+                continue
+            if use.node.op_type not in _CARRIES:
+                return False
+            waiting += [output for output in use.node.outputs if output not in seen]
+            seen.update(use.node.outputs)
+    return True
