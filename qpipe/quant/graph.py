@@ -12,9 +12,9 @@ from onnx_ir.passes import common as passes
 from qpipe.errors import ModelError, QuantizationError
 
 NEEDED_OPSET = 13
+"""First opset with per-channel QuantizeLinear/DequantizeLinear."""
 NEWEST_OPSET = 27
 """The last one whose QuantizeLinear a runtime has kernels for: onnxruntime 1.32 loads 28 and has none."""
-"""First opset with per-channel QuantizeLinear/DequantizeLinear."""
 PREPARED = "qpipe.prepared"
 """Metadata of graphs that we wrote: they are tidy already."""
 LARGE_BYTES = 2**31 - 2**20

@@ -6,7 +6,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from qpipe.quant.graph import name_of, own_weights
+from qpipe.quant.graph import name_of
+from qpipe.quant.session import content_of
 
 RANDOM_OPS = frozenset(
     {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
@@ -70,11 +71,11 @@ def _evaluate(model: ir.Model, outputs: list[ir.Value]) -> list[NDArray[np.gener
 
     part = ir.convenience.extract(model.graph, [], outputs)
     small = ir.Model(part, ir_version=model.ir_version)
-    own_weights(small)
     options = ort.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(ir.to_proto(small).SerializeToString(), options, providers=["CPUExecutionProvider"])
+    with content_of(small) as content:
+        session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     arrays: list[NDArray[np.generic]] = session.run(None, {})
     return arrays
