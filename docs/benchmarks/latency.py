@@ -28,6 +28,7 @@ from qpipe.measure.profile import summarize
 from qpipe.measure.samples import Samples, load_samples, merge_samples, save_samples
 from qpipe.measure.timing import time_sessions
 from qpipe.models import read_model
+from qpipe.plugins.backend import Backend
 from qpipe.prepare import builtin_recipe, prepare
 from qpipe.records.cell import Timing
 from qpipe.records.codec import decode, encode
@@ -95,24 +96,26 @@ def _roles(folder: Path, name: str) -> tuple[RoleSpec, ...]:
     )
 
 
-def build(case: Case, model: Model, recipe: str, folder: Path) -> Path:
+def build(
+    case: Case, model: Model, recipe: str, folder: Path, *, backend: Backend = BACKEND, target: Target = TARGET
+) -> Path:
     """The engine folder of one recipe."""
-    scheme = BACKEND.scheme(TARGET)
+    scheme = backend.scheme(target)
     calibration = open_role(case.data, "calibration", model.signature)
     prepared = prepare(
         model, builtin_recipe(recipe, scheme), scheme, calibration.batches, folder / "stages", None, Silent()
     )
     workdir = folder / "engine"
     workdir.mkdir(parents=True)
-    built = BACKEND.build(prepared, TARGET, workdir, Silent())
+    built = backend.build(prepared, target, workdir, Silent())
     write_engine(
         workdir,
         built,
         model=model.name,
         model_digest=model.digest,
         recipe=recipe,
-        target=TARGET.name,
-        backend=BACKEND.name,
+        target=target.name,
+        backend=backend.name,
         signature=model.signature,
     )
     return workdir

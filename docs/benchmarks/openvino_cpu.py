@@ -16,22 +16,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from latency import Case, cases
+from latency import Case, build, cases
 from machine import describe_machine, require_data
 from qpipe_onnxruntime.backend import OnnxRuntimeBackend
 from qpipe_openvino.backend import OpenVinoBackend
 
 from qpipe.data import open_role
-from qpipe.engines import read_engine, write_engine
+from qpipe.engines import read_engine
 from qpipe.measure.collector import no_collector
 from qpipe.measure.feeds import make_feeds
 from qpipe.models import read_model
 from qpipe.plugins.backend import Backend, Session, Tensors
-from qpipe.prepare import builtin_recipe, prepare
 from qpipe.records.engine import Engine
 from qpipe.records.model import Model
 from qpipe.records.target import Target
-from qpipe.testing.progress import Silent
 
 BACKENDS: tuple[Backend, ...] = (OnnxRuntimeBackend(), OpenVinoBackend())
 RECIPES = {"resnet20-cifar10": ("none", "int8", "bf16"), "minilm-l6-sts": ("none", "int8", "dynamic", "bf16")}
@@ -47,38 +45,20 @@ class Lane:
     session: Session
 
 
-def build(case: Case, model: Model, recipe: str, backend: Backend, folder: Path) -> Engine | None:
-    """The engine of one recipe, or None where the backend's scheme has no such arithmetic."""
-    target = Target(name=backend.name, backend=backend.name)
+def has(backend: Backend, target: Target, recipe: str) -> bool:
+    """Whether the backend's scheme has the arithmetic of a recipe."""
     scheme = backend.scheme(target)
-    if (recipe == "dynamic" and not scheme.dynamic_ops) or (recipe == "bf16" and "bfloat16" not in scheme.float_types):
-        return None
-    rows = open_role(case.data, "calibration", model.signature)
-    (folder / "engine").mkdir(parents=True)
-    prepared = prepare(model, builtin_recipe(recipe, scheme), scheme, rows.batches, folder / "stages", None, Silent())
-    built = backend.build(prepared, target, folder / "engine", Silent())
-    write_engine(
-        folder / "engine",
-        built,
-        model=model.name,
-        model_digest=model.digest,
-        recipe=recipe,
-        target=target.name,
-        backend=backend.name,
-        signature=model.signature,
-    )
-    return read_engine(folder / "engine")
+    return {"dynamic": bool(scheme.dynamic_ops), "bf16": "bfloat16" in scheme.float_types}.get(recipe, True)
 
 
 def open_lanes(case: Case, model: Model, folder: Path) -> tuple[Lane, ...]:
     """ONNX Runtime's float engine first; OpenVINO's engines with free and with fixed shapes."""
     lanes = []
     for backend in BACKENDS:
-        for recipe in RECIPES[case.model]:
-            engine = build(case, model, recipe, backend, folder / backend.name / recipe)
-            if engine is None:
-                continue
-            target = Target(name=backend.name, backend=backend.name)
+        target = Target(name=backend.name, backend=backend.name)
+        for recipe in (one for one in RECIPES[case.model] if has(backend, target, one)):
+            made = build(case, model, recipe, folder / backend.name / recipe, backend=backend, target=target)
+            engine = read_engine(made)
             for shapes in SHAPES if backend.name == "openvino" else ("",):
                 chosen = replace(target, options={"shapes": shapes} if shapes else {})
                 name = " ".join(filter(None, (backend.name, recipe, shapes)))

@@ -27,6 +27,7 @@ def evaluate(
     role: str,
     data_digest: str,
     outputs_digest: str,
+    guessing: float | None = None,
 ) -> Evaluation:
     """The record of one evaluation.
 
@@ -39,6 +40,7 @@ def evaluate(
         role: whose rows these are.
         data_digest: digest of that role's data.
         outputs_digest: of the sampled rows (`digest_outputs`), compared with that of the timed run.
+        guessing: for the reference, what guessing would be worth on these rows.
 
     Raises:
         EngineError: outputs and reference differ in names, rows or shapes.
@@ -57,6 +59,7 @@ def evaluate(
         cosine=cosine,
         outputs_digest=outputs_digest,
         seconds=outputs.seconds,
+        guessing=guessing,
     )
 
 

@@ -6,9 +6,12 @@ TensorRT developer guide, "Working with Quantized Types"; LiteRT 8-bit quantizat
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
+from qpipe.errors import TargetError
 from qpipe.records.scheme import Scheme
+from qpipe.records.target import Target
 
 _KEEPING = (
     "MaxPool",
@@ -111,3 +114,15 @@ LITERT_INTEGER = replace(LITERT, name="litert-integer", float_output_ops=())
 
 FLOAT = Scheme(name="float", ops=(), passthrough_ops=(), joining_ops=(), elementwise_ops=())
 """A target without integer kernels: every quantizing stage refuses it."""
+
+
+def named_scheme(target: Target, known: Mapping[str, Scheme]) -> Scheme | None:
+    """The scheme that a target asks its backend for by name; None where it names none.
+
+    Raises:
+        TargetError: the backend has no scheme of this name.
+    """
+    if target.scheme and target.scheme not in known:
+        message = f"target {target.name}: backend {target.backend} has no scheme {target.scheme!r}"
+        raise TargetError(message, hint=f"known schemes: {', '.join(known)}")
+    return known.get(target.scheme)

@@ -20,6 +20,12 @@ class TensorSpec:
         dims = ", ".join("?" if dim is None else str(dim) for dim in self.shape)
         return f"{self.name}: {self.dtype}[{dims}]"
 
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether a shape has the rank and the fixed sizes."""
+        return len(shape) == len(self.shape) and all(
+            not isinstance(dim, int) or dim == size for dim, size in zip(self.shape, shape, strict=True)
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signature:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from qpipe.records.fleet import Ended, Refusal
 from qpipe.records.result import CellResult, RunResult
-from qpipe.report.overview import MANY, TROUBLES, counted, glance, look_first, standing
+from qpipe.report.overview import MANY, TROUBLES, are_many, counted, glance, look_first, standing
 from qpipe.report.table import NOTHING, STYLE, promoted_text, render_result, results_table, search_table
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def render_run(result: RunResult) -> Group:
     """One pipeline: with the gates of every cell, or at a glance where they are many."""
     from rich.console import Group
 
-    if sum(cell.decision is not None for cell in result.cells) <= MANY:
+    if not are_many(result.cells):
         return render_result(result)
     more = f"the gates of every cell: qpipe report {result.run_id}"
     parts: list[RenderableType] = [results_table(result.cells), "", *render_glance(result.cells)]

@@ -7,13 +7,13 @@ from html import escape
 
 from qpipe.records.result import CellResult
 from qpipe.report.html import badge, head, row
-from qpipe.report.overview import MANY, TROUBLES, Trouble, glance, look_first, standing
+from qpipe.report.overview import TROUBLES, Trouble, are_many, glance, look_first, standing
 from qpipe.report.table import NOTHING
 
 
 def glance_section(cells: Sequence[CellResult]) -> list[str]:
     """Nothing where there are few cells: their own table is short."""
-    if sum(cell.decision is not None for cell in cells) <= MANY:
+    if not are_many(cells):
         return []
     targets, lines = glance(cells)
     rows = "".join(row(escape(line.name), *map(_linked, line.cells)) for line in lines)

@@ -9,6 +9,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 from qpipe.records.fleet import Ended, Refusal
 from qpipe.records.result import CellResult
 from qpipe.records.verdict import Decision
+from qpipe.report.overview import decisive
 
 _NOT_XML = re.compile(r"[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 cannot hold, e.g. colours of a terminal."""
@@ -47,8 +48,8 @@ def _case(suite: Element, cell: CellResult) -> None:
     if cell.status != "ok":
         _trouble(case, "error", cell.status, cell.reason, cell.hint or gates)
     elif cell.decision is not Decision.PASS:
-        decisive = [one.gate for one in cell.verdicts if one.required and one.decision is cell.decision]
-        _trouble(case, "failure", str(cell.decision), ", ".join(decisive) or "no required gate", gates)
+        names = ", ".join(one.gate for one in decisive(cell))
+        _trouble(case, "failure", str(cell.decision), names or "no required gate", gates)
 
 
 def _trouble(case: Element, tag: str, kind: str, message: str, text: str) -> None:

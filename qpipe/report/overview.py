@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from qpipe.records.recipe import REFERENCE
 from qpipe.records.result import CellResult
-from qpipe.records.verdict import Decision
+from qpipe.records.verdict import Decision, Verdict
 
 MANY = 12
 """Judged cells from which on a run is shown at a glance first."""
@@ -44,13 +45,18 @@ class Trouble:
 
 def glance(cells: Iterable[CellResult]) -> tuple[tuple[str, ...], tuple[Line, ...]]:
     """The targets, and a line per model and recipe, in order of appearance; references are left out."""
-    shown = [cell for cell in cells if cell.recipe != "none"]
+    shown = [cell for cell in cells if cell.recipe != REFERENCE]
     targets = tuple(dict.fromkeys(cell.target for cell in shown))
     several = len({cell.recipe for cell in shown}) > 1
     lines: dict[str, dict[str, CellResult]] = {}
     for cell in shown:
         lines.setdefault(f"{cell.model}/{cell.recipe}" if several else cell.model, {})[cell.target] = cell
     return targets, tuple(Line(name=name, cells=tuple(map(found.get, targets))) for name, found in lines.items())
+
+
+def are_many(cells: Iterable[CellResult]) -> bool:
+    """Whether a table of these cells is too long to be read from its beginning."""
+    return sum(cell.decision is not None for cell in cells) > MANY
 
 
 def standing(cell: CellResult) -> str:
@@ -60,9 +66,14 @@ def standing(cell: CellResult) -> str:
     return cell.decision.value if cell.decision else "reference"
 
 
+def decisive(cell: CellResult) -> tuple[Verdict, ...]:
+    """Verdicts of the required gates that made the cell's decision."""
+    return tuple(one for one in cell.verdicts if one.required and one.decision is cell.decision)
+
+
 def counted(cells: Iterable[CellResult]) -> str:
     """`180 PASS, 3 FAIL, 50 unavailable`."""
-    words = [standing(cell) for cell in cells if cell.recipe != "none"]
+    words = [standing(cell) for cell in cells if cell.recipe != REFERENCE]
     return ", ".join(f"{words.count(word)} {word}" for word in sorted(set(words), key=_rank)) or "nothing was judged"
 
 
@@ -86,11 +97,11 @@ def _what(cell: CellResult) -> str:
         return f"{cell.target}: {cell.reason}"
     if cell.status != "ok":
         return cell.reason
-    decisive = [one for one in cell.verdicts if one.required and one.decision is cell.decision]
-    unmeasured = {one.reason for one in decisive if one.observed is None}
-    if len(unmeasured) == 1 and all(one.observed is None for one in decisive):
+    verdicts = decisive(cell)
+    unmeasured = {one.reason for one in verdicts if one.observed is None}
+    if len(unmeasured) == 1 and all(one.observed is None for one in verdicts):
         return unmeasured.pop()
-    return ", ".join(one.gate for one in decisive) or "no required gate judges it"
+    return ", ".join(one.gate for one in verdicts) or "no required gate judges it"
 
 
 def _rank(word: str) -> int:

@@ -46,32 +46,19 @@ def log_cell(
     Two processes with one run take turns: MLflow refuses the same figure of a model at the same moment.
     """
     with turn(where, {"qpipe.cell_key": result.key, "logged below": parent}):
-        return _log_cell(where, parent, result, target=target, evidence=evidence, dataset=dataset, plots=plots)
-
-
-def _log_cell(
-    where: Experiment,
-    parent: str,
-    result: CellResult,
-    *,
-    target: Target | None,
-    evidence: Path | None,
-    dataset: Dataset | None,
-    plots: tuple[Path, ...],
-) -> Logged:
-    run = _cell_run(where, parent, result)
-    model_id = None
-    if result.engine is not None:
-        model_id = log_engine(where, run, result.engine, target)
-    if run.data.tags.get(COMPLETE) == _content(result):
+        run = _cell_run(where, parent, result)
+        model_id = None
+        if result.engine is not None:
+            model_id = log_engine(where, run, result.engine, target)
+        if run.data.tags.get(COMPLETE) == _content(result):
+            return Logged(run_id=run.info.run_id, model_id=model_id)
+        if dataset is not None:
+            where.client.log_inputs(run.info.run_id, datasets=[_dataset_input(dataset)])
+        text = cell_text(result)
+        _log_files(where, run.info.run_id, result, text, evidence=evidence, plots=plots)
+        _log_batch(where, run, result, model_id, dataset, note=_note(text, run.info.experiment_id, parent, plots))
+        where.client.set_terminated(run.info.run_id, status="FINISHED" if result.status == "ok" else "FAILED")
         return Logged(run_id=run.info.run_id, model_id=model_id)
-    if dataset is not None:
-        where.client.log_inputs(run.info.run_id, datasets=[_dataset_input(dataset)])
-    text = cell_text(result)
-    _log_files(where, run.info.run_id, result, text, evidence=evidence, plots=plots)
-    _log_batch(where, run, result, model_id, dataset, note=_note(text, run.info.experiment_id, parent, plots))
-    where.client.set_terminated(run.info.run_id, status="FINISHED" if result.status == "ok" else "FAILED")
-    return Logged(run_id=run.info.run_id, model_id=model_id)
 
 
 def _content(result: CellResult) -> str:

@@ -151,10 +151,7 @@ def _from_frame(frame: pd.DataFrame, specs: tuple[TensorSpec, ...]) -> dict[str,
 
 def _fit(value: object, spec: TensorSpec) -> NDArray[np.generic]:
     array = _cast(np.asarray(value), spec)
-    fits = len(array.shape) == len(spec.shape) and all(
-        not isinstance(dim, int) or dim == size for dim, size in zip(spec.shape, array.shape, strict=True)
-    )
-    if not fits:
+    if not spec.fits(array.shape):
         raise DataError(f"input {spec.name} has shape {list(array.shape)}", hint=f"the engine takes {spec}")
     return array
 

@@ -67,6 +67,11 @@ def invoke(interpreter: Interpreter, inputs: tuple[Array, ...]) -> tuple[Array, 
         interpreter.allocate_tensors()
     for detail, array in zip(details, inputs, strict=True):
         interpreter.set_tensor(detail["index"], array)
-    interpreter.reset_all_variables()  # a recurrent operator would go on from the row before
-    interpreter.invoke()
+    run_afresh(interpreter)
     return tuple(interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details())
+
+
+def run_afresh(interpreter: Interpreter) -> None:
+    """One run that knows of none before it: a recurrent operator would go on from the row before."""
+    interpreter.reset_all_variables()
+    interpreter.invoke()

@@ -15,7 +15,7 @@ from qpipe.plugins.backend import Tensors
 from qpipe.records.codec import decode
 from qpipe.records.engine import Kind
 from qpipe.records.tensors import Signature
-from qpipe_litert.interpreter import open_interpreter
+from qpipe_litert.interpreter import open_interpreter, run_afresh
 from qpipe_litert.layout import Layout, from_file, to_file
 from qpipe_litert.options import Kernels
 
@@ -71,8 +71,7 @@ class LocalEngine:
             self._resize(tuple(array.shape for array in arrays))
             for index, array in zip(self._taken, arrays, strict=True):
                 self._interpreter.set_tensor(index, array)
-            self._interpreter.reset_all_variables()  # a recurrent operator would go on from the row before
-            self._interpreter.invoke()
+            run_afresh(self._interpreter)
             return tuple(self._interpreter.get_tensor(index) for index in self._given)
         except (RuntimeError, ValueError) as problem:
             raise EngineError(f"LiteRT cannot run the engine: {' '.join(str(problem).split())[:300]}") from problem
@@ -150,10 +149,7 @@ def checked_inputs(signature: Signature, inputs: Tensors) -> dict[str, Array]:
         if spec.name not in inputs:
             raise DataError(f"input {spec.name} is missing", hint=f"the model takes {spec}")
         array = np.asarray(inputs[spec.name])
-        same = len(array.shape) == len(spec.shape) and all(
-            not isinstance(dim, int) or dim == size for dim, size in zip(spec.shape, array.shape, strict=True)
-        )
-        if array.dtype.name != spec.dtype or not same:
+        if array.dtype.name != spec.dtype or not spec.fits(array.shape):
             raise DataError(f"input {spec.name} is {array.dtype}{list(array.shape)}", hint=f"the model takes {spec}")
         arrays[spec.name] = array
     return arrays

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from qpipe.errors import EngineError, TargetError
+from qpipe.errors import EngineError
 from qpipe.hosts.device import Device
 from qpipe.measure.cpu import Cpu
 from qpipe.measure.host import beyond_target
 from qpipe.plugins.packages import ABSENT, package_version
-from qpipe.quant.schemes import ORT_ARM64, ORT_X86_AVX2, ORT_X86_VNNI
+from qpipe.quant.schemes import ORT_ARM64, ORT_X86_AVX2, ORT_X86_VNNI, named_scheme
 from qpipe.records.engine import Engine, Ready, Requirement, Unavailable
 from qpipe.records.scheme import Scheme
 from qpipe.records.target import Target
@@ -25,17 +25,12 @@ def choose_scheme(target: Target, cpu: Cpu) -> Scheme:
     Raises:
         TargetError: the target names a scheme that this backend does not have.
     """
-    if target.scheme:
-        if target.scheme not in SCHEMES:
-            raise TargetError(
-                f"target {target.name}: backend onnxruntime has no scheme '{target.scheme}'",
-                hint=f"known schemes: {', '.join(SCHEMES)}",
-            )
-        return SCHEMES[target.scheme]
+    if named := named_scheme(target, SCHEMES):
+        return named
     if (target.arch or cpu.arch) in _ARM:
         return ORT_ARM64
-    named = {flag for demand in target.isa for flag in demand.split("|")}
-    vnni = bool(named & set(VNNI.split("|"))) if target.isa else cpu.has(VNNI)
+    flags = {flag for demand in target.isa for flag in demand.split("|")}
+    vnni = bool(flags & set(VNNI.split("|"))) if target.isa else cpu.has(VNNI)
     return ORT_X86_VNNI if vnni else ORT_X86_AVX2
 
 

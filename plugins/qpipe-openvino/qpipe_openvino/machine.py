@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from qpipe.errors import TargetError
 from qpipe.measure.cpu import Cpu
 from qpipe.plugins.packages import missing_package, package_versions
+from qpipe.quant.schemes import named_scheme
 from qpipe.records.engine import Ready, Requirement, Unavailable
 from qpipe.records.scheme import Scheme
 from qpipe.records.target import Target
@@ -47,11 +47,8 @@ def choose_scheme(target: Target, cpu: Cpu) -> Scheme:
     Raises:
         TargetError: the target names a scheme that this backend does not have.
     """
-    if target.scheme:
-        if target.scheme not in SCHEMES:
-            message = f"target {target.name}: backend openvino has no scheme {target.scheme!r}"
-            raise TargetError(message, hint=f"known schemes: {', '.join(SCHEMES)}")
-        return SCHEMES[target.scheme]
+    if named := named_scheme(target, SCHEMES):
+        return named
     has = _named(target) if target.isa else cpu.flags
     if not has & set(VNNI.split("|")):
         return OPENVINO_AVX2

@@ -11,7 +11,7 @@ from qpipe.engines import check_requirements
 from qpipe.errors import EngineError
 from qpipe.records.engine import Engine, Kind
 from qpipe.records.target import Target
-from qpipe.records.tensors import Signature, TensorSpec
+from qpipe.records.tensors import Signature
 from qpipe_openvino.compiling import compile_for, read, refusal
 from qpipe_openvino.options import read_options
 
@@ -79,7 +79,8 @@ class OpenVinoSession:
         if inputs.keys() != specs.keys():
             raise EngineError(f"inputs are {', '.join(inputs) or 'missing'}; the engine has {', '.join(specs)}")
         for name, spec in specs.items():
-            if not _fits(inputs[name], spec):
+            # The sizes too: `reshape` would take others than the model's fixed ones.
+            if inputs[name].dtype != np.dtype(spec.dtype) or not spec.fits(inputs[name].shape):
                 raise EngineError(f"input {name} is {inputs[name].dtype}{list(inputs[name].shape)}; it takes {spec}")
 
     def _request(self, model: ov.Model, inputs: Tensors) -> ov.InferRequest:
@@ -94,13 +95,3 @@ class OpenVinoSession:
             self._requests[shapes] = compile_for(fitted, self._threads).create_infer_request()
         self._requests[shapes] = self._requests.pop(shapes)
         return self._requests[shapes]
-
-
-def _fits(values: NDArray[np.generic], spec: TensorSpec) -> bool:
-    """Whether dtype, rank and fixed sizes are those of the model: `reshape` would take others."""
-    sizes = zip(values.shape, spec.shape, strict=False)
-    return (
-        values.dtype == np.dtype(spec.dtype)
-        and values.ndim == len(spec.shape)
-        and all(size == dim for size, dim in sizes if isinstance(dim, int))
-    )

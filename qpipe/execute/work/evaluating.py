@@ -83,17 +83,15 @@ def evaluate_engine(bench: Bench, engine: Engine, folder: Path, prepared: Prepar
             data_digest=whole.digest,
             outputs_digest=sampled,
         ),
-        reference=replace(
-            evaluate(
-                reference,
-                None,
-                reference_units,
-                metric,
-                kind="measured",
-                role=cell.role,
-                data_digest=whole.digest,
-                outputs_digest="",
-            ),
+        reference=evaluate(
+            reference,
+            None,
+            reference_units,
+            metric,
+            kind="measured",
+            role=cell.role,
+            data_digest=whole.digest,
+            outputs_digest="",
             guessing=metric.guess(theirs) if metric.guess is not None and labelled else None,
         ),
     )

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from qpipe.gates.estimates.sample import changed_groups
 from qpipe.gates.statistics.tango import rows_without_loss
+from qpipe.plugins.metric import Metric
 
 Floats = NDArray[np.float64]
 Groups = NDArray[np.int64] | None
@@ -16,17 +17,22 @@ FEWEST_OF_CLASS = 100
 of trials, and of .01 in .65; with 100 in .07 and .10 (nominal .05)."""
 
 
-def rare_class(classes: Floats, groups: Groups) -> str:
-    """Which class has too few units (groups) for a bootstrap within classes, or empty."""
-    name, count = _rarest(classes, groups)
+def rare_class(metric: Metric, units: Floats, groups: Groups) -> str:
+    """Which class has too few units (groups) for a bootstrap within classes; empty where none has, or none is made."""
+    if metric.strata is None:
+        return ""
+    name, count = _rarest(units[:, metric.strata], groups)
     return "" if count >= FEWEST_OF_CLASS else f"only {count} of class {name}, {FEWEST_OF_CLASS} needed"
 
 
-def hidden_loss(classes: Floats, groups: Groups, margin: float, alpha: float) -> str:
+def hidden_loss(metric: Metric, units: Floats, groups: Groups, margin: float, alpha: float) -> str:
     """Which class could lose the whole margin alone without one loss among its units, where all weigh alike; or empty.
 
     Of K classes one carries 1/K of the metric: it loses `margin` where K · margin of its rows are lost.
     """
+    if metric.equal_classes is None:
+        return ""
+    classes = units[:, metric.equal_classes]
     name, count = _rarest(classes, groups)
     needed = rows_without_loss(len(np.unique(classes)) * margin, alpha) if margin > 0 else 0
     return (

@@ -46,7 +46,7 @@ def corpus(metric: Metric, values: Floats, groups: Groups, alpha: Alpha, *, seed
     count = len(values) if groups is None else len(np.unique(groups))
     if count < FEWEST_UNITS:
         return Estimate(n=len(values), undecidable=f"{count} are too few, {FEWEST_UNITS} needed")
-    if metric.strata is not None and (rare := rare_class(values[:, metric.strata], groups)):
+    if rare := rare_class(metric, values, groups):
         return Estimate(n=len(values), undecidable=rare)
     aggregate = weighted(metric, values)
     found = bootstrap.resample(
@@ -65,13 +65,8 @@ def corpus(metric: Metric, values: Floats, groups: Groups, alpha: Alpha, *, seed
         high=bootstrap.bound(found, 1 - alpha.to_fail),
         p_fail=0.0,
         spread=len(values) * float(found.values.var()),
-        no_pass=_hidden(metric, values, groups, found.observed - limit, alpha),
+        no_pass=hidden_loss(metric, values, groups, found.observed - limit, alpha.to_pass),
     )
-
-
-def _hidden(metric: Metric, values: Floats, groups: Groups, slack: float, alpha: Alpha) -> str:
-    classes = metric.equal_classes
-    return "" if classes is None else hidden_loss(values[:, classes], groups, slack, alpha.to_pass)
 
 
 def _bernoulli_spread(observed: float, worth: float) -> float:

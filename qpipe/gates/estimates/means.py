@@ -32,14 +32,11 @@ def paired_scores(sample: Sample) -> Estimate:
 
 def paired_corpus(sample: Sample) -> Estimate:
     """The difference of two metrics of the whole sample: the same resamples for both models."""
-    metric, rows = sample.metric, sample.reference
-    if metric.strata is not None and (rare := rare_class(rows[:, metric.strata], sample.groups)):
+    metric, rows, groups = sample.metric, sample.reference, sample.groups
+    if rare := rare_class(metric, rows, groups):
         return undecidable(_point(sample), rare)
-    found = _from_enough(sample, lambda: _bootstrapped(sample))
-    if metric.equal_classes is None:
-        return found
-    hidden = hidden_loss(rows[:, metric.equal_classes], sample.groups, sample.margin, sample.alpha.to_pass)
-    return replace(found, no_pass=hidden)
+    hidden = hidden_loss(metric, rows, groups, sample.margin, sample.alpha.to_pass)
+    return replace(_from_enough(sample, lambda: _bootstrapped(sample)), no_pass=hidden)
 
 
 def _from_enough(sample: Sample, interval: Callable[[], Estimate]) -> Estimate:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qpipe.records.evidence import Evaluation, Percentile, Profile
+from qpipe.records.recipe import REFERENCE
 from qpipe.records.result import CellResult
 from qpipe.report.plots.colours import COLOUR
 from qpipe.report.plots.figure import figure, shown
@@ -55,7 +56,7 @@ def _mark(axes: Axes, cell: CellResult) -> None:
         value,
         xerr=[[median.value - quick], [slow - median.value]],
         yerr=[[value - low], [high - value]],
-        fmt="s" if cell.recipe == "none" else "o",
+        fmt="s" if cell.recipe == REFERENCE else "o",
         color=colour,
         capsize=2,
         markersize=6,

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from qpipe.records.recipe import REFERENCE
 from qpipe.records.result import CellResult
 from qpipe.report.plots.latencies import plot_latencies
 from qpipe.report.plots.slices import plot_slices
@@ -52,7 +53,7 @@ def _own(cell: CellResult, evidence: Path | None, folder: Path) -> Iterator[Path
     from qpipe.measure.samples import FILE, load_samples
 
     ending = slug(cell.label)
-    if evidence is not None and cell.recipe != "none" and (evidence / FILE).is_file():
+    if evidence is not None and cell.recipe != REFERENCE and (evidence / FILE).is_file():
         yield plot_latencies(cell, load_samples(evidence / FILE), folder / f"latency-{ending}.svg")
     for verdict in cell.verdicts:
         if any(part.observed is not None for part in verdict.slices):
