@@ -33,7 +33,10 @@ def read_over_base(path: Path, *, kind: str, above: tuple[Path, ...] = ()) -> Do
     if Path(os.path.realpath(base)) in below:
         raise ConfigError(f"{line}: base {named!r} leads back to this file", hint="leave `base` out of the last one")
     if not base.is_file():
-        siblings = (file.name for file in base.parent.glob("*.y*ml")) if base.parent.is_dir() else ()
+        there = base.parent.glob("*.y*ml") if base.parent.is_dir() else ()
+        siblings = (
+            file.name for file in there if Path(os.path.realpath(file)) not in below
+        )  # none that leads back to this file
         raise ConfigError(f"{line}: base {base}: no such file{nearest(base.name, siblings)}", hint="base: fleet.yaml")
     shared = read_over_base(base, kind=kind, above=below)
     return Document(path=path, data=_joined(shared.data, document.data), lines=document.lines, base=shared)

@@ -72,6 +72,11 @@ def test_a_mistake_is_told_where_it_stands(read, own, shared, message):
     assert message in f"{error.value.message}\n{error.value.hint}"
 
 
+def test_no_file_is_advised_as_its_own_base(read):
+    with pytest.raises(ConfigError, match=r"smal\.yaml: no such file$"):
+        read(OWN.replace("fleet", "smal"))
+
+
 def test_editors_ask_a_file_over_a_base_for_nothing_more(names):
     schema = pipeline_schema(names.gates.values(), names.stages.values())
     assert {"required": ["base"]} in schema["anyOf"]
