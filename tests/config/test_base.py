@@ -73,7 +73,7 @@ def test_a_mistake_is_told_where_it_stands(read, own, shared, message):
 
 
 def test_no_file_is_advised_as_its_own_base(read):
-    with pytest.raises(ConfigError, match=r"smal\.yaml: no such file$"):
+    with pytest.raises(ConfigError, match=r"smal\.yaml: no such file; did you mean 'fleet\.yaml'\?$"):
         read(OWN.replace("fleet", "smal"))
 
 
