@@ -67,14 +67,14 @@ def make_cell(
     availability, scheme = offer.availability, offer.scheme
     recipe = _resolved_for(target, spec, scheme)
     timing = pipeline.timing if profile else None
-    prepare = prepare_key(model, recipe, scheme, _calibration(pipeline.data, model, recipe, registry))
-    build = build_key(prepare, target, availability)
-    source = metric_source_digest(pipeline.metric, registry.metrics.values(), pipeline.folder)
+    calibration = _calibration(pipeline.data, model, recipe, registry)
+    prepare = prepare_key(model, recipe, scheme, calibration, _stage_code(recipe, registry))
+    build = build_key(prepare, target, availability, offer.code)
     measure = measure_key(
         build,
         fingerprint=availability.fingerprint,
         rows=(f"{role} data", outcome_digest(pipeline.data, role) if pipeline.data.role(role) else "none"),
-        metric=f"{pipeline.metric} {source}",  # the name too: one file may define several metrics
+        metric=f"{pipeline.metric} {_metric_code(pipeline, registry)}",  # the name too: a file may have several
         target=target,
         timing=timing,
     )
@@ -93,6 +93,18 @@ def make_cell(
         measure=measure,
         role=role,
     )
+
+
+def _stage_code(recipe: Recipe, registry: Registry) -> str:
+    """The code of stages that plugins bring, by name."""
+    found = {stage.name: registry.code_of_stage(stage.name) for stage in recipe.stages}
+    return "; ".join(f"{name}: {code}" for name, code in sorted(found.items()) if code)
+
+
+def _metric_code(pipeline: Pipeline, registry: Registry) -> str:
+    """The code of a plugin's metric, else the bytes of the file that defines it."""
+    known = "" if ":" in pipeline.metric else registry.code_of_metric(pipeline.metric)
+    return known or metric_source_digest(pipeline.metric, registry.metrics.values(), pipeline.folder)
 
 
 def _resolved_for(target: Target, spec: RecipeSpec, scheme: Scheme) -> Recipe:

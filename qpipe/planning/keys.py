@@ -22,20 +22,21 @@ def make_key(*ingredients: tuple[str, str]) -> Key:
     return Key(digest=digest(found), ingredients=found)
 
 
-def prepare_key(model: Model, recipe: Recipe, scheme: Scheme, calibration: str) -> Key:
-    """Model, stages, calibration bytes, scheme, and the code that prepares."""
+def prepare_key(model: Model, recipe: Recipe, scheme: Scheme, calibration: str, stage_code: str = "") -> Key:
+    """Model, stages, calibration bytes, scheme, and the code that prepares; `stage_code` is that of plugins."""
     return make_key(
         ("model", model.digest),
         ("recipe", digest(recipe.stages)),
         ("calibration data", calibration),
         ("scheme", digest(scheme)),
         ("qpipe", f"{__version__}+{source_digest('quant', 'prepare')}"),
+        *((("stage code", stage_code),) if stage_code else ()),
         *package_versions("onnxruntime", "onnx"),
     )
 
 
-def build_key(prepare: Key, target: Target, availability: Availability) -> Key:
-    """The prepared model, everything of the target that shapes an engine, and the toolchain's versions."""
+def build_key(prepare: Key, target: Target, availability: Availability, code: str = "") -> Key:
+    """The prepared model, all of the target that shapes an engine, the toolchain's versions, the backend's own code."""
     host = replace(target.host, rows=None)
     shaping = replace(target, batch_sizes=(), limits=Limits(), owner="", summary="", options={}, host=host)
     tools = ", ".join(f"{name} {number}" for name, number in availability.toolchain)
@@ -45,6 +46,7 @@ def build_key(prepare: Key, target: Target, availability: Availability) -> Key:
         ("target", digest(shaping)),
         ("target options", options.digest),
         ("toolchain", tools),
+        *((("backend code", code),) if code else ()),
     )
 
 

@@ -19,6 +19,8 @@ class Offer:
 
     availability: Availability
     scheme: Scheme
+    code: str = ""
+    """Distribution, version and code digest of the backend's plugin."""
 
 
 def ask_backend(target: Target, registry: Registry) -> Offer:
@@ -29,4 +31,5 @@ def ask_backend(target: Target, registry: Registry) -> Offer:
         TargetError: the backend does not know the target's options or scheme.
     """
     backend = registry.backend(target.backend)
-    return Offer(availability=backend.check(target), scheme=backend.scheme(target))
+    code = registry.code_of_backend(target.backend)
+    return Offer(availability=backend.check(target), scheme=backend.scheme(target), code=code)

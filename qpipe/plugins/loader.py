@@ -8,7 +8,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 import pluggy
 
-from qpipe.plugins import hookspecs
+from qpipe.plugins import hookspecs, origin
 from qpipe.plugins.origin import PluginInfo, PluginProblem, problem
 from qpipe.plugins.registry import Registry
 from qpipe.plugins.validation import complain
@@ -41,7 +41,7 @@ class _Source:
 
 
 def _sources(extra: Sequence[object]) -> Iterator[_Source]:
-    yield _Source(info=PluginInfo(name=CORE.name, distribution="qpipe-core", version=__version__), entry=CORE)
+    yield _Source(info=PluginInfo(name=CORE.name, distribution=origin.CORE, version=__version__), entry=CORE)
     for entry in sorted(entry_points(group=hookspecs.GROUP), key=lambda entry: (entry.name, entry.value)):
         name, version = (entry.dist.name, entry.dist.version) if entry.dist else ("?", "?")
         yield _Source(info=PluginInfo(name=entry.name, distribution=name, version=version), entry=entry)

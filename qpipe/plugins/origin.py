@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+CORE = "qpipe-core"
+"""The distribution whose plugin is the core itself."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PluginInfo:

@@ -6,10 +6,12 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
+from types import ModuleType
 from typing import TYPE_CHECKING, TypeVar
 
+from qpipe.plugins.code import code_digest, module_of
 from qpipe.plugins.kinds import BACKENDS, GATES, METRICS, STAGES, TARGETS
-from qpipe.plugins.origin import PluginInfo, PluginProblem
+from qpipe.plugins.origin import CORE, PluginInfo, PluginProblem
 from qpipe.plugins.shelf import Kind, Owned, Shelf, fill_shelf
 
 if TYPE_CHECKING:
@@ -61,6 +63,18 @@ class Registry:
     def metric(self, name: str) -> Metric:
         """Raises ConfigError for an unknown name, with the nearest one."""
         return self._metrics.get(name)
+
+    def code_of_backend(self, name: str) -> str:
+        """Distribution, version and code digest of the plugin that brings it: an ingredient of the build key."""
+        return self._code(self._backends.find(name), lambda backend: (type(backend),))
+
+    def code_of_stage(self, name: str) -> str:
+        """The same of a stage, for the prepare key; empty for the core's, whose rooms are ingredients themselves."""
+        return self._code(self._stages.find(name), lambda stage: (stage.apply,))
+
+    def code_of_metric(self, name: str) -> str:
+        """The same of a metric, for the measure key; empty for the core's."""
+        return self._code(self._metrics.find(name), lambda metric: (metric.measure, metric.aggregate))
 
     @property
     def backends(self) -> Mapping[str, Backend]:
@@ -132,6 +146,15 @@ class Registry:
     @cached_property
     def _metrics(self) -> Shelf[Metric]:
         return self._fill(METRICS)
+
+    def _code(self, owned: Owned[T], parts: Callable[[T], tuple[object, ...]]) -> str:
+        plugin = owned.plugin
+        if plugin.distribution == CORE:
+            return ""
+        brought = self._manager.get_plugin(plugin.owner)
+        home = brought.__name__ if isinstance(brought, ModuleType) else module_of(brought)
+        digest = code_digest(home, *sorted({module_of(part) for part in parts(owned.value)} - {"builtins"}))
+        return f"{plugin.distribution} {plugin.version}+{digest}"
 
     def _shelves(self) -> tuple[Shelf[object], ...]:
         return (self._backends, self._targets, self._stages, self._gates, self._metrics)  # type: ignore[return-value]  # read only

@@ -52,7 +52,11 @@ class Shelf(Generic[T]):
         return {found.name: found.value for found in self.owned if names.count(found.name) == 1}
 
     def get(self, name: str) -> T:
-        """The contribution of that name.
+        """The contribution of that name; raises as `find`."""
+        return self.find(name).value
+
+    def find(self, name: str) -> Owned[T]:
+        """The contribution of that name with the plugin that brings it.
 
         Raises:
             PluginError: two plugins claim the name; both are named.
@@ -60,7 +64,7 @@ class Shelf(Generic[T]):
         """
         claims = [found for found in self.owned if found.name == name]
         if len(claims) == 1:
-            return claims[0].value
+            return claims[0]
         word = self.kind.word
         if claims:
             raise PluginError(
