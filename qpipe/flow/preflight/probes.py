@@ -54,7 +54,8 @@ def try_models(workplace: Workplace) -> None:
 def try_labels(workplace: Workplace) -> None:
     """Let a built-in metric read the gate's labels beside outputs of the right shape.
 
-    A metric of the user's is left for the cells, and so is a model whose output shape is not known before it runs.
+    A metric of a plugin's or the user's is left for the cells (it may look at several outputs, and refuse those that no
+    model would give), and so is a model whose output shape is not known before it runs.
 
     Raises:
         DataError: labels that are out of range, of another shape or dtype; names file and row.
@@ -64,7 +65,7 @@ def try_labels(workplace: Workplace) -> None:
     from qpipe.plugins.metric import Rows
 
     name = workplace.pipeline.metric
-    if name not in workplace.registry.metrics:
+    if name not in workplace.registry.metrics or workplace.registry.code_of_metric(name):
         return
     metric = find_metric(name, workplace.registry.metrics.values())
     for model in _with_work(workplace):

@@ -1,6 +1,7 @@
 """What a plan finds out from the headers of files: not after minutes of work, and not in the first cell."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,11 @@ from small_pipeline import write_small_pipeline
 from qpipe.errors import DataError
 from qpipe.flow.options import RunOptions
 from qpipe.flow.preflight.forecast import forecast
+from qpipe.flow.preflight.probes import try_labels
 from qpipe.flow.workplace import open_workplace
+from qpipe.plugins.hookspecs import hookimpl
+from qpipe.plugins.loader import load_plugins
+from qpipe.plugins.metric import Metric
 
 
 def _plan(folder, **changed: object):
@@ -39,6 +44,23 @@ def test_a_plan_reads_the_labels_of_a_file(tmp_path):
         np.savez(tmp_path / "gate.npz", image=gate["image"], label=gate["label"] + 1000)
     with pytest.raises(DataError, match=r"gate\.npz\): label 1000 of row 0 is out of range"):
         plan()
+
+
+def test_a_metric_of_a_plugin_is_left_for_the_cells(tmp_path):
+    """It may look at several outputs, or refuse those that no model would give."""
+
+    class Detection:
+        @hookimpl
+        def qpipe_metrics(self):
+            yield Metric(name="boxes", summary="", kind="corpus", measure=refuse, aggregate=float)
+
+    def refuse(_rows):
+        raise DataError("there are no boxes")
+
+    file = write_small_pipeline(tmp_path, targets=["cpu-local"], recipes=["int8"])
+    found = open_workplace(file, RunOptions(profile=False))
+    registry = load_plugins((Detection(),))
+    try_labels(replace(found, registry=registry, pipeline=replace(found.pipeline, metric="boxes")))
 
 
 def test_a_plan_calls_no_function_of_the_users(tmp_path):
