@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.passes import common as passes
 
 from qpipe.errors import ModelError, QuantizationError
+from qpipe.quant.sparse import make_dense
 
 NEEDED_OPSET = 13
 """First opset with per-channel QuantizeLinear/DequantizeLinear."""
@@ -47,7 +49,7 @@ def open_graph(path: Path) -> ir.Model:
         QuantizationError: the graph is already quantized; the message names the first such node.
     """
     try:
-        model = ir.load(path)
+        model = _read(path)
     except Exception as error:
         raise ModelError(f"{path} is not a readable ONNX file: {error}") from error
     refuse_quantized(model)
@@ -55,8 +57,18 @@ def open_graph(path: Path) -> ir.Model:
         return model
     opset = model.opset_imports.get("", NEEDED_OPSET)
     if not NEEDED_OPSET <= opset <= NEWEST_OPSET:
+        passes.InlinePass()(model)  # a conversion would drop the functions
         model = converted(model, min(max(opset, NEEDED_OPSET), NEWEST_OPSET))
     return tidy(model)
+
+
+def _read(path: Path) -> ir.Model:
+    """As `ir.load`, but for sparse constants, which onnx-ir does not have."""
+    proto = onnx.load(path, load_external_data=False)
+    make_dense(proto)
+    model = ir.from_proto(proto)
+    ir.external_data.set_base_dir(model.graph, path.parent)
+    return model
 
 
 def tidy(model: ir.Model) -> ir.Model:

@@ -92,6 +92,17 @@ def _bias_refusal(node: ir.Node, bias: ir.Value) -> str:
     return ""
 
 
+def is_plain(node: ir.Node) -> bool:
+    """Whether weights and bias (if any) are float32 constants, the bias one number per output channel, taken as it is.
+
+    What rewrites may change: a bias that varies along the batch, is scaled by beta, or computed, is not.
+    """
+    weight, bias = constant(node.inputs[1]), node.inputs[2] if len(node.inputs) > 2 else None
+    if weight is None or weight.dtype != np.float32 or weight.ndim < 2:
+        return False
+    return bias is None or not _bias_refusal(node, bias)
+
+
 def out_channels(node: ir.Node) -> int:
     """Number of output channels of a weighted operator with constant weights."""
     weight = constant(node.inputs[1])

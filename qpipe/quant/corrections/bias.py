@@ -18,6 +18,7 @@ from qpipe.quant.fold.affine import set_bias
 from qpipe.quant.fold.gemm import replace_constant
 from qpipe.quant.graph import attr_int, attr_ints, attr_string, constant, name_of, only_consumer
 from qpipe.quant.numbers import F32, F64
+from qpipe.quant.operators import is_plain
 from qpipe.quant.rendering.render import quantized_weight
 from qpipe.quant.rendering.tables import is_table
 from qpipe.records.quantization import QuantPlan
@@ -108,9 +109,9 @@ def _tap_shares(node: ir.Node, kernel: tuple[int, ...], sizes: tuple[int, ...]) 
 def _apply(graph: ir.Graph, node: ir.Node, delta: F64) -> bool:
     if node.op_type == "MatMul":
         return _apply_after(graph, node, delta)
-    bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
-    if bias is None and len(node.inputs) > 2 and node.inputs[2] is not None:
+    if not is_plain(node):
         return False
+    bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
     old = np.zeros(1) if bias is None else np.asarray(bias, np.float64).reshape(-1)
     set_bias(graph, node, (old + delta).astype(np.float32))
     return True

@@ -16,7 +16,7 @@ from qpipe.quant.fold.affine import set_bias, spread
 from qpipe.quant.fold.gemm import replace_constant
 from qpipe.quant.graph import attr_int, constant, name_of, only_consumer
 from qpipe.quant.numbers import F64
-from qpipe.quant.operators import WEIGHTED, out_channels
+from qpipe.quant.operators import WEIGHTED, is_plain, out_channels
 
 ROUNDS = 20
 """Passes over all pairs at most; a middle layer belongs to two of them."""
@@ -95,14 +95,10 @@ def pairs(graph: ir.Graph) -> list[Pair]:
 
 def _takes_factor(node: ir.Node) -> bool:
     """Whether the output channels of a node can be scaled through its constants."""
-    if node.op_type not in WEIGHTED or constant(node.inputs[1]) is None:
+    if node.op_type not in WEIGHTED or not is_plain(node):
         return False
     weight = constant(node.inputs[1])
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
-    array = constant(bias)
-    if weight is None or weight.ndim < 2 or (node.op_type == "MatMul" and weight.ndim != 2):
-        return False
-    return bias is None or (array is not None and array.ndim <= 1 and array.size in {1, out_channels(node)})
+    return weight is not None and (node.op_type != "MatMul" or weight.ndim == 2)
 
 
 def _pair(graph: ir.Graph, first: ir.Node) -> Pair | None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from qpipe.quant.fold.gemm import absorb, replace_constant
 from qpipe.quant.graph import attr_float, attr_int, constant, only_consumer, rank_of
-from qpipe.quant.operators import WEIGHTED, out_channels
+from qpipe.quant.operators import WEIGHTED, is_plain, out_channels
 
 F64 = NDArray[np.float64]
 
@@ -20,7 +20,7 @@ def fold_affine(graph: ir.Graph) -> list[tuple[str, str]]:
     """Fold every affine node that follows a weighted operator; (node gone, node that took it)."""
     done: list[tuple[str, str]] = []
     for node in list(graph):
-        if node.op_type not in WEIGHTED or constant(node.inputs[1]) is None:
+        if node.op_type not in WEIGHTED or not is_plain(node):
             continue
         while (gone := _fold_next(graph, node)) is not None:
             done.append((gone, node.name or ""))
@@ -29,8 +29,7 @@ def fold_affine(graph: ir.Graph) -> list[tuple[str, str]]:
 
 def _fold_next(graph: ir.Graph, node: ir.Node) -> str | None:
     after = only_consumer(node.outputs[0], graph)
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
-    if after is None or (bias is not None and constant(bias) is None):
+    if after is None:
         return None
     channels = out_channels(node)
     affine = _affine_of(after, node.outputs[0], channels, rank_of(node.outputs[0]), node.op_type)

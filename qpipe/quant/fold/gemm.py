@@ -37,6 +37,8 @@ def _fold_factors(graph: ir.Graph, node: ir.Node) -> None:
     has_bias = len(node.inputs) > 2 and node.inputs[2] is not None
     if (alpha == 1.0 and beta == 1.0) or weight is None or (has_bias and bias is None):
         return
+    if weight.dtype != np.float32:
+        return
     replace_constant(graph, node, 1, np.asarray(weight, np.float32) * np.float32(alpha))
     if bias is not None:
         replace_constant(graph, node, 2, np.asarray(bias, np.float32) * np.float32(beta))

@@ -21,7 +21,7 @@ def fold_selections(graph: ir.Graph) -> list[tuple[str, str]]:
             continue
         source, strides = _sliced(pad.inputs[0], graph)
         channels = source.shape[1] if source.shape is not None and rank_of(source) == 4 else None
-        if not isinstance(channels, int) or source.is_initializer():
+        if not isinstance(channels, int) or source.is_initializer() or source.dtype != ir.DataType.FLOAT:
             continue
         _replace(graph, pad, source, strides, channels, before=pads[1], after=pads[5])
         done.append((pad.name or "", f"{pad.name}/select"))
