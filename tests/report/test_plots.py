@@ -2,6 +2,10 @@ import math
 from dataclasses import replace
 from xml.etree import ElementTree as ET
 
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
+
 from qpipe.records.verdict import Decision
 from qpipe.report.plots import write_plots
 from qpipe.report.plots.slices import plot_slices
@@ -37,3 +41,25 @@ def test_a_name_that_xml_cannot_hold_is_drawn_all_the_same(result, tmp_path):
     cell = replace(next(cell for cell in result.cells if cell.verdicts), model="a\x00b<&$")
     drawn = plot_slices(cell, cell.verdicts[1], tmp_path / "slices.svg")
     assert "a\ufffdb<&$/int8/cpu-local: slices" in texts(drawn)
+
+
+def test_a_plot_is_drawn_once(result, evidence, tmp_path, monkeypatch):
+    """Layout engines draw everything twice more, which is most of what a run of many cells waits for at its end."""
+    drawn, draw = [], Figure.draw
+    monkeypatch.setattr(Figure, "draw", lambda figure, renderer: (drawn.append(figure), draw(figure, renderer))[1])
+    plots = write_plots(result.cells, evidence, tmp_path)
+    assert len(drawn) == len(plots.files) == 3
+
+
+@pytest.mark.parametrize("name", ["a=1", "neighbourhood=San Lorenzo de El Escorial", "label=MMWWMMWW"])
+def test_names_of_slices_are_not_cut_off(result, tmp_path, name):
+    cell = next(cell for cell in result.cells if cell.verdicts)
+    verdict = cell.verdicts[1]
+    parts = tuple(replace(part, name=name) for part in verdict.slices)
+    svg = plot_slices(cell, replace(verdict, slices=parts), tmp_path / "slices.svg")
+    ends = [element for element in ET.parse(svg).iter(f"{SVG}text") if "(n" in (element.text or "")]
+    assert len(ends) == 2
+    for element in ends:
+        x = float(element.attrib["x"])
+        assert "end" in (element.get("style") or "")
+        assert x > TextPath((0, 0), element.text, size=9).get_extents().width

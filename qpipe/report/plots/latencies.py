@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from qpipe.records.result import CellResult
 from qpipe.report.plots.colours import ENGINE, FLOAT
-from qpipe.report.plots.figure import figure, shown
+from qpipe.report.plots.figure import Margins, figure, shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +23,7 @@ _POINTS, _POINTS_OF_ONE = 400, 100
 def plot_latencies(cell: CellResult, samples: Samples, path: Path) -> Path:
     """The share of runs that took no longer, a panel per batch size."""
     sizes = samples.batches
-    with figure(path, 3.4 * len(sizes) + 0.6, 3.0) as made:
+    with figure(path, 3.4 * len(sizes) + 0.6, 3.0, Margins(left=0.55, top=0.6), len(sizes)) as made:
         panels = made.subplots(1, len(sizes), squeeze=False)[0]
         for axes, size in zip(panels, sizes, strict=True):
             _panel(axes, cell, samples, size)
@@ -51,9 +51,11 @@ def _panel(axes: Axes, cell: CellResult, samples: Samples, size: int) -> None:
 
 def _ecdf(axes: Axes, samples: Samples, name: str, size: int, *, colour: str, label: str) -> None:
     """One thin line per process, since the process is the unit, and a thick one over all."""
-    for process in range(samples.processes):
-        times = samples.times_ms(name, size, process)
-        axes.plot(*_steps(times, _POINTS_OF_ONE), color=colour, linewidth=0.6, alpha=0.45)
+    from matplotlib.collections import LineCollection
+
+    each = [_steps(samples.times_ms(name, size, process), _POINTS_OF_ONE) for process in range(samples.processes)]
+    lines = [list(zip(times, shares, strict=True)) for times, shares in each]
+    axes.add_collection(LineCollection(lines, colors=colour, linewidths=0.6, alpha=0.45), autolim=False)
     axes.plot(*_steps(samples.matrix_ms(name, size).ravel(), _POINTS), color=colour, linewidth=2, label=label)
 
 

@@ -40,6 +40,7 @@ def plot_tradeoff(cells: tuple[CellResult, ...], path: Path) -> Path:
         axes.set_xlabel("median latency, ms")
         axes.set_ylabel(metric)
         axes.margins(0.18)
+        _name(axes, cells)
     return path
 
 
@@ -62,8 +63,24 @@ def _mark(axes: Axes, cell: CellResult) -> None:
         markersize=6,
         elinewidth=1.2,
     )
-    label = shown(f"{cell.recipe} · {cell.target}")
-    axes.annotate(label, (median.value, value), xytext=(7, 6), textcoords="offset points", color=colour)
+
+
+def _name(axes: Axes, cells: tuple[CellResult, ...]) -> None:
+    """Names stand on the side of their points where there is more room."""
+    middle = sum(axes.get_xlim()) / 2
+    for cell in cells:
+        median, evaluation = _median(cell), _evaluation(cell)
+        if median is None or evaluation is None or evaluation.value is None:
+            continue
+        left = median.value > middle
+        axes.annotate(
+            shown(f"{cell.recipe} · {cell.target}"),
+            (median.value, evaluation.value),
+            xytext=(-7 if left else 7, 6),
+            textcoords="offset points",
+            ha="right" if left else "left",
+            color=COLOUR[cell.decision],
+        )
 
 
 def _quality_interval(cell: CellResult, value: float) -> tuple[float, float]:
