@@ -36,7 +36,7 @@ def remarks(workplace: Workplace, results: tuple[CellResult, ...]) -> tuple[str,
 
 
 def lint_warnings(results: Sequence[CellResult]) -> tuple[str, ...]:
-    """One line for each finding of the calibration lint, with the cells that it touches."""
+    """One line for each finding on calibration or answers, with the cells that it touches."""
     cells: dict[Remark, list[str]] = {}
     for result in results:
         for remark in result.evidence.remarks if result.evidence else ():
@@ -49,11 +49,12 @@ def lint_warnings(results: Sequence[CellResult]) -> tuple[str, ...]:
 
 
 def _lines(labels: tuple[str, ...], found: list[Remark]) -> list[str]:
-    where = f"calibration of {', '.join(labels)}"
+    subject = "" if all(remark.kind == "neighbours" for remark in found) else "calibration of "
+    where = f"{subject}{', '.join(labels)}"
     lines = [f"{where}: {_text(remark)}" for remark in found[:SHOWN]]
     rest = len(found) - SHOWN
     return [*lines, f"{where}: {rest} more like this: `qpipe explain` lists them"] if rest > 0 else lines
 
 
 def _text(remark: Remark) -> str:
-    return remark.message if remark.subject == "calibration" else f"'{remark.subject}': {remark.message}"
+    return remark.message if remark.subject in {"calibration", "batch"} else f"'{remark.subject}': {remark.message}"

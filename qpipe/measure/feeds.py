@@ -13,7 +13,7 @@ from qpipe.plugins.backend import Session, Tensors
 from qpipe.records.tensors import Signature
 
 Feeds = Mapping[int, tuple[Tensors, ...]]
-"""Inputs per batch size."""
+"""Inputs, or a session's outputs for them, per batch size."""
 FEEDS = 4
 """Different inputs per batch size: a session that remembers its last answer is found out."""
 
@@ -55,10 +55,15 @@ def _first_rows(batches: Iterable[Tensors], need: int) -> Tensors:
 
 def digest_outputs(session: Session, feeds: Feeds) -> str:
     """SHA-256 of a session's outputs for all feeds; the timed run must give the same."""
-    return digest_of({size: tuple(session.run(inputs) for inputs in feeds[size]) for size in feeds})
+    return digest_of(answer_feeds(session, feeds))
 
 
-def digest_of(outputs: Mapping[int, tuple[Tensors, ...]]) -> str:
+def answer_feeds(session: Session, feeds: Feeds) -> Feeds:
+    """A session's outputs for all feeds, by batch size."""
+    return {size: tuple(session.run(inputs) for inputs in feeds[size]) for size in feeds}
+
+
+def digest_of(outputs: Feeds) -> str:
     """SHA-256 over names, dtypes, shapes and bytes, in the order of batch sizes."""
     found = hashlib.sha256()
     for size in sorted(outputs):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from qpipe.data import open_role
-from qpipe.execute.work.evaluating import FEW, emulated_rows
+from qpipe.execute.work.answering import FEW, emulated_rows
 from qpipe.records.data import DataSpec, RoleSpec
 from qpipe.records.target import Host, Target
 from qpipe.records.tensors import Signature, TensorSpec

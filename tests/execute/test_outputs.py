@@ -9,9 +9,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from qpipe.data import open_role
 from qpipe.errors import ModelError
-from qpipe.execute.work.evaluating import run_once
+from qpipe.execute.work.answering import run_once
 from qpipe.execute.work.outputs import are_small
-from qpipe.execute.work.passes import count_batches, light_batches, light_rows
+from qpipe.execute.work.passes import count_batches, light_rows, pass_batches
 from qpipe.execute.work.reference import SPACE, reference_key, reference_outputs
 from qpipe.models import read_model
 from qpipe.records.data import DataSpec, RoleSpec
@@ -47,7 +47,7 @@ def gate(folder, row, count, sig):
 def test_rows_at_once(tmp_path, row, batch, rows):
     role = gate(tmp_path, row, 9, signature(row, batch))
     assert light_rows(role) == rows
-    found = [len(one["x"]) for one in light_batches(role)]
+    found = [len(one["x"]) for one in pass_batches(role, None)]
     assert (max(found), sum(found), len(found)) == (min(rows, 9), 9, count_batches(role))
 
 

@@ -31,3 +31,8 @@ def test_many_alike_are_counted():
     found = lint_warnings([result("a", *(remark("other-rows", f"t{number}") for number in range(9)))])
     assert len(found) == SHOWN + 1
     assert found[-1].startswith(f"calibration of a: {9 - SHOWN} more like this")
+
+
+def test_what_is_said_of_answers_is_no_word_on_calibration():
+    (line,) = lint_warnings([result("a", Remark(kind="neighbours", subject="batch", message="judged at 1"))])
+    assert line == "a: judged at 1"

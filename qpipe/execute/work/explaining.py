@@ -11,6 +11,7 @@ from qpipe.data import open_role
 from qpipe.engines import read_engine
 from qpipe.errors import QpipeError
 from qpipe.execute.jobs import CellJob
+from qpipe.execute.work.answering import emulated_rows
 from qpipe.execute.work.attributing import (
     ENGINE,
     FLOAT,
@@ -26,7 +27,6 @@ from qpipe.execute.work.attributing import (
 )
 from qpipe.execute.work.bench import Bench
 from qpipe.execute.work.cell import build_engine, prepare_model
-from qpipe.execute.work.evaluating import emulated_rows
 from qpipe.execute.work.passes import real_batches
 from qpipe.measure.evaluation import compare
 from qpipe.measure.reference import open_reference

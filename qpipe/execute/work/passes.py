@@ -23,9 +23,14 @@ def real_batches(role: Role, size: int | None = None) -> Iterator[Tensors]:
         yield {name: tensor[: batch.rows] for name, tensor in batch.items()}
 
 
-def light_batches(role: Role) -> Iterator[Tensors]:
-    """The same, in as many rows at once as stay light: for a pass over all rows."""
-    return real_batches(role, light_rows(role))
+def pass_batches(role: Role, size: int | None) -> Iterator[Tensors]:
+    """The same for a pass over all rows: `size` at once, or by default as many as stay light."""
+    return real_batches(role, size or light_rows(role))
+
+
+def pass_name(size: int | None) -> str:
+    """What names the batches of a pass in keys."""
+    return str(LIGHT_BYTES) if size is None else f"{size} rows"
 
 
 def light_rows(role: Role) -> int:
@@ -36,9 +41,9 @@ def light_rows(role: Role) -> int:
     return max(1, min(role.batch_size, LIGHT_BYTES // max(row_bytes, 1)))
 
 
-def count_batches(role: Role) -> int:
-    """How many batches a light pass over a role has."""
-    return -(-role.rows // light_rows(role))
+def count_batches(role: Role, size: int | None = None) -> int:
+    """How many batches a pass over a role has."""
+    return -(-role.rows // (size or light_rows(role)))
 
 
 def _itemsize(dtype: str) -> int:

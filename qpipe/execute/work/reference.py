@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from qpipe.data import open_role, role_digest
 from qpipe.execute.jobs import ReferenceJob
 from qpipe.execute.work.outputs import kept_outputs, outputs_key
-from qpipe.execute.work.passes import LIGHT_BYTES, count_batches, light_batches
+from qpipe.execute.work.passes import count_batches, pass_batches, pass_name
 from qpipe.measure.reference import open_reference
 from qpipe.measure.rows import Outputs, run_rows
 from qpipe.models import confirm_onnx
@@ -33,10 +33,10 @@ def run_reference(request: str, progress: Progress) -> str:
     return reference_key(job.model.digest, role.digest)
 
 
-def reference_key(model_digest: str, data_digest: str) -> str:
-    """What names the float model's outputs on the rows of a role."""
+def reference_key(model_digest: str, data_digest: str, size: int | None = None) -> str:
+    """What names the float model's outputs on the rows of a role, `size` at once (None: as many as stay light)."""
     code = source_digest("measure")
-    return outputs_key(model_digest, data_digest, str(LIGHT_BYTES), package_version("onnxruntime"), code)
+    return outputs_key(model_digest, data_digest, pass_name(size), package_version("onnxruntime"), code)
 
 
 def has_reference(store: Store, cell: Cell) -> bool:
@@ -45,15 +45,15 @@ def has_reference(store: Store, cell: Cell) -> bool:
     return store.recall(SPACE, key) is not None
 
 
-def reference_outputs(store: Store, model: Model, role: Role, progress: Progress) -> Outputs:
-    """The outputs; whoever asks first computes them, others wait."""
+def reference_outputs(store: Store, model: Model, role: Role, progress: Progress, size: int | None = None) -> Outputs:
+    """The outputs, `size` rows at once (None: as many as stay light); whoever asks first computes them, others wait."""
 
     def compute() -> Outputs:
         session = open_reference(model.file)
-        progress.step("float reference", total=count_batches(role))
-        found = run_rows(session, light_batches(role), progress)
+        progress.step("float reference", total=count_batches(role, size))
+        found = run_rows(session, pass_batches(role, size), progress)
         session.close()
         confirm_onnx(model.file)
         return found
 
-    return kept_outputs(store, SPACE, reference_key(model.digest, role.digest), compute)
+    return kept_outputs(store, SPACE, reference_key(model.digest, role.digest, size), compute)

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from qpipe.data import open_role
+from qpipe.execute.work.answering import collect_answers
+from qpipe.records.data import DataSpec, RoleSpec
+from qpipe.records.tensors import Signature, TensorSpec
+from qpipe.store import Store
+from qpipe.testing.progress import Silent
+
+ROWS = np.random.default_rng(5).normal(size=(9, 4)).astype(np.float32)
+SIGNATURE = Signature(
+    inputs=(TensorSpec(name="x", dtype="float32", shape=("N", 4)),),
+    outputs=(TensorSpec(name="y", dtype="float32", shape=("N", 4)),),
+)
+
+
+class Dynamic:
+    """A session that rounds to one step of the whole batch's range, as dynamic quantization does."""
+
+    kind, signature = "measured", SIGNATURE
+
+    def __init__(self, steps):
+        self.steps, self.sizes = steps, []
+
+    def run(self, inputs):
+        self.sizes.append(len(inputs["x"]))
+        step = np.abs(inputs["x"]).max() / self.steps
+        return {"y": np.round(inputs["x"] / step) * step}
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture
+def whole(tmp_path):
+    np.savez(tmp_path / "gate.npz", x=ROWS)
+    spec = RoleSpec(role="gate", npz=tmp_path / "gate.npz")
+    return open_role(DataSpec(inputs=(), label=None, preprocess=(), roles=(spec,)), "gate", SIGNATURE)
+
+
+def answers_of(session, sizes, whole, tmp_path):
+    backend = SimpleNamespace(open=lambda *_: session)
+    target = SimpleNamespace(batch_sizes=sizes, name="board")
+    cell = SimpleNamespace(target=target, model=SimpleNamespace(signature=SIGNATURE), data=whole.data)
+    bench = SimpleNamespace(
+        backend=backend, cell=cell, job=SimpleNamespace(fresh=""), store=Store(tmp_path / "store"), progress=Silent()
+    )
+    return collect_answers(bench, None, whole)
+
+
+@pytest.mark.parametrize("served", [1, 4])
+def test_an_engine_whose_answers_depend_on_the_batch_is_judged_in_the_batch_it_is_served_in(served, whole, tmp_path):
+    session = Dynamic(steps=16)
+    found = answers_of(session, (served, 2), whole, tmp_path)
+    wanted = [Dynamic(steps=16).run({"x": ROWS[start : start + served]})["y"] for start in range(0, 9, served)]
+    assert np.array_equal(found.outputs.tensors["y"], np.concatenate(wanted))
+    assert found.batch == served
+    (remark,) = found.remarks
+    assert remark.kind == "neighbours"
+    assert remark.warns
+    assert f"dB at {served}, " in remark.message
+    assert remark.message.endswith(f"judged at {served}, the target's first batch size")
+    assert session.closed
+
+
+def test_an_engine_that_answers_each_row_for_itself_is_run_once(whole, tmp_path):
+    session = Dynamic(steps=1 << 22)
+    found = answers_of(session, (1, 2), whole, tmp_path)
+    assert (found.batch, found.remarks) == (None, ())
+    assert session.sizes == [9, *[1] * 4, *[2] * 4]
