@@ -116,6 +116,12 @@ def test_what_the_type_cannot_hold_stays_float32(tmp_path):
     assert stored(source)[1] == {"w": TensorProto.FLOAT16, "mask": TensorProto.FLOAT}
 
 
+def test_weights_that_would_vanish_stay_float32(tmp_path):
+    small = {"w": weight(64, 64), "v": weight(64, 64) * np.float32(1e-9), "u": np.zeros((64, 64), np.float32)}
+    source = write(tmp_path / "float.onnx", "a = MatMul(x, w) b = MatMul(a, v) y = MatMul(b, u)", small)
+    assert stored(source)[1] == {"w": TensorProto.FLOAT16, "v": TensorProto.FLOAT, "u": TensorProto.FLOAT16}
+
+
 def test_a_graph_without_such_weights_is_refused(tmp_path):
     source = write(tmp_path / "float.onnx", "y = MatMul(x, w)", {"w": weight(64, 1)})
     assert SMALLEST > 64

@@ -14,6 +14,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from qpipe_onnxruntime.lower.attention import lower_attention
+from qpipe_onnxruntime.lower.passes import lower
 
 from qpipe.quant.graph import tidy
 from qpipe.quant.rendering.dynamic import plan_dynamic, render_dynamic
@@ -333,6 +334,16 @@ def test_weights_beside_the_graph_are_kept(tmp_path):
     ir.save(model, tmp_path / "after.onnx", external_data="after.bin")
     after = onnx.load(tmp_path / "after.onnx")
     same(before, after)
+
+
+def test_a_block_that_ends_the_graph_keeps_the_shape_of_the_output(tmp_path):
+    model = Net(end="flat").model()
+    model.graph.node.pop()  # the Identity
+    model.graph.node[-1].output[0] = "out"
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("out", TensorProto.FLOAT, ["M", WIDTH]))
+    onnx.save(model, tmp_path / "before.onnx")
+    assert lower(tmp_path / "before.onnx", tmp_path / "after.onnx", packs=False)
+    assert onnx.load(tmp_path / "after.onnx").graph.output[0] == model.graph.output[0]
 
 
 def test_an_onnxruntime_that_was_not_compared_keeps_its_operators(monkeypatch):

@@ -17,6 +17,8 @@ from qpipe.quant.graph import Names, name_of
 from qpipe.quant.rendering.cast import LARGEST, Half, half_type
 from qpipe.quant.rendering.render import forget_shapes
 
+NORMAL: dict[Half, float] = {"float16": 2.0**-14, "bfloat16": 2.0**-126}
+"""The smallest number that a type holds with all its digits."""
 SMALLEST = 128
 """Values of the smallest weight that is stored so: a Cast with its names takes some 120 bytes."""
 
@@ -60,7 +62,8 @@ def _fits(value: ir.Value, dtype: Half) -> bool:
         return False
     array = np.asarray(value.const_value.numpy())
     finite = array[np.isfinite(array)]
-    return not finite.size or float(np.abs(finite).max()) <= LARGEST[dtype]
+    largest = float(np.abs(finite).max()) if finite.any() else 1.0
+    return NORMAL[dtype] <= largest <= LARGEST[dtype]
 
 
 def _store(graph: ir.Graph, names: Names, value: ir.Value, dtype: Half) -> Iterator[tuple[ir.Node | None, ir.Node]]:

@@ -31,10 +31,13 @@ def lower(source: Path, destination: Path, *, packs: bool) -> tuple[str, ...]:
         model = ir.load(source)
     except Exception as error:
         raise BuildError(f"{source} is not a readable ONNX file: {error}") from error
+    shapes = [value.shape for value in model.graph.outputs]
     notes = (*lower_images(model, packs=packs), *lower_attention(model))
     if notes:
         copy_lengths(model.graph)
         passes.RemoveUnusedNodesPass()(model)
         forget_initializers(model.graph)
+        for value, shape in zip(model.graph.outputs, shapes, strict=True):
+            value.shape = shape
         save_graph(model, destination)
     return notes
