@@ -445,7 +445,7 @@ def uneven():
 
 def forgetful():
     yield from batches()
-    yield {"label": np.zeros(1)}
+    yield {"label": np.zeros(1, int)}
 """
 
 
