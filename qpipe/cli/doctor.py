@@ -27,10 +27,13 @@ def doctor(*, store: StoreOption = None, tracking_uri: UriOption = None, as_json
 
 def _show(findings: tuple[Finding, ...]) -> None:
     from rich.console import Console
-    from rich.table import Table
+
+    from qpipe.report.columns import columns, plain
 
     marks = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "broken": "[red]broken[/]"}
-    table = Table(box=None, show_header=False)
+    table = columns("", "what", "found", "hint", folds=("found", "hint"), gap=2)
+    table.show_header = False
     for found in findings:
-        table.add_row(marks[found.state], found.what, found.found, f"[dim]{found.hint}[/]" if found.hint else "")
+        what, said, hint = plain(found.what, found.found, found.hint)
+        table.add_row(marks[found.state], what, said, f"[dim]{hint}[/]" if hint else "")
     Console().print(table)

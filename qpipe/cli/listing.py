@@ -23,7 +23,8 @@ def targets(*, as_json: JsonFlag = False) -> None:
     for target in sorted(registry.targets.values(), key=lambda found: found.name):
         state = _check(registry, target.name)
         rows.append((target.name, target.backend, *state, target.summary))
-    _show(("target", "backend", "build", "run", "summary"), rows, key="targets", as_json=as_json)
+    folds = ("build", "run", "summary")
+    _show(("target", "backend", *folds), rows, key="targets", folds=folds, as_json=as_json)
 
 
 def _check(registry: Registry, name: str) -> tuple[str, str]:
@@ -52,6 +53,7 @@ def stages(*, as_json: JsonFlag = False) -> None:
         ("stage", "parameters", "summary"),
         [(s.name, _fields(s.params), s.summary) for s in found],
         key="stages",
+        folds=("parameters", "summary"),
         as_json=as_json,
     )
 
@@ -65,6 +67,7 @@ def gates(*, as_json: JsonFlag = False) -> None:
         ("gate", "keys", "summary"),
         [(g.name, _fields(g.params), g.summary) for g in found],
         key="gates",
+        folds=("keys", "summary"),
         as_json=as_json,
     )
 
@@ -76,7 +79,13 @@ def plugins(*, as_json: JsonFlag = False) -> None:
     registry = open_registry()
     loaded = [(p.name, p.distribution, p.version, "loaded", "") for p in registry.plugins]
     broken = [(p.name, p.distribution, p.version, p.reason, p.hint) for p in registry.problems]
-    _show(("plugin", "distribution", "version", "state", "hint"), loaded + broken, key="plugins", as_json=as_json)
+    _show(
+        ("plugin", "distribution", "version", "state", "hint"),
+        loaded + broken,
+        key="plugins",
+        folds=("plugin", "state", "hint"),
+        as_json=as_json,
+    )
 
 
 def schema(what: Annotated[str, typer.Argument(help="`result` (of run --json) or `pipeline`.")] = "result") -> None:
@@ -107,14 +116,17 @@ def _fields(params: type[object]) -> str:
     return ", ".join(shown)
 
 
-def _show(columns: Sequence[str], rows: Iterable[Sequence[str]], *, key: str, as_json: bool) -> None:
+def _show(
+    names: Sequence[str], rows: Iterable[Sequence[str]], *, key: str, folds: Sequence[str], as_json: bool
+) -> None:
     if as_json:
-        print_json({key: [dict(zip(columns, row, strict=True)) for row in rows]})
+        print_json({key: [dict(zip(names, row, strict=True)) for row in rows]})
         return
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(*columns, box=None, header_style="bold")
+    from qpipe.report.columns import columns, plain
+
+    table = columns(*names, folds=folds, gap=2)
     for row in rows:
-        table.add_row(*row)
-    Console().print(table, soft_wrap=False)
+        table.add_row(*plain(*row))
+    Console().print(table)

@@ -10,11 +10,15 @@ import typer
 from qpipe.cli.options import JsonFlag, StoreOption, UriOption, print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.table import Table
+
     from qpipe.tracking import Tracker
+    from qpipe.tracking.promotion.ledger import Move
 
 Alias = Annotated[str, typer.Option("--alias", help="The alias to move.")]
 ModelName = Annotated[str, typer.Argument(help="Registered model, e.g. digits-cpu-local.")]
-Experiment = Annotated[str, typer.Option("--experiment", help="MLflow experiment of the run.")]
 
 
 def promote(
@@ -106,16 +110,25 @@ def history(model: ModelName, *, tracking_uri: UriOption = None, as_json: JsonFl
         print_json({"model": model, "moves": [plain(move) for move in moves], "reconciled": [plain(m) for m in mended]})
         return
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table("alias", "#", "action", "version", "from", "by", "at", "reason", box=None, header_style="bold")
+    Console().print(moves_table(moves))
+    for move in mended:
+        typer.echo(f"re-pointed {model}@{move.alias} to version {move.version}: the alias had left its ledger")
+
+
+def moves_table(moves: Iterable[Move]) -> Table:
+    """One line a move, the first one first."""
+    from qpipe.report.columns import columns, plain
+
+    folds = ("action", "by", "at", "reason")
+    table = columns("alias", "#", "action", "version", "from", "by", "at", "reason", folds=folds, gap=2)
     for move in moves:
         action = f"{move.action} (forced)" if move.forced else move.action
         before = move.previous or "–"
-        table.add_row(move.alias, str(move.sequence), action, move.version, before, move.by, move.at, move.reason)
-    Console().print(table)
-    for move in mended:
-        typer.echo(f"re-pointed {model}@{move.alias} to version {move.version}: the alias had left its ledger")
+        table.add_row(
+            *plain(move.alias, str(move.sequence), action, move.version, before, move.by, move.at, move.reason)
+        )
+    return table
 
 
 def verify(

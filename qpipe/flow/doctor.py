@@ -55,7 +55,7 @@ def _versions() -> Iterator[Finding]:
 def _plugins(registry: Registry) -> Iterator[Finding]:
     for plugin in registry.plugins:
         brings = ", ".join(registry.brings(plugin)) or "nothing"
-        yield Finding(state="ok", what=f"plugin {plugin.name}", found=f"{plugin.version}: {brings}")
+        yield Finding(state="ok", what=f"plugin {plugin.name}", found=f"{plugin.version}: {brings}".removeprefix(": "))
     for problem in registry.problems:
         yield Finding(state="broken", what=f"plugin {problem.name}", found=problem.reason, hint=problem.hint)
 

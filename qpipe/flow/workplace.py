@@ -46,6 +46,8 @@ class Workplace:
 class FirstPartyTargets:
     """The target files of the core, registered like those of any plugin."""
 
+    __name__ = "first-party targets"
+
     @hookimpl
     def qpipe_targets(self) -> Iterable[Target]:
         """Targets from the core's `targets/*.yaml`."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from qpipe.records.comparison import Pair, Standing
+from qpipe.report.columns import columns
 from qpipe.report.table import NOTHING, decision_text, number, size
 
 if TYPE_CHECKING:
@@ -14,11 +15,8 @@ if TYPE_CHECKING:
 
 def compare_table(pairs: Iterable[Pair]) -> Table:
     """One line a cell; what did not change is printed once."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
-    for name in ("cell", "verdict", "metric", "× float", "size", "engine"):
-        table.add_column(name, no_wrap=True)
+    folds = ("cell", "verdict", "metric", "× float", "size", "engine")  # `was → now` in two lines
+    table = columns(*folds, folds=folds)
     for pair in pairs:
         old, new = _texts(pair.before), _texts(pair.after)
         cells = (was if was == now else f"{was} → {now}" for was, now in zip(old, new, strict=True))

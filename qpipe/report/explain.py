@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qpipe.records.explanation import Explanation
+from qpipe.report.columns import columns, plain
 from qpipe.report.insight import NOT_KNOWN, worst_first
 from qpipe.report.table import NOTHING, number
 
@@ -39,30 +40,23 @@ def render_explanation(one: Explanation) -> Group:
     return Group(*parts)
 
 
-def _table(*names: str) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
-    for position, name in enumerate(names):
-        table.add_column(name, justify="left" if position == 0 else "right", no_wrap=position > 0)
-    return table
-
-
 def _steps(one: Explanation) -> Table:
-    table = _table("step", "metric", "change", "SQNR dB")
+    numbers = ("metric", "change", "SQNR dB")
+    table = columns("step", *numbers, folds=("step",), right=numbers)
     before: float | None = None
     for step in one.steps:
         change = NOTHING if before is None or step.metric is None else f"{step.metric - before:+.4g}"
         name = f"{step.name} ({step.note})" if step.note else step.name
-        table.add_row(name, number(step.metric), change, number(step.sqnr_db))
+        table.add_row(*plain(name), number(step.metric), change, number(step.sqnr_db))
         before = step.metric if step.metric is not None else before
     return table
 
 
 def _layers(one: Explanation) -> Table:
-    table = _table("tensor", "op", "SQNR dB", "low", "high", "clipped", "kernel")
+    names = ("tensor", "op", "SQNR dB", "low", "high", "clipped", "kernel")
+    table = columns(*names, folds=("tensor", "kernel"), right=names[1:])
     for layer in worst_first(one.layers)[:WORST]:
         ends = (number(layer.low), number(layer.high), f"{100 * layer.clipped:.2f} %")
         kernel = (layer.kernel.removeprefix("com.microsoft.") or NOT_KNOWN) if layer.node else NOTHING
-        table.add_row(layer.tensor, layer.op, number(layer.sqnr_db), *ends, kernel)
+        table.add_row(*plain(layer.tensor, layer.op), number(layer.sqnr_db), *ends, *plain(kernel))
     return table

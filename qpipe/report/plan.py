@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from qpipe.records.fleet import Refusal
+from qpipe.report.columns import columns, plain
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,11 +42,7 @@ class Line(Protocol):
 
 def plan_table(lines: Iterable[Line]) -> Table:
     """One line a cell: its three keys (green where the store has what they name), and why it would run."""
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
-    for name in ("cell", "prepare", "build", "measure", "last took", "state"):
-        table.add_column(name, no_wrap=name != "state", overflow="fold")
+    table = columns("cell", "prepare", "build", "measure", "last took", "state", folds=("state",))
     for line in lines:
         table.add_row(
             line.cell,
@@ -53,7 +50,7 @@ def plan_table(lines: Iterable[Line]) -> Table:
             _key(line.build, known=line.built),
             _key(line.measure, known=line.cached),
             "–" if line.seconds is None else "nothing to do" if line.cached else f"{line.seconds:.1f} s",
-            line.note,
+            *plain(line.note),
         )
     return table
 
@@ -64,12 +61,9 @@ def plans_table(plans: Iterable[tuple[Path, Sequence[Line] | Refusal]]) -> Table
     What cannot be built or run here is told below, once for all pipelines.
     """
     from rich.markup import escape
-    from rich.table import Table
 
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
-    for name in ("pipeline", "cells", "cached", "last took"):
-        table.add_column(name, no_wrap=True, overflow="fold", justify="left" if name == "pipeline" else "right")
-    table.add_column("state")
+    names, numbers = ("pipeline", "cells", "cached", "last took", "state"), ("cells", "cached", "last took")
+    table = columns(*names, folds=("state",), right=numbers)
     plans = tuple(plans)
     for file, plan in plans:
         table.add_row(str(file), *_sum(plan))

@@ -1,0 +1,99 @@
+"""What tables print is what is there: nothing is cut off on a narrow screen, and no bracket is taken for a style."""
+
+from collections import Counter
+
+import pytest
+
+from qpipe.cli.guarded import run_app
+from qpipe.cli.promoting import moves_table
+from qpipe.flow import doctor, workplace
+from qpipe.flow.preflight.forecast import Forecast
+from qpipe.records.comparison import Pair, Standing
+from qpipe.records.explanation import Explanation, Layer, Step
+from qpipe.records.verdict import Decision
+from qpipe.report.compare import compare_table
+from qpipe.report.explain import render_explanation
+from qpipe.report.plan import plan_table
+from qpipe.report.table import as_text
+from qpipe.tracking.promotion.ledger import Move
+
+NARROW, WIDE = 80, 400
+HINT = "pip install 'qpipe-tensorrt[enterprise]', see [/conv1]"
+
+
+def whole(render):
+    """What a wide screen shows, after a look whether a narrow one shows every sign of it."""
+    narrow, wide = (as_text(render(), width) for width in (NARROW, WIDE))
+    assert Counter("".join(narrow.split())) == Counter("".join(wide.split()))
+    return wide
+
+
+def a_move():
+    return Move(
+        model="digits", alias="champion", sequence=1, action="promote", version="12", previous="11", engine="e",
+        evidence="v", by="someone-with-a-name@a-build-machine", at="2026-11-22T15:11:20.123456+00:00",
+        reason="the board [rev-b] is back [/lab]", forced=True, token="t",
+    )  # fmt: skip
+
+
+def an_explanation():
+    layer = Layer(
+        tensor="/encoder/layer.0/attention/self/MatMul_output_0[/a]/of/a/name/longer/than/the/screen", node="n",
+        op="MatMul", sqnr_db=31.25, low=-1.125, high=2.5, clipped=0.01, kernel="MatMulIntegerToFloat",
+    )  # fmt: skip
+    step = Step(name="quantized", metric=0.9444, sqnr_db=31.25, note="[/conv1] in float")
+    told = {"cell": "m/int8/t", "metric": "accuracy", "role": "gate", "rows": 10}
+    return Explanation(**told, steps=(step,), layers=(layer,), placement=None, remarks=())
+
+
+def a_pair():
+    was, now = (
+        {"metric": 0.9744, "ratio": 0.9741, "size_bytes": 132_000},
+        {"metric": 0.9722, "ratio": 1.234, "size_bytes": 5},
+    )
+    before = Standing(status="ok", decision=Decision.PASS, **was, engine="46b9ebe58559")
+    after = Standing(status="ok", decision=Decision.INCONCLUSIVE, **now, engine="019d19511111")
+    return Pair(cell="a-model-of-some-length/int8-float-stem/nvidia-rtx-blackwell", before=before, after=after)
+
+
+def a_forecast():
+    keys = dict.fromkeys(("prepare", "build", "measure"), "0123456789abcdef")
+    costs = {"changed": (), "seconds": None, "engine_bytes": None, "memory_bytes": 0}
+    return Forecast(cell="m/int8/t", **keys, **costs, cached=False, prepared=True, built=False, note=HINT)
+
+
+@pytest.mark.parametrize(
+    ("render", "texts"),
+    [
+        (lambda: moves_table((a_move(),)), (a_move().by, a_move().at, a_move().reason)),
+        (lambda: render_explanation(an_explanation()), (an_explanation().layers[0].tensor, "[/conv1]", "-1.125")),
+        (lambda: compare_table((a_pair(),)), (a_pair().cell, "0.9744 → 0.9722", "46b9ebe5 → 019d1951")),
+        (lambda: plan_table((a_forecast(),)), (HINT,)),
+    ],
+    ids=["history", "explain", "compare", "plan"],
+)
+def test_a_narrow_screen_shows_every_sign(render, texts):
+    shown = whole(render)
+    assert [text for text in texts if text not in shown] == []
+
+
+def test_names_of_targets_can_be_copied(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(NARROW))
+    assert run_app(["targets"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {line.split()[0] for line in lines if line[0] != " "} == {"target", *workplace.open_registry().targets}
+    assert max(map(len, lines)) <= NARROW
+
+
+def test_doctor_prints_hints_and_paths_whole(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(NARROW))
+    path = "/a/path/longer/than/what/a/narrow/screen/has/for/it/in/any/of/these/columns/store"
+    found = (
+        doctor.Finding(state="ok", what="store", found=path),
+        doctor.Finding(state="note", what="target", found="", hint=HINT),
+    )
+    monkeypatch.setattr(doctor, "diagnose", lambda **_: found)
+    assert run_app(["doctor"]) == 0
+    said = "".join(capsys.readouterr().out.split())
+    assert path in said
+    assert "".join(HINT.split()) in said
