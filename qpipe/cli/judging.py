@@ -92,7 +92,7 @@ def explain(
     what: Annotated[
         str,
         typer.Argument(
-            metavar="run_id|cell", help="Id of a run, its beginning, or `last`; or a cell of the last run by its label."
+            metavar="run_id|cell", help="Id of a run, its beginning, or `last`; or a cell by its label: its newest run."
         ),
     ] = "last",
     *,
@@ -106,16 +106,20 @@ def explain(
     from qpipe.cli.screen import Screen
     from qpipe.execute.children.watch import Silence
     from qpipe.flow.finished.explanation import explain_run
+    from qpipe.flow.finished.runs import latest_with_cell, recall_run
     from qpipe.flow.workplace import open_store
 
-    run_id, only = ("last", what) if "/" in what and cell is None else (what, cell)
+    opened = open_store(store)
+    newest = "/" in what and cell is None
+    kept, only = latest_with_cell(opened, what) if newest else (recall_run(opened, what), cell)
     with nullcontext(Silence()) if as_json else Screen() as watch:
-        found = explain_run(open_store(store), run_id, only, watch)
+        found = explain_run(opened, kept, only, watch)
     if as_json:
         from qpipe.records.codec import plain
 
-        print_json({"cells": [plain(one) for one in found]})
+        print_json({"run_id": kept.result.run_id, "cells": [plain(one) for one in found]})
         return
+    typer.echo(f"run {kept.result.run_id} of {kept.pipeline.name}")
     from rich.console import Console
 
     from qpipe.report.explain import render_explanation

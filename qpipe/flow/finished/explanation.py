@@ -11,7 +11,7 @@ from qpipe.execute.elsewhere.inputs import input_files
 from qpipe.execute.jobs import CellJob
 from qpipe.execute.local import Job
 from qpipe.execute.work.explaining import load_explanation
-from qpipe.flow.finished.runs import KeptRun, find_cell, recall_run
+from qpipe.flow.finished.runs import KeptRun, find_cell
 from qpipe.flow.options import RunOptions
 from qpipe.flow.workplace import open_pipeline, open_registry
 from qpipe.records.codec import encode
@@ -33,14 +33,13 @@ SPACE = "explained"
 ENTRY = "qpipe.execute.work.explaining:run_explanation"
 
 
-def explain_run(store: Store, run_id: str, wanted: str | None, watch: Watch) -> tuple[Explanation, ...]:
+def explain_run(store: Store, kept: KeptRun, wanted: str | None, watch: Watch) -> tuple[Explanation, ...]:
     """One explanation per cell that was meant: on the search rows where there are any, else on the gate rows.
 
     Raises:
-        ConfigError: no such run or cell.
+        ConfigError: no such cell.
         UnavailableError: a child could not explain its cell; the message has its reason.
     """
-    kept = recall_run(store, run_id)
     meant = {cell.label: cell for cell in find_cell(kept.result, wanted)}
     if not meant:
         raise ConfigError(f"run {kept.result.run_id} has judged no cell: there is nothing to explain")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from qpipe.errors import ConfigError, nearest
@@ -19,6 +20,8 @@ SPACE = "runs"
 INDEX = "index"
 RECENT = 1000
 """Runs that are known by the beginning of their id; all others by the whole of it."""
+LOOKED_THROUGH = 60
+"""Runs whose cells are named where one is asked for that none has."""
 WHOLE = "[0-9a-f]{16}"
 
 
@@ -105,6 +108,37 @@ def find_cell(run: RunResult, wanted: str | None) -> tuple[CellResult, ...]:
             f"run {run.run_id} has no cell {wanted}{nearest(wanted, labels)}", hint=f"cells: {', '.join(labels)}"
         )
     return found
+
+
+def latest_with_cell(store: Store, wanted: str) -> tuple[KeptRun, str]:
+    """The newest run that holds a cell, and the cell's label there: each pipeline of many has a run of its own.
+
+    `wanted` is the label, with or without the name of its pipeline before it.
+
+    Raises:
+        ConfigError: no run that is known by its beginning holds it; the hint lists cells of a like name.
+    """
+    known = recall_index(store).run_ids
+    for run_id in known:
+        kept = _recall_with(store, run_id, wanted.rsplit("/", 3)[-3:])
+        for cell in kept.result.cells if kept is not None else ():
+            if kept is not None and wanted in (cell.label, f"{kept.pipeline.name}/{cell.label}"):
+                return kept, cell.label
+    labels = dict.fromkeys(
+        cell.label
+        for run_id in known[:LOOKED_THROUGH]
+        if (kept := find_run(store, run_id)) is not None
+        for cell in kept.result.cells
+    )
+    alike = get_close_matches(wanted, labels, n=5, cutoff=0.5) or list(labels)[:5]
+    listed = ", ".join(alike) or "none yet: qpipe run PIPELINE.yaml"
+    raise ConfigError(f"no run in the store {store.location} has a cell {wanted}", hint=f"cells there are: {listed}")
+
+
+def _recall_with(store: Store, run_id: str, names: list[str]) -> KeptRun | None:
+    """The run, if its text has all these names: reading one that has not would take a hundred times as long."""
+    text = store.recall(SPACE, run_id)
+    return decode(KeptRun, text) if text is not None and all(name in text for name in names) else None
 
 
 def _by_mlflow_id(store: Store, known: tuple[str, ...], run_id: str) -> list[str]:
