@@ -36,6 +36,14 @@ def test_auc_needs_a_hundred_of_each_class(made, positives, decision):
     assert (decision is PASS) == ("100 needed" not in found.reason)
 
 
+@pytest.mark.parametrize(("rows", "decision"), [(298, OPEN), (299, PASS)])
+def test_scores_that_differ_by_a_hair_do_not_stand_in_for_rows(made, rows, decision):
+    """Each unit differs, so no guard of few differences holds; a loss of each hundredth row is in 298 by 95 %."""
+    found = made.decide(scores(made, 149, rows), "quality", margin=0.01)
+    assert (found.decision, found.observed is not None) == (decision, True)
+    assert ("298 are too few to show a rare loss, 299 needed" in found.reason) == (decision is OPEN)
+
+
 def test_auc_of_one_class_says_so(made):
     assert "of class 1" in made.decide(scores(made, 14), "quality", margin=0.02).reason
     assert "of class 1, 100 needed" in made.decide(scores(made, 14), "floor", at_least=0.5).reason

@@ -1,6 +1,8 @@
-"""Classes that a metric of a whole sample rests on: a rare one hides losses that more of its rows would show."""
+"""What a metric of a whole sample rests on: few rows, or few of one class, hide losses that more would show."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +40,18 @@ def hidden_loss(metric: Metric, units: Floats, groups: Groups, margin: float, al
     return (
         "" if count >= needed else f"class {name} is too rare to show its own loss: it has {count}, {needed:,} needed"
     )
+
+
+def unseen_loss(metric: Metric, values: Floats, groups: Groups, margin: float, alpha: float) -> str:
+    """That too few units (groups) are here to show rows that lose all, where so few lose the whole margin; or empty.
+
+    A bootstrap knows no loss that is not in the sample; scores that all differ by a hair look like many differences.
+    """
+    span = metric.bounds[1] - metric.bounds[0]
+    if margin <= 0 or not math.isfinite(span):
+        return ""
+    count, needed = changed_groups(np.ones(len(values), np.bool_), groups)[0], rows_without_loss(margin / span, alpha)
+    return "" if count >= needed else f"{count:,} are too few to show a rare loss, {needed:,} needed"
 
 
 def _rarest(classes: Floats, groups: Groups) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from qpipe.gates.estimates.classes import hidden_loss, rare_class
+from qpipe.gates.estimates.classes import hidden_loss, rare_class, unseen_loss
 from qpipe.gates.estimates.estimate import Estimate
 from qpipe.gates.estimates.means import FEWEST_UNITS, UNDEFINED, weighted
 from qpipe.gates.statistics import binomial, bootstrap, student
@@ -58,6 +58,7 @@ def corpus(metric: Metric, values: Floats, groups: Groups, alpha: Alpha, *, seed
     )
     if not np.isfinite(found.observed) or found.undefined > UNDEFINED:
         return Estimate(n=len(values), undecidable=f"{metric.name} is undefined on these rows")
+    few = (metric, values, groups, found.observed - limit, alpha.to_pass)
     return Estimate(
         n=len(values),
         observed=found.observed,
@@ -65,7 +66,7 @@ def corpus(metric: Metric, values: Floats, groups: Groups, alpha: Alpha, *, seed
         high=bootstrap.bound(found, 1 - alpha.to_fail),
         p_fail=0.0,
         spread=len(values) * float(found.values.var()),
-        no_pass=hidden_loss(metric, values, groups, found.observed - limit, alpha.to_pass),
+        no_pass=hidden_loss(*few) or unseen_loss(*few),
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from qpipe.gates.estimates.classes import hidden_loss, rare_class
+from qpipe.gates.estimates.classes import hidden_loss, rare_class, unseen_loss
 from qpipe.gates.estimates.estimate import Estimate
 from qpipe.gates.estimates.sample import Sample, changed_groups, mean_change, undecidable
 from qpipe.gates.statistics import binomial, bootstrap
@@ -35,7 +35,8 @@ def paired_corpus(sample: Sample) -> Estimate:
     metric, rows, groups = sample.metric, sample.reference, sample.groups
     if rare := rare_class(metric, rows, groups):
         return undecidable(_point(sample), rare)
-    hidden = hidden_loss(metric, rows, groups, sample.margin, sample.alpha.to_pass)
+    few = (metric, rows, groups, sample.margin, sample.alpha.to_pass)
+    hidden = hidden_loss(*few) or unseen_loss(*few)
     return replace(_from_enough(sample, lambda: _bootstrapped(sample)), no_pass=hidden)
 
 
