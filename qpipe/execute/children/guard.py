@@ -21,7 +21,7 @@ from qpipe.records.target import Limits
 
 __all__ = ["Exit", "ExitError", "ExitKind", "ProgressEvent", "run_guarded"]
 
-TICK_S = 0.05
+TICK_S = 0.1
 """How often limits and the stop event are looked at."""
 LOOKS = 5
 """After so many looks it is asked again who else is in the child's group: that reads every process of the machine."""

@@ -7,8 +7,9 @@ import os
 import time
 from dataclasses import dataclass
 
-PERIOD_S = 0.05
-"""`advance` writes at most this often, so that it may stand in a tight loop."""
+PERIOD_S = 0.25
+"""`advance` writes at most this often, so that it may stand in a tight loop: each line wakes the parent, whose look at
+it costs as much CPU as some batches."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
