@@ -12,6 +12,9 @@ from qpipe.data.sources import Array, Rows
 from qpipe.errors import DataError
 from qpipe.records.data import Preprocess
 
+_LARGE = 1e18
+"""Times the largest 64-bit integer, this is still a float32."""
+
 
 class Batch(dict[str, NDArray[np.generic]]):
     """Model inputs by name; only the first `rows` rows are real, the rest repeat them to fill a fixed batch."""
@@ -51,12 +54,19 @@ def trim_block(block: Mapping[str, Array], trim: str | None) -> Mapping[str, Arr
 
 def preprocess(array: Array, step: Preprocess) -> NDArray[np.float32]:
     """(x · scale − mean) / std in float32: one copy, then in place; mean and std run along axis 1."""
-    result: NDArray[np.float32] = np.multiply(array, np.float32(step.scale), dtype=np.float32, casting="unsafe")
+    with np.errstate(over="ignore"):  # found by whoever asks `may_overflow`
+        result: NDArray[np.float32] = np.multiply(array, np.float32(step.scale), dtype=np.float32, casting="unsafe")
     if any(step.mean):
         result -= _along_channels(step.mean, result.ndim)
     if any(value != 1 for value in step.std):
         result /= _along_channels(step.std, result.ndim)
     return result
+
+
+def may_overflow(dtype: np.dtype[np.generic], step: Preprocess) -> bool:
+    """Whether finite numbers can leave float32: of wider floats, or by a factor of more than 10¹⁸."""
+    wide = dtype.kind == "f" and dtype.itemsize > np.dtype(np.float32).itemsize
+    return wide or max(abs(step.scale), *map(abs, step.mean), 1 / min(step.std)) > _LARGE
 
 
 def check_finite(array: Array, rows: Rows, name: str, where: str) -> None:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
+from qpipe.data.files import file_state, unreadable
 from qpipe.data.functions import function_file
-from qpipe.errors import DataError, nearest
+from qpipe.errors import DataError
 from qpipe.records import codec
 from qpipe.records.data import DataSpec, Preprocess, RoleName, RoleSpec, Seal
 
@@ -114,12 +115,8 @@ def _source(spec: RoleSpec) -> str:
 
 def _seal(path: Path, known: Seal | None = None) -> Seal:
     """What a file holds now; a `known` one must hold the same still, and is read only where it may not."""
-    if not path.is_file():
-        siblings = (file.name for file in path.parent.glob("*")) if path.parent.is_dir() else ()
-        hint = "paths are relative to the pipeline file"
-        raise DataError(f"{path}: no such data file{nearest(path.name, siblings)}", hint=hint)
-    stat = path.stat()
-    size_bytes, mtime_ns = stat.st_size, stat.st_mtime_ns
+    state = file_state(path)
+    size_bytes, mtime_ns = state.st_size, state.st_mtime_ns
     if known is not None and (known.size_bytes, known.mtime_ns) == (size_bytes, mtime_ns):
         return known
     found = Seal(size_bytes=size_bytes, mtime_ns=mtime_ns, sha256=_sha256(path, size_bytes, mtime_ns))
@@ -130,5 +127,8 @@ def _seal(path: Path, known: Seal | None = None) -> Seal:
 
 @lru_cache(maxsize=64)
 def _sha256(path: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001  (size and mtime name the content)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise unreadable(path, error) from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,7 +44,8 @@ class Shared:
 
 def find_shared(search: Role, gate: Role) -> Shared:
     """Which rows of search stand in gate: equal inputs, or a group of gate."""
-    ours, theirs = row_hashes(search), row_hashes(gate)
+    kept = _kept_as(search, gate)
+    ours, theirs = row_hashes(search, kept), row_hashes(gate, kept)
     order = np.argsort(theirs[:, 0], kind="stable")
     at = np.searchsorted(theirs[:, 0], ours[:, 0], sorter=order)
     partner = order[np.minimum(at, len(order) - 1)]
@@ -63,21 +64,34 @@ def find_shared(search: Role, gate: Role) -> Shared:
     return Shared(overlap=overlap, rows=same | grouped)
 
 
-def row_hashes(role: Role) -> NDArray[np.uint64]:
+def _kept_as(*roles: Role) -> dict[str, np.dtype[np.generic]]:
+    """One dtype per preprocessed model input, that of the widest file: a pixel of 7 is 7 in uint8 and in float32."""
+    return {
+        entry.spec.name: np.result_type(
+            *(part.column.dtype for role in roles for part in role.inputs if part.spec == entry.spec)
+        )
+        for entry in roles[0].inputs
+        if entry.preprocess
+    }
+
+
+def row_hashes(role: Role, kept: Mapping[str, np.dtype[np.generic]] | None = None) -> NDArray[np.uint64]:
     """A 128-bit hash [rows, 2] of the raw input columns; positions that `trim` masks out do not count.
+
+    `kept` are dtypes for inputs that are preprocessed; those that are not have the model's.
 
     Two multilinear hashes over mixed 64-bit words; a zero word adds nothing, so padding does not matter.
     Source: Lemire and Kaser, "Strongly universal string hashing is fast" (2014), section 3.
     """
     hashes = np.zeros((role.rows, 2), np.uint64)
-    for start, block in _blocks(role):
+    for start, block in _blocks(role, kept or _kept_as(role)):
         size = len(next(iter(block.values())))
         for number, name in enumerate(sorted(block)):
             hashes[start : start + size] += _hash(block[name], number)
     return hashes
 
 
-def _blocks(role: Role) -> Iterator[tuple[int, dict[str, Array]]]:
+def _blocks(role: Role, kept: Mapping[str, np.dtype[np.generic]]) -> Iterator[tuple[int, dict[str, Array]]]:
     trim = role.data.trim
     by_input = {entry.column.name: entry for entry in role.inputs}
     names = tuple(dict.fromkeys((*by_input, *((trim,) if trim else ()))))
@@ -87,7 +101,7 @@ def _blocks(role: Role) -> Iterator[tuple[int, dict[str, Array]]]:
         fed = {}
         for name, entry in by_input.items():
             check_finite(block[name], rows, name, role.where)
-            array = block[name] if entry.preprocess else block[name].astype(entry.spec.dtype, copy=False)
+            array = block[name].astype(kept.get(entry.spec.name, np.dtype(entry.spec.dtype)), copy=False)
             if mask is not None and array.ndim > 1 and array.shape[1] == mask.shape[1]:
                 array = array * mask.reshape(*mask.shape, *(1,) * (array.ndim - 2)).astype(array.dtype)
             fed[entry.spec.name] = array

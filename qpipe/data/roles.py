@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from qpipe.data.batches import Batch, check_finite, make_batch
+from qpipe.data.batches import Batch, check_finite, make_batch, may_overflow
 from qpipe.data.digests import confirm
 from qpipe.data.generated import FunctionSource
 from qpipe.data.inputs import InputColumn, check_shape, fixed_batch, match_inputs, require_column
@@ -18,6 +19,10 @@ from qpipe.records.data import DataSpec, RoleName, RoleSpec
 from qpipe.records.tensors import Signature
 
 _SMALL_BYTES = 64
+_WALK_ROWS = 256
+_NAMES = "biufSUMm"
+"""Kinds of dtypes whose values have a name."""
+_ASCII = 127
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +115,7 @@ class Role:
             return
         for entry in self.inputs:
             if entry.column.dtype.kind == "f":
-                for rows, block in self.source.blocks((entry.column.name,), self.selected, self.data.batch):
+                for rows, block in self.source.blocks((entry.column.name,), self.selected, _WALK_ROWS):
                     check_finite(block[entry.column.name], rows, entry.column.name, self.where)
 
     def _batch(self, rows: Rows, block: dict[str, Array]) -> Batch:
@@ -118,7 +123,11 @@ class Role:
             array = block[entry.column.name]
             check_finite(array, rows, entry.column.name, self.where)
             check_shape(entry, array.shape[1:], self.where, trimmed=self.data.trim is not None)
-        return make_batch(self.inputs, block, trim=self.data.trim)
+        batch = make_batch(self.inputs, block, trim=self.data.trim)
+        for entry in self.inputs:
+            if entry.preprocess is not None and may_overflow(entry.column.dtype, entry.preprocess):
+                check_finite(batch[entry.spec.name], rows, entry.column.name, f"{self.where}, after preprocess")
+        return batch
 
     def _names(self) -> tuple[str, ...]:
         names = (*(entry.column.name for entry in self.inputs), *((self.data.trim,) if self.data.trim else ()))
@@ -227,9 +236,28 @@ def _check_small_columns(role: Role) -> None:
 
 def _check_named(values: Array, rows: Rows, name: str, where: str) -> None:
     if values.ndim != 1:
-        raise DataError(f"{where}: column {name!r} has rank {values.ndim}, a slice or group column has rank 1")
-    empty = np.flatnonzero(np.char.strip(values.astype(str)) == "")
-    if values.dtype.kind in "US" and len(empty):
         raise DataError(
-            f"{where}: column {name!r} is empty at row {rows[empty[0]]}", hint="name the slice of every row"
+            f"{where}: column {name!r} has rank {values.ndim}, a slice or group column has rank 1",
+            hint="one name or number per row",
         )
+    if values.dtype.kind not in _NAMES or _is_raw(values):
+        raise DataError(
+            f"{where}: column {name!r} is {values.dtype.name}, which names no slice or group", hint="save it as text"
+        )
+    missing = _unnamed(values)
+    if missing.any():
+        first = rows[int(np.argmax(missing))]
+        raise DataError(f"{where}: column {name!r} is empty at row {first}", hint="name the slice of every row")
+
+
+def _is_raw(values: Array) -> bool:
+    """Bytes that are no ASCII text."""
+    return values.dtype.kind == "S" and bool((np.ascontiguousarray(values).view(np.uint8) > _ASCII).any())
+
+
+def _unnamed(values: Array) -> NDArray[np.bool_]:
+    if values.dtype.kind in "mM":
+        return np.asarray(np.isnat(values))
+    if values.dtype.kind in "US":
+        return np.asarray(np.char.strip(values.astype(np.str_)) == "")
+    return np.zeros(len(values), np.bool_)
