@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qpipe.errors import EngineError
+from qpipe.measure.cpu import read_cpu
 from qpipe.measure.ort import OrtSession, computation, cpu_options, refusal
 from qpipe.records.engine import Engine
 from qpipe.records.target import Target
+from qpipe_onnxruntime.machine import choose_scheme
 from qpipe_onnxruntime.options import Options, read_options
 
 if TYPE_CHECKING:
@@ -29,6 +31,10 @@ def session_options(target: Target, options: Options) -> ort.SessionOptions:
         "all": levels.ORT_ENABLE_ALL,
     }[options.graph_optimization]
     settings.enable_cpu_mem_arena = options.memory_arena
+    if choose_scheme(target, read_cpu()).activation == "int8":
+        # What arm64 does anyway. Elsewhere int8 pairs would become uint8 ones, with which onnxruntime 1.32 refuses
+        # quantizers of its own in opset 21 and later (their `output_dtype` stays int8).
+        settings.add_session_config_entry("session.qdqisint8allowed", "1")
     return settings
 
 
