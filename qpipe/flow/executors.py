@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 NAMES = ("local", "dask")
 
 
-def open_executor(options: RunOptions, registry: Registry, store: Store, nursery: Nursery | None = None) -> Executor:
+def open_executor(options: RunOptions, registry: Registry, store: Store, nursery: Nursery) -> Executor:
     """The executor of a run; nothing is connected yet. Children of this machine come from `nursery`.
 
     Raises:
@@ -33,11 +33,10 @@ def open_executor(options: RunOptions, registry: Registry, store: Store, nursery
         raise ConfigError(
             "--scheduler is for the executor dask", hint=f"--executor dask --scheduler {options.scheduler}"
         )
-    from qpipe.execute.children.nursery import Nursery
     from qpipe.execute.executor import LocalExecutor
 
     workers = options.workers or default_workers()
-    return LocalExecutor(registry=registry, folder=store.root / "tmp", workers=workers, nursery=nursery or Nursery())
+    return LocalExecutor(registry=registry, folder=store.root / "tmp", workers=workers, nursery=nursery)
 
 
 def default_workers() -> int:

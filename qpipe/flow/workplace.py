@@ -41,6 +41,8 @@ class Workplace:
     executor: Executor
     offers: Mapping[str, Offer]
     """What the machines that do the work offer, by target name."""
+    nursery: Nursery
+    """Where children of this machine come from while it is open."""
 
 
 class FirstPartyTargets:
@@ -105,9 +107,11 @@ def open_pipeline(
 ) -> Workplace:
     """The same for a pipeline that is already read (or was never a file)."""
     from qpipe.data import sealed
+    from qpipe.execute.children.nursery import Nursery
     from qpipe.flow.executors import open_executor
     from qpipe.planning import expand
 
+    nursery = nursery or Nursery()
     pipeline = replace(pipeline, data=sealed(pipeline.data))
     store = open_store(options.store or pipeline.store)
     executor = open_executor(options, registry, store, nursery)
@@ -122,6 +126,7 @@ def open_pipeline(
         cells=cells,
         executor=executor,
         offers=offers,
+        nursery=nursery,
     )
 
 

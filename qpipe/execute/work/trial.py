@@ -1,4 +1,4 @@
-"""The first look at a model, in a child: does the reference runner load it? Imports little, since everybody waits."""
+"""The first look at a model, in a child: does the reference runner load it?"""
 
 from __future__ import annotations
 

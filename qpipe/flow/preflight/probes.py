@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from qpipe.errors import DataError, ModelError, UnavailableError
 from qpipe.execute.children.guard import run_guarded
-from qpipe.flow.cells.jobs import recall_cell
+from qpipe.flow.cells.jobs import is_done
 from qpipe.records.target import Limits
 
 if TYPE_CHECKING:
@@ -41,7 +41,9 @@ def try_models(workplace: Workplace) -> None:
     for model in _with_work(workplace):
         limits = Limits(timeout_s=PATIENCE_S, memory_bytes=max(c.target.limits.memory_bytes for c in workplace.cells))
         with TemporaryDirectory(prefix="qpipe-") as folder:
-            ended = run_guarded(TRIAL, str(model.file.path), workdir=Path(folder), limits=limits)
+            ended = run_guarded(
+                TRIAL, str(model.file.path), workdir=Path(folder), limits=limits, nursery=workplace.nursery
+            )
         if ended.error is None:
             continue
         said = ended.error.message
@@ -73,18 +75,17 @@ def try_labels(workplace: Workplace) -> None:
         outputs = _stand_in(model.signature, role)
         if outputs is None or not _reads_labels(metric, role):
             continue
-        columns = {column: role.column(column) for column in role.column_names}
         try:
-            measure_units(metric, Rows(outputs=outputs, columns=columns, label=role.data.label))
+            measure_units(metric, Rows(outputs=outputs, columns=role.columns, label=role.data.label))
         except DataError as error:
             raise DataError(f"{role.where}: {error.message}", hint=error.hint) from error
 
 
 def _with_work(workplace: Workplace) -> Iterator[Model]:
-    """Models of which not every cell is in the store."""
+    """Models of which some cell has work to do."""
     for model in workplace.models:
         cells = [cell for cell in workplace.cells if cell.model.digest == model.digest]
-        if any(recall_cell(workplace.store, cell.key) is None for cell in cells):
+        if not all(is_done(workplace.store, cell.key) for cell in cells):
             yield model
 
 

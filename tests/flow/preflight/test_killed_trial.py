@@ -30,4 +30,4 @@ def test_who_killed_the_trial(monkeypatch, tmp_path, number, ended, error):
     model = SimpleNamespace(file=SimpleNamespace(path=Path("digits.onnx")))
     cell = SimpleNamespace(target=SimpleNamespace(limits=limits))
     with pytest.raises(error, match=r"digits\.onnx: the reference runner"):
-        probes.try_models(SimpleNamespace(models=[model], cells=[cell]))
+        probes.try_models(SimpleNamespace(models=[model], cells=[cell], nursery=None))
