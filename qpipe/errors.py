@@ -15,11 +15,15 @@ class QpipeError(Exception):
     """A problem that the user can act on: what was found, where, and what would be right."""
 
     code: ClassVar[int] = 2
+    lasts: bool = False
+    """Whether a cell would meet it again as long as none of its ingredients changes: it is told from the store then."""
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "", lasts: bool | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        if lasts is not None:
+            self.lasts = lasts
 
 
 class ConfigError(QpipeError):
@@ -43,7 +47,9 @@ class PluginError(QpipeError):
 
 
 class QuantizationError(QpipeError):
-    """A graph that cannot be quantized as asked; the message names the node."""
+    """A graph that cannot be quantized as asked; the message names the node. It lasts."""
+
+    lasts = True
 
 
 class UnavailableError(QpipeError):
@@ -53,9 +59,15 @@ class UnavailableError(QpipeError):
 
 
 class BuildError(QpipeError):
-    """A toolchain refused to build the engine."""
+    """A toolchain refused to build the engine, or failed at it: it is tried again by the next run."""
 
     code = 5
+
+
+class RefusedError(BuildError):
+    """The target or its toolchain has nothing for this graph (an operator, a type, a size): it lasts."""
+
+    lasts = True
 
 
 class EngineError(QpipeError):

@@ -25,7 +25,9 @@ def run(
     *,
     target: Names = None,
     recipe: Names = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what is cached; counts as a look.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Work again on what is cached or was refused; counts as a look.")
+    ] = False,
     offline: Offline = False,
     profile: Annotated[bool, typer.Option(help="Measure latency and memory.")] = True,
     promote: Annotated[bool, typer.Option(help="Promote what passes.")] = True,

@@ -18,7 +18,7 @@ class RunOptions:
     recipes: tuple[str, ...] = ()
     """Only these recipes; the float baseline always comes along."""
     fresh: bool = False
-    """Measure again what is cached; counts as a look."""
+    """Measure again what is cached, try again what was refused; counts as a look."""
     offline: bool = False
     """Do not talk to MLflow: nothing is logged or promoted; `qpipe sync` does it later."""
     promote: bool = True

@@ -41,7 +41,7 @@ def run_feeds(model: ir.Model, feeds: Iterable[Tensors]) -> list[list[NDArray[np
             session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         arrays: list[list[NDArray[np.generic]]] = [session.run(None, dict(feed)) for feed in feeds]
     except Exception as error:
-        raise QuantizationError(f"the graph does not run in onnxruntime: {error}") from error
+        raise QuantizationError(f"the graph does not run in onnxruntime: {error}", lasts=False) from error
     return arrays
 
 

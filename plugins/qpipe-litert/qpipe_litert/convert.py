@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from qpipe.errors import BuildError
+from qpipe.errors import BuildError, RefusedError
 from qpipe.records.engine import Prepared
 from qpipe_litert.flatbuffer import read_flatbuffer
 from qpipe_litert.flatbuffer_edit import free_batch, fuse_relu, matmul_as_dense
@@ -85,7 +85,7 @@ def _convert_now(model: onnx.ModelProto, workdir: Path, tool: ToolEnvironment, k
     return call_converter(model, workdir, tool, keep).read_bytes()
 
 
-class UnknownOperatorError(BuildError):
+class UnknownOperatorError(RefusedError):
     """The graph has an operator that LiteRT does not have: another conversion would not help."""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from qpipe.errors import BuildError
+from qpipe.errors import RefusedError
 from qpipe.records.engine import Prepared
 from qpipe.records.tensors import TensorSpec
 
@@ -18,7 +18,7 @@ def probe_shape(prepared: Prepared, spec: TensorSpec) -> tuple[int | None, ...]:
     """Shape of one input with every free dimension but the first fixed to the profile's best size.
 
     Raises:
-        BuildError: a free dimension that no shape range fixes.
+        RefusedError: a free dimension that no shape range fixes.
     """
     best = {shape.name: shape.best for shape in prepared.shapes}.get(spec.name)
     dims: list[int | None] = []
@@ -30,7 +30,7 @@ def probe_shape(prepared: Prepared, spec: TensorSpec) -> tuple[int | None, ...]:
         elif best is not None:
             dims.append(best[axis])
         else:
-            raise BuildError(
+            raise RefusedError(
                 f"input {spec.name} has a free dimension {dim or '?'} at axis {axis}: LiteRT needs its size",
                 hint="fix the dimension in the model, or give the shapes of this input",
             )

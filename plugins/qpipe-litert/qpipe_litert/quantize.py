@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from qpipe.errors import BuildError
+from qpipe.errors import BuildError, RefusedError
 from qpipe.records.quantization import QuantPlan
 from qpipe_litert.flatbuffer import FlatModel, read_flatbuffer
 from qpipe_litert.interpreter import quiet
@@ -97,22 +97,6 @@ def quantize_weights(source: Path, made: Path, plan: QuantPlan, left: tuple[Left
     _export(source, made, manager, None)
 
 
-def cast_half(source: Path, made: Path) -> None:
-    """Weights as float16; kernels compute in float32 (or float16 where the device has it).
-
-    Raises:
-        BuildError: the quantizer refused.
-    """
-    from ai_edge_quantizer.algorithm_manager import AlgorithmName
-    from ai_edge_quantizer.qtyping import OpQuantizationConfig, TensorDataType, TensorQuantizationConfig
-
-    manager = _manager()
-    weights = TensorQuantizationConfig(num_bits=16, dtype=TensorDataType.FLOAT)
-    config = OpQuantizationConfig(weight_tensor_config=weights, explicit_dequantize=True)
-    manager.add_quantization_config(".*", _every(), config, AlgorithmName.FLOAT_CASTING)
-    _export(source, made, manager, None)
-
-
 def minmax_ranges(source: Path, batches: Iterable[Mapping[str, Array]]) -> dict[str, Range]:
     """True minimum and maximum of each tensor over batches in the file's layout: a cross-check of our own ranges."""
     from ai_edge_quantizer import calibrator, recipe, recipe_manager
@@ -135,11 +119,11 @@ def weight_bits(plan: QuantPlan) -> int:
     """Bits of all weights of the plan.
 
     Raises:
-        BuildError: weights of several widths; the file's quantizer takes one.
+        RefusedError: weights of several widths; the file's quantizer takes one.
     """
     bits = {spec.bits for spec in plan.weights} or {8}
     if len(bits) > 1 or not bits <= {4, 8}:
-        raise BuildError(
+        raise RefusedError(
             f"weights of {sorted(bits)} bits in one model", hint="LiteRT engines take 8 or 4 bits throughout"
         )
     return bits.pop()

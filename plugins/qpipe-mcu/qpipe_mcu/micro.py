@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from qpipe.errors import BuildError
+from qpipe.errors import BuildError, RefusedError
 
 if TYPE_CHECKING:
     from tflite_micro.runtime import Interpreter
@@ -139,7 +139,7 @@ def _call_and_end(call: Callable[[], None], output: int) -> NoReturn:
 def _refuse_missing_operator(said: Said) -> None:
     found = re.search(r"Didn't find op for builtin opcode '(\w+)'", said.text)
     if found:
-        raise BuildError(
+        raise RefusedError(
             f"tflite-micro has no operator {found[1]}", hint="replace the nodes that become it, or fold them away"
         )
 
@@ -150,7 +150,7 @@ def _refuse_any_arena(said: Said, arena_bytes: int) -> None:
     if found is None:
         raise BuildError(f"tflite-micro cannot allocate the model in {arena_bytes // 2**20} MiB: {_reason(said)}")
     half = found[1] == "DEQUANTIZE"  # what a float16 weight stands behind
-    raise BuildError(
+    raise RefusedError(
         f"tflite-micro's {found[1]} does not take these types or shapes: {_reason(said)}",
         hint="float16 weights have no kernel there: use recipe int8" if half else "replace the nodes that become it",
     )

@@ -8,7 +8,7 @@ from qpipe_litert.backend import cpu_fingerprint, missing_packages, to_build
 from qpipe_litert.backend import toolchain as litert_toolchain
 from qpipe_litert.tools import create_tool
 
-from qpipe.errors import BuildError
+from qpipe.errors import RefusedError
 from qpipe.plugins.backend import Progress, Session
 from qpipe.plugins.packages import missing_package, package_versions
 from qpipe.quant.schemes import LITERT_INTEGER
@@ -97,10 +97,10 @@ def require_fit(what: str, needed_bytes: int, limit_kib: int, target: Target) ->
     """Refuse an engine that is larger than what the target has.
 
     Raises:
-        BuildError: with both numbers.
+        RefusedError: with both numbers.
     """
     if limit_kib and needed_bytes > limit_kib * KIB:
-        raise BuildError(
+        raise RefusedError(
             f"the engine needs {needed_bytes} bytes of {what}, target {target.name} has {limit_kib * KIB}",
             hint=f"a smaller model, or raise the target's option {what}_kib",
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qpipe.errors import BuildError
+from qpipe.errors import RefusedError
 from qpipe_tensorrt import capability
 
 if TYPE_CHECKING:
@@ -31,11 +31,11 @@ def refuse(graph: OnnxGraph, capabilities: tuple[str, ...], shapes: tuple[ShapeR
     """Refuse what TensorRT would misread or reject with less to go by.
 
     Raises:
-        BuildError: with the node or input, what was found, and what would be right.
+        RefusedError: with the node or input, what was found, and what would be right.
     """
     _refuse_operators(graph)
     for name in graph.doubles:
-        raise BuildError(
+        raise RefusedError(
             f"`{name}` is float64, which TensorRT has not: its parser would take it as float32 without a word",
             hint="make it float32 in the model",
         )
@@ -46,7 +46,7 @@ def refuse(graph: OnnxGraph, capabilities: tuple[str, ...], shapes: tuple[ShapeR
     given = {shape.name for shape in shapes}
     for name in graph.dynamic_inputs:
         if name not in given:
-            raise BuildError(
+            raise RefusedError(
                 f"input `{name}` has a dynamic shape and no range for it",
                 hint="an optimization profile needs the smallest, usual and largest shape of every dynamic input",
             )
@@ -56,7 +56,7 @@ def _refuse_operators(graph: OnnxGraph) -> None:
     for node in graph.nodes:
         bare = node.op.rpartition(".")[2]
         if bare in _INTEGER_OPS or bare.startswith("QLinear") or bare in ("MatMulNBits", "DynamicQuantizeMatMul"):
-            raise BuildError(
+            raise RefusedError(
                 f"node `{node.name}` is a {node.op}: TensorRT takes integers as explicit Q/DQ pairs alone",
                 hint=_SYMMETRIC_HINT,
             )
@@ -65,18 +65,18 @@ def _refuse_operators(graph: OnnxGraph) -> None:
 def _refuse_pair(pair: Pair) -> None:
     where = f"node `{pair.node}` ({pair.op})"
     if pair.dtype == "INT32":
-        raise BuildError(f"{where} has an int32 input: TensorRT keeps biases in float", hint=_SYMMETRIC_HINT)
+        raise RefusedError(f"{where} has an int32 input: TensorRT keeps biases in float", hint=_SYMMETRIC_HINT)
     if pair.dtype not in (*_QUANTIZED, "unknown", "FLOAT4E2M1"):
-        raise BuildError(f"{where} is {pair.dtype.lower()}: TensorRT takes int8, int4 and fp8", hint=_SYMMETRIC_HINT)
+        raise RefusedError(f"{where} is {pair.dtype.lower()}: TensorRT takes int8, int4 and fp8", hint=_SYMMETRIC_HINT)
     if not pair.symmetric:
-        raise BuildError(f"{where} has a zero point that is not 0: TensorRT is symmetric", hint=_SYMMETRIC_HINT)
+        raise RefusedError(f"{where} has a zero point that is not 0: TensorRT is symmetric", hint=_SYMMETRIC_HINT)
 
 
 def _refuse_type(dtype: str, capabilities: tuple[str, ...]) -> None:
     precision = _TYPES.get(dtype)
     for number in capabilities if precision else ():
         if not capability.has(number, precision or ""):
-            raise BuildError(
+            raise RefusedError(
                 f"the graph holds {precision}, which compute capability {number} has not",
                 hint=f"it has {', '.join(capability.precisions(number))}",
             )

@@ -102,7 +102,7 @@ def _describe(error: BaseException) -> dict[str, object]:
 
     name = type(error).__name__
     if isinstance(error, QpipeError):
-        return {"type": name, "message": error.message, "hint": error.hint, "code": error.code}
+        return {"type": name, "message": error.message, "hint": error.hint, "code": error.code, "lasts": error.lasts}
     import traceback
 
     traceback.print_exception(error)

@@ -22,6 +22,8 @@ class ExitError:
     message: str
     hint: str
     code: int
+    lasts: bool = False
+    """Whether the same request would meet it again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from qpipe.execute.elsewhere.inputs import input_files
 from qpipe.execute.jobs import CellJob, CellOutcome, ReferenceJob
 from qpipe.execute.local import Job
+from qpipe.flow.cells.refusals import recall_refusal, remember_refusal
 from qpipe.records.cell import Cell
 from qpipe.records.codec import decode, encode
 from qpipe.records.engine import Unavailable
@@ -53,6 +54,8 @@ class Worked:
     outcome: CellOutcome | None = None
     evidence: str | None = None
     """Object of the evidence, where the whole cell was found in the store."""
+    refused_before: bool = False
+    """Why there is no engine was found in the store."""
 
 
 def work(workplace: Workplace, options: RunOptions, watch: Watch, stop: threading.Event) -> tuple[Worked, ...]:
@@ -68,6 +71,7 @@ def work(workplace: Workplace, options: RunOptions, watch: Watch, stop: threadin
         if job.label in by_label:
             cell = by_label[job.label]
             found[cell.key] = worked_of(cell, ended)
+            remember_refusal(workplace.store, cell.key, ended)
 
     fresh = f"-{uuid.uuid4().hex}" if options.fresh else ""
     last = sorted(todo, key=lambda cell: cell.recipe.is_reference)  # most often it waits for the reference outputs
@@ -77,8 +81,13 @@ def work(workplace: Workplace, options: RunOptions, watch: Watch, stop: threadin
 
 
 def has_work(workplace: Workplace, options: RunOptions) -> bool:
-    """Whether some cell is not in the store whole."""
-    return options.fresh or any(recall_cell(workplace.store, cell.key) is None for cell in workplace.cells)
+    """Whether something of some cell would run."""
+    return options.fresh or not all(is_done(workplace.store, cell.key) for cell in workplace.cells)
+
+
+def is_done(store: Store, key: str) -> bool:
+    """Whether nothing of a cell would run: it is in the store whole, or was refused for a reason that lasts."""
+    return recall_cell(store, key) is not None or recall_refusal(store, key) is not None
 
 
 def recall_cell(store: Store, key: str) -> CellObjects | None:
@@ -113,13 +122,17 @@ _STATUS: Mapping[ExitKind, Status] = MappingProxyType(
 
 
 def _without_work(cell: Cell, workplace: Workplace, options: RunOptions) -> Worked | None:
-    """The cell where nothing has to run: it is in the store whole, or cannot be built here."""
+    """The cell where nothing has to run: it is in the store whole, cannot be built here, or was refused before."""
     if not options.fresh and (known := recall_cell(workplace.store, cell.key)) is not None:
         outcome = CellOutcome(engine=known.engine, evaluation=known.evaluation)
         return Worked(cell=cell, status="ok", outcome=outcome, evidence=known.evidence)
     state = workplace.offers[cell.target.name].availability.build
     if isinstance(state, Unavailable):
         return Worked(cell=cell, status="unavailable", reason=state.reason, hint=state.hint)
+    if not options.fresh and (told := recall_refusal(workplace.store, cell.key)) is not None:
+        return Worked(
+            cell=cell, status="failed", reason=told.reason, hint=told.hint, log_tail=told.log_tail, refused_before=True
+        )
     return None
 
 

@@ -109,7 +109,7 @@ def _unjudged(one: Worked, engine: Engine | None, evidence: Evidence | None) -> 
         recipe=one.cell.recipe.name,
         target=one.cell.target.name,
         status=one.status,
-        cached=one.evidence is not None,
+        cached=one.evidence is not None or one.refused_before,
         reason=one.reason,
         hint=one.hint,
         log_tail=one.log_tail,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from qpipe.flow.cells.ingredients import recall_slot
 from qpipe.flow.cells.jobs import recall_cell
+from qpipe.flow.cells.refusals import recall_refusal
 from qpipe.flow.preflight.checks import check_columns
 from qpipe.planning.keys import changed
 from qpipe.records.cell import Cell
@@ -32,7 +33,7 @@ class Forecast:
     changed: tuple[str, ...]
     """Ingredients that differ from the last finished cell of these names; empty for a first run."""
     note: str
-    """`cached`, `first run`, `changed: …`, or why it cannot be built or run here."""
+    """`cached`, `refused before: …`, `first run`, `changed: …`, or why it cannot be built or run here."""
     seconds: float | None
     """Wall time of the last finished cell of these names without its profile; None where there was none."""
     engine_bytes: int | None
@@ -52,7 +53,8 @@ def forecast(workplace: Workplace) -> tuple[Forecast, ...]:
 
 def _forecast(cell: Cell, workplace: Workplace) -> Forecast:
     store = workplace.store
-    cached = recall_cell(store, cell.key) is not None
+    refused = recall_refusal(store, cell.key)
+    cached = recall_cell(store, cell.key) is not None or refused is not None
     slot = recall_slot(store, cell)
     differing = () if slot is None or cached else changed(slot.ingredients, cell.measure.ingredients)
     return Forecast(
@@ -64,7 +66,9 @@ def _forecast(cell: Cell, workplace: Workplace) -> Forecast:
         prepared=_known(store, "prepared", cell.prepare.digest),
         built=_known(store, "engine", cell.build.digest),
         changed=differing,
-        note=_note(cell, workplace, cached=cached, first=slot is None, differing=differing),
+        note=f"refused before: {refused.reason}"
+        if refused is not None
+        else _note(cell, workplace, cached=cached, first=slot is None, differing=differing),
         seconds=0.0 if cached else slot.seconds if slot else None,
         engine_bytes=slot.engine_bytes if slot else None,
         memory_bytes=cell.target.limits.memory_bytes,

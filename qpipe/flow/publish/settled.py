@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qpipe.flow.cells.jobs import recall_cell
+from qpipe.flow.cells.refusals import recall_refusal
 from qpipe.flow.finished.runs import find_run
 from qpipe.records.codec import decode, digest, encode
 from qpipe.records.engine import Unavailable
@@ -89,10 +90,12 @@ def _known(workplace: Workplace, result: RunResult) -> tuple[tuple[str, ...], ..
 
 
 def _objects(workplace: Workplace, cell: Cell, before: CellResult | None) -> tuple[str, ...] | None:
-    """What is kept of a finished cell, or of one whose machine is as far away as it was; None of any other."""
+    """What is kept of a cell that is finished, refused, or whose machine is as far away as it was; None of others."""
     known = recall_cell(workplace.store, cell.key)
     if known is not None:
         return known.engine, known.evidence
+    if recall_refusal(workplace.store, cell.key) is not None:
+        return ()
     if before is None or before.status != "unavailable" or not _is_away(workplace, cell, before.reason):
         return None
     return (before.evidence.digest,) if before.evidence is not None else ()

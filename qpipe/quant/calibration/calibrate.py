@@ -139,14 +139,15 @@ def _open(model: ir.Model, threads: int) -> _Runner:
         try:
             return _Runner(content, threads)
         except Exception as error:
-            raise QuantizationError(f"the float graph does not load in onnxruntime: {error}") from error
+            raise QuantizationError(f"the float graph does not load in onnxruntime: {error}", lasts=False) from error
 
 
 def _run(session: _Runner, names: list[str], feed: Tensors) -> list[NDArray[np.generic]]:
     try:
         return session.run(names, feed)
     except Exception as error:
-        raise QuantizationError(f"the float graph does not run on the calibration rows: {error}") from error
+        message = f"the float graph does not run on the calibration rows: {error}"
+        raise QuantizationError(message, lasts=False) from error
 
 
 def batches_of(rows: Mapping[str, NDArray[np.generic]], size: int) -> Iterator[Tensors]:

@@ -7,11 +7,13 @@ import pytest
 from small_pipeline import write_small_pipeline
 
 from qpipe.execute.children.watch import Silence
+from qpipe.flow.cells.refusals import Refused
 from qpipe.flow.finished.runs import keep_run
 from qpipe.flow.options import RunOptions
 from qpipe.flow.publish.settled import database_state, settle, settled
 from qpipe.flow.workplace import open_workplace
 from qpipe.planning.offers import Offer
+from qpipe.records.codec import encode
 from qpipe.records.engine import Availability, Engine, Ready, Unavailable
 from qpipe.records.result import CellResult, Promoted, RunResult
 from qpipe.records.tensors import Signature
@@ -116,3 +118,13 @@ def test_a_target_that_is_as_far_away_as_it_was_leaves_a_run_settled(place, aske
     state = Ready() if reason is None else Unavailable(reason=reason)
     offer = Offer(availability=Availability(build=Ready(), run=state), scheme=cell.scheme)
     assert still(replace(asked, cells=(cell,), offers={"cpu-local": offer}), "a") is expected
+
+
+def test_a_refusal_leaves_a_run_settled_while_it_stands(place, asked, tmp_path):
+    cell = asked.cells[1]
+    failed = CellResult(key=cell.key, model="small", recipe="int8", target="cpu-local", status="failed", reason="no")
+    ended(place, tmp_path, replace(run("a"), cells=(failed,)))
+    again = replace(asked, cells=(cell,))
+    assert not still(again, "a")
+    asked.store.remember("refused", cell.key, encode(Refused(reason="no", hint="", log_tail="")))
+    assert still(again, "a")
