@@ -17,12 +17,13 @@ from qpipe.records.quantization import QuantPlan
 from qpipe_litert.convert import Converted, convert
 from qpipe_litert.extremes import compare_extremes
 from qpipe_litert.flatbuffer import FlatModel, read_flatbuffer
+from qpipe_litert.flatbuffer_edit import store_half
 from qpipe_litert.layout import Layout
 from qpipe_litert.matching import match_tensors
 from qpipe_litert.onnx_graph import run_reference, widened
 from qpipe_litert.options import Options
 from qpipe_litert.probe import probe_inputs
-from qpipe_litert.quantize import LeftInFloat, cast_half, ops_left_in_float, quantize_static, quantize_weights
+from qpipe_litert.quantize import LeftInFloat, ops_left_in_float, quantize_static, quantize_weights
 from qpipe_litert.ranges import CarriedRanges, carry_ranges
 from qpipe_litert.session import LAYOUT, BorderSession, LocalEngine
 from qpipe_litert.tools import create_tool
@@ -72,7 +73,7 @@ def _quantize(prepared: Prepared, converted: Converted, made: Path, options: Opt
     plan = prepared.plan
     if plan is None:
         if converted.half:
-            cast_half(converted.path, made)
+            made.write_bytes(store_half(converted.path.read_bytes()))
         else:
             shutil.copyfile(converted.path, made)
         return (), {}, ()

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from qpipe_litert.flatbuffer import listed
+
+WEIGHTED = (
+    "FULLY_CONNECTED",
+    "CONV_2D",
+    "CONV_3D",
+    "DEPTHWISE_CONV_2D",
+    "TRANSPOSE_CONV",
+    "BATCH_MATMUL",
+    "GATHER",
+    "EMBEDDING_LOOKUP",
+)
+"""Operators whose constant operands are most of a file."""
+FEWEST_HALVES = 32
+"""Values; an operator that widens fewer takes more of the file than they do."""
 
 if TYPE_CHECKING:
     from ai_edge_litert.schema_py_generated import ModelT, OperatorT, SubGraphT
@@ -97,10 +112,68 @@ def matmul_as_dense(data: bytes) -> bytes:
         options.keepNumDims = True
         op.inputs, op.builtinOptions = [int(op.inputs[0]), int(op.inputs[1]), -1], options
         op.builtinOptionsType = BuiltinOptions.FullyConnectedOptions
-        op.opcodeIndex = _code_index(model, BuiltinOperator.FULLY_CONNECTED)
+        op.opcodeIndex = _code_index(model, BuiltinOperator.FULLY_CONNECTED, version=5)  # `keep_num_dims`
         _take_bias(model, op)
     _drop_unused(model)
     return _packed(model, len(data))
+
+
+def store_half(data: bytes) -> bytes:
+    """The same model with weights and tables in float16 where every value of them is one; kernels read float32.
+
+    A weight that was kept in float32 has other values and stays. Interpreters widen each constant once.
+    """
+    from ai_edge_litert.schema_py_generated import TensorType
+
+    model = _opened(data)
+    for buffer, owners in _weights(model).items():
+        values = np.frombuffer(np.asarray(model.buffers[buffer].data, np.uint8).tobytes(), np.float32)
+        with np.errstate(over="ignore"):
+            half = values.astype(np.float16)
+        if values.size < FEWEST_HALVES or not np.array_equal(half.astype(np.float32), values):
+            continue
+        model.buffers[buffer].data = np.frombuffer(half.tobytes(), np.uint8)
+        for graph, index in owners:
+            stored = copy(graph.tensors[index])
+            stored.name, stored.type = bytes(stored.name) + b"_float16", TensorType.FLOAT16
+            graph.tensors[index].buffer = 0
+            graph.tensors.append(stored)
+            graph.operators.insert(0, _widening(model, len(graph.tensors) - 1, index))
+    return _packed(model, len(data))
+
+
+def _weights(model: ModelT) -> dict[int, list[tuple[SubGraphT, int]]]:
+    """Buffers that hold nothing but float32 operands of products and lookups, with the tensors that read them."""
+    from ai_edge_litert.schema_py_generated import BuiltinOperator, TensorType
+
+    codes = {getattr(BuiltinOperator, name) for name in WEIGHTED}
+    found: dict[int, list[tuple[SubGraphT, int]]] = {}
+    refused = {0}
+    for graph in model.subgraphs:
+        other = {int(index) for op in graph.operators if _code(model, op) not in codes for index in listed(op.inputs)}
+        other |= {int(index) for index in (*graph.inputs, *graph.outputs)}
+        for index, tensor in enumerate(graph.tensors):
+            held = model.buffers[tensor.buffer].data is not None
+            if held and tensor.type == TensorType.FLOAT32 and len(listed(tensor.shape)) > 1 and index not in other:
+                found.setdefault(tensor.buffer, []).append((graph, index))
+            else:
+                refused.add(tensor.buffer)
+    return {buffer: owners for buffer, owners in found.items() if buffer not in refused}
+
+
+def _widening(model: ModelT, stored: int, wide: int) -> OperatorT:
+    from ai_edge_litert.schema_py_generated import BuiltinOperator, BuiltinOptions, DequantizeOptionsT, OperatorT
+
+    op = OperatorT()
+    op.opcodeIndex = _code_index(model, BuiltinOperator.DEQUANTIZE, version=3)  # float16
+    op.inputs, op.outputs = [stored], [wide]
+    op.builtinOptionsType, op.builtinOptions = BuiltinOptions.DequantizeOptions, DequantizeOptionsT()
+    return op
+
+
+def _code(model: ModelT, op: OperatorT) -> int:
+    code = model.operatorCodes[op.opcodeIndex]
+    return int(max(code.builtinCode, code.deprecatedBuiltinCode))
 
 
 def _drop_unused(model: ModelT) -> None:
@@ -147,15 +220,17 @@ def _take_bias(model: ModelT, dense: OperatorT) -> None:
     graph.operators.remove(add)
 
 
-def _code_index(model: ModelT, builtin: int) -> int:
+def _code_index(model: ModelT, builtin: int, version: int) -> int:
+    """The operator's place among the codes, of this version at least."""
     from ai_edge_litert.schema_py_generated import OperatorCodeT
 
     for index, code in enumerate(model.operatorCodes):
         if max(code.builtinCode, code.deprecatedBuiltinCode) == builtin:
+            code.version = max(code.version, version)
             return index
     code = OperatorCodeT()
     code.builtinCode = code.deprecatedBuiltinCode = builtin
-    code.version = 5  # `keep_num_dims`
+    code.version = version
     model.operatorCodes.append(code)
     return len(model.operatorCodes) - 1
 
