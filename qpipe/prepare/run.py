@@ -14,6 +14,7 @@ from qpipe.plugins.stage import Draft, StageType
 from qpipe.prepare.onnxfile import describe
 from qpipe.prepare.shapes import shape_ranges
 from qpipe.prepare.stages import builtin_stages
+from qpipe.records.codec import decode, encode
 from qpipe.records.engine import Prepared
 from qpipe.records.model import Model, OnnxFile
 from qpipe.records.recipe import Recipe, StageSpec
@@ -179,11 +180,7 @@ def read_params(stage: StageType[object], spec: StageSpec) -> object:
         )
     if not spec.params:
         return stage.params()
-    from pydantic import TypeAdapter, ValidationError
-
     try:
-        return TypeAdapter(stage.params).validate_python(dict(spec.params))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"stage {spec.name!r}, parameter {where!r}: {first['msg']}") from error
+        return decode(stage.params, encode(spec.params))
+    except ValueError as error:
+        raise ConfigError(f"stage {spec.name!r}, {str(error).removeprefix('.')}") from error

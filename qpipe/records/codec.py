@@ -105,6 +105,8 @@ def _generic(kind: Hashable) -> Reader:
         return _union(args)
     if origin is tuple:
         return _sequence(args[0]) if args[-1] is Ellipsis else _row(args)
+    if origin is list:
+        return _items(args[0])
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return _mapping(args[1])
     raise TypeError(f"records hold no {kind}")
@@ -154,6 +156,11 @@ def _sequence(item: Hashable) -> Reader:
         return tuple(_at(f"[{place}]", item, one) for place, one in enumerate(_list(value)))
 
     return read
+
+
+def _items(item: Hashable) -> Reader:
+    read = _sequence(item)
+    return lambda value: list(cast("tuple[object, ...]", read(value)))
 
 
 def _row(items: tuple[Hashable, ...]) -> Reader:

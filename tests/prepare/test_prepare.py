@@ -14,6 +14,8 @@ from qpipe.errors import ConfigError, DataError, QuantizationError, TargetError
 from qpipe.models import read_model
 from qpipe.prepare import builtin_recipe, builtin_stages, prepare
 from qpipe.prepare.onnxfile import describe
+from qpipe.prepare.run import read_params
+from qpipe.prepare.stages.quantize import OverrideParams, QuantizeParams
 from qpipe.quant.schemes import FLOAT, LITERT, ORT_ARM64, ORT_X86_AVX2, ORT_X86_VNNI, TENSORRT
 from qpipe.records.recipe import BUILTIN_RECIPES, Recipe, StageSpec
 
@@ -174,7 +176,8 @@ def test_unknown_recipe_lists_the_known_ones():
     [
         (StageSpec(name="quantise"), "does not exist"),
         (StageSpec(name="quantize", params={"method": "mse"}), "no parameter 'method'"),
-        (StageSpec(name="quantize", params={"ranges": "mean"}), "'ranges'"),
+        (StageSpec(name="quantize", params={"ranges": "mean"}), "ranges: \"mean\" is not one of 'minmax'"),
+        (StageSpec(name="quantize", params={"overrides": [{"keep_float": True}]}), "OverrideParams lacks match"),
         (StageSpec(name="quantize"), "no statistics"),
         (StageSpec(name="correct-bias"), "no plan"),
     ],
@@ -182,6 +185,14 @@ def test_unknown_recipe_lists_the_known_ones():
 def test_mistakes_in_recipes_are_told(model, tmp_path, spec, message):
     with pytest.raises(ConfigError, match=message):
         prepare(model, Recipe(name="r", stages=(spec,)), ORT_X86_VNNI, calibration, tmp_path / "w", None, Counting())
+
+
+def test_parameters_are_read_as_their_dataclass_with_what_stands_in_it():
+    params = {"percentile": 99, "keep_float": ["stem"], "overrides": [{"match": "op:Add", "per_channel": False}]}
+    stage = next(stage for stage in builtin_stages() if stage.name == "quantize")
+    assert read_params(stage, StageSpec(name="quantize", params=params)) == QuantizeParams(
+        percentile=99.0, keep_float=("stem",), overrides=(OverrideParams(match="op:Add", per_channel=False),)
+    )
 
 
 def test_recipe_without_calibration_rows(model, tmp_path):

@@ -67,6 +67,11 @@ def test_what_is_no_record_is_refused_with_its_place(text, said):
         decode(Target, text)
 
 
+def test_lists_and_mappings_of_a_plugins_record():
+    assert decode(list[tuple[int, ...]], "[[1, 2], []]") == [(1, 2), ()]
+    assert decode(dict[str, list[float]], '{"a": [1]}') == {"a": [1.0]}
+
+
 def test_a_verdict_word_is_an_enum_again():
     assert decode(Decision, encode(Decision.PASS)) is Decision.PASS
     with pytest.raises(ValueError, match="is not one of 'PASS'"):
@@ -111,7 +116,7 @@ def test_what_is_no_record_is_not_encoded():
     with pytest.raises(TypeError, match="set is no part of a record"):
         plain(replace(TARGET, options={"a": {1, 2}}))
     with pytest.raises(TypeError, match="records hold no"):
-        decode(list[int], "[1]")
+        decode(set[int], "[1]")
 
 
 def test_every_annotation_of_a_pipeline_is_readable():
