@@ -19,8 +19,14 @@ MODULES = (
     "onnx",
     "onnx_ir",
     "qpipe.execute.work.cell",
+    "qpipe.execute.work.trial",
     "qpipe.prepare.stages",
-    "qpipe.quant.graph",
+    "qpipe.quant.calibration.observed",
+    "qpipe.quant.corrections.bias",
+    "qpipe.quant.corrections.smooth",
+    "qpipe.quant.diagnosis.choices",
+    "qpipe.quant.diagnosis.clipping",
+    "qpipe.quant.fold",
 )
 MESSAGE_BYTES = 1 << 16
 
