@@ -18,7 +18,9 @@ SHOWN = 3
 
 
 def remarks(workplace: Workplace, results: tuple[CellResult, ...]) -> tuple[str, ...]:
-    """What plugins say of finished cells, which cells no gate can pass, and which engines change their answers."""
+    """What plugins say of finished cells, which no gate can pass, which change their answers, what a look costs."""
+    from qpipe.gates import look_advice
+
     said = [warning for result in results for warning in workplace.registry.cell_finished(result)]
     ungated = [
         f"no required gate judges {result.label}: it stays INCONCLUSIVE"
@@ -30,9 +32,15 @@ def remarks(workplace: Workplace, results: tuple[CellResult, ...]) -> tuple[str,
         for result in results
         if result.evidence and isinstance(profile := result.evidence.profile, Profile) and not profile.outputs_match
     ]
+    looks = [
+        f"{result.label}: {advice}"
+        for result in results
+        if result.look and result.alpha and result.decision
+        if (advice := look_advice(result.look, result.alpha, result.decision))
+    ]
     idle = all(result.status == "ok" and result.decision is None for result in results)
     empty = ("only float models ran: there was nothing to judge",) if idle else ()
-    return (*said, *ungated, *lying, *lint_warnings(results), *empty)
+    return (*said, *ungated, *lying, *looks, *lint_warnings(results), *empty)
 
 
 def lint_warnings(results: Sequence[CellResult]) -> tuple[str, ...]:

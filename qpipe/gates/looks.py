@@ -16,6 +16,7 @@ from typing import Protocol
 
 from qpipe.plugins.gate import Alpha
 from qpipe.records.codec import decode, digest, encode
+from qpipe.records.verdict import Decision
 
 SPACE = "looks"
 """Space of keys in the store."""
@@ -111,11 +112,12 @@ def alpha_of(look: Look) -> Alpha:
     return Alpha(to_pass=whole / look.finalists)
 
 
-def look_advice(look: Look) -> str:
-    """After twenty looks the gate set is worn out."""
-    if look.number <= MANY:
+def look_advice(number: int, alpha: float, decision: Decision) -> str:
+    """What a later look asks of a PASS, where it may have cost one or the gate rows are worn out; else nothing."""
+    if number == 1 or (decision is not Decision.INCONCLUSIVE and number <= MANY):
         return ""
-    return f"this is look {look.number} at this family: fresh gate rows would restore the full error rate"
+    asked = f"PASS takes an error rate of {alpha:.2g}, at the first one it was {FIRST:g}"
+    return f"this is look {number} at these gate rows: {asked}; fresh gate rows restore it"
 
 
 def record_look(

@@ -1,11 +1,14 @@
 """What a run says aloud of its calibration."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
-from qpipe.flow.remarks import SHOWN, lint_warnings
+from qpipe.flow.remarks import SHOWN, lint_warnings, remarks
 from qpipe.records.remark import Remark
+from qpipe.records.result import CellResult
+from qpipe.records.verdict import Decision, Verdict
 
 
 def result(label, *remarks):
@@ -36,3 +39,15 @@ def test_many_alike_are_counted():
 def test_what_is_said_of_answers_is_no_word_on_calibration():
     (line,) = lint_warnings([result("a", Remark(kind="neighbours", subject="batch", message="judged at 1"))])
     assert line == "a: judged at 1"
+
+
+@pytest.mark.parametrize(("look", "decision", "told"), [(1, "INCONCLUSIVE", 0), (2, "INCONCLUSIVE", 1), (2, "PASS", 0)])
+def test_a_run_says_that_gate_rows_were_looked_at_before(look, decision, told):
+    verdict = Verdict(gate="quality", decision=Decision(decision), reason="")
+    judged = CellResult(
+        key="k", model="m", recipe="int8", target="t", status="ok", verdicts=(verdict,), decision=verdict.decision
+    )
+    workplace = SimpleNamespace(registry=SimpleNamespace(cell_finished=lambda _: ()))
+    found = remarks(workplace, (replace(judged, look=look, alpha=0.0015),))
+    assert len(found) == told
+    assert all(line.startswith("m/int8/t: this is look 2 at these gate rows: ") for line in found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from qpipe.gates.looks import Family, Look, alpha_of, look_advice, past_looks, record_look, take_look
+from qpipe.records.verdict import Decision
 from qpipe.store import Store
 
 FAMILY = Family(model_digest="m", target="cpu", gate_set="g", toolchain=(("onnxruntime", "1.31.1"),))
@@ -80,8 +81,15 @@ def test_another_model_target_or_gate_set_is_another_family(tmp_path, change):
 
 
 def test_after_twenty_looks_a_new_gate_set_is_advised():
-    assert look_advice(look(20)) == ""
-    assert "this is look 21" in look_advice(look(21))
+    assert look_advice(20, 1e-5, Decision.PASS) == ""
+    assert "this is look 21 at these gate rows" in look_advice(21, 1e-5, Decision.PASS)
+
+
+def test_a_later_look_that_is_open_says_what_it_asks():
+    assert look_advice(1, 0.04, Decision.INCONCLUSIVE) == look_advice(2, 0.0015, Decision.FAIL) == ""
+    asked = look_advice(2, alpha_of(look(2)).to_pass, Decision.INCONCLUSIVE)
+    assert "look 2" in asked
+    assert "PASS takes an error rate of 0.0015, at the first one it was 0.04" in asked
 
 
 def test_independent_demands_of_one_run_share_a_look_and_not_its_alpha():
