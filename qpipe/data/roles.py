@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qpipe.data.batches import Batch, check_finite, make_batch, may_overflow
+from qpipe.data.columns import Columns
 from qpipe.data.digests import confirm
 from qpipe.data.generated import FunctionSource
 from qpipe.data.inputs import InputColumn, check_shape, fixed_batch, match_inputs, require_column
@@ -66,6 +67,11 @@ class Role:
         fed = {entry.column.name for entry in self.inputs}
         total = self.source.rows
         return tuple(n for n, column in self.source.columns.items() if n not in fed and column.rows in (None, total))
+
+    @property
+    def columns(self) -> Columns:
+        """All `column_names`, each read when it is asked for."""
+        return Columns(self.column_names, self.column)
 
     def column(self, name: str) -> Array:
         """One column over the rows of this role, as stored.

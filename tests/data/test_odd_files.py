@@ -157,3 +157,15 @@ def test_rows_are_the_same_in_whatever_dtype_a_role_keeps_them(tmp_path):
     both = replace(both, roles=(*both.roles, RoleSpec(role="search", npz=search)))
     with pytest.raises(DataError, match=r"1 of 10 search rows .* \(search row 0 = gate row 9\)"):
         check_overlap(both, VECTOR)
+
+
+def test_only_columns_that_are_asked_for_are_read(tmp_path):
+    role = open_role(data(save(tmp_path, spare=np.zeros((10, 2)))), "gate", VECTOR)
+    damaged = (tmp_path / "gate.npz").read_bytes().replace(np.zeros((10, 2)).tobytes(), b"\1" * 160)
+    (tmp_path / "gate.npz").write_bytes(damaged)
+    assert set(role.columns) == {"label", "spare"}
+    np.testing.assert_array_equal(role.columns["label"], np.arange(10) % 3)
+    with pytest.raises(DataError, match="column 'spare' is damaged"):
+        role.columns["spare"]
+    with pytest.raises(KeyError):
+        role.columns["x"]

@@ -22,7 +22,6 @@ from qpipe.records.codec import digest
 from qpipe.records.evidence import Evaluation
 
 if TYPE_CHECKING:
-    from qpipe.data import Role
     from qpipe.execute.work.bench import Bench
     from qpipe.records.engine import Engine, Prepared
 
@@ -46,7 +45,8 @@ def evaluate_engine(bench: Bench, engine: Engine, folder: Path, prepared: Prepar
     progress.step("compare with the float model")
     given = reference_outputs(bench.store, cell.model, role, progress, answers.batch)
     reference = judged_first(given, cell.data.output)
-    ours, theirs = _rows(answers.outputs, role), _rows(reference, role)
+    ours = Rows(outputs=answers.outputs.tensors, columns=role.columns, label=role.data.label)
+    theirs = replace(ours, outputs=reference.tensors)
     labelled = is_labelled(metric, ours)
     units, reference_units = measure_units(metric, ours), measure_units(metric, theirs)
     pair = EvaluationPair(
@@ -101,8 +101,3 @@ def _attributed(
         engine=Judged(outputs=answers.outputs, evaluation=pair.engine, computes=answers.computes),
     )
     return replace(pair, attribution=found.attribution, remarks=(*prepared.remarks, *found.remarks))
-
-
-def _rows(outputs: Outputs, role: Role) -> Rows:
-    columns = {name: role.column(name) for name in role.column_names}
-    return Rows(outputs=outputs.tensors, columns=columns, label=role.data.label)

@@ -153,8 +153,7 @@ def attribute(bench: Bench, prepared: Prepared, engine: Engine, role: Role) -> t
 
 
 def _step(name: str, found: Mapping[str, Outputs], metric: Metric, role: Role) -> Step:
-    columns = {column: role.column(column) for column in role.column_names}
-    rows = Rows(outputs=found[name].tensors, columns=columns, label=role.data.label)
+    rows = Rows(outputs=found[name].tensors, columns=role.columns, label=role.data.label)
     units = measure_units(metric, rows) if is_labelled(metric, rows) else None
     value = float(metric.aggregate(units.values)) if units is not None and units.values.size else None
     sqnr = None if name == FLOAT else compare(found[name], found[FLOAT])[0]
