@@ -11,7 +11,9 @@ import pytest
 from qpipe.gates.estimates.advice import two_digits
 from qpipe.gates.estimates.level import share
 from qpipe.gates.estimates.sample import changed_groups
-from qpipe.gates.statistics.binomial import effective_rows
+from qpipe.gates.statistics.binomial import effective_rows, quantile_ranks
+from qpipe.gates.statistics.latency import effective_samples, percentile_bounds
+from qpipe.gates.statistics.tango import rows_without_loss
 from qpipe.plugins.gate import Alpha
 from qpipe.records.evidence import BatchProfile
 from qpipe.records.verdict import Decision
@@ -85,6 +87,7 @@ def test_rows_that_a_share_needs_count_what_groups_are_worth():
     hits = (np.arange(200) % 5 > 0).astype(float)
     alone = share(hits, None, Alpha())
     grouped = share(np.repeat(hits, 10), np.repeat(np.arange(200), 10), Alpha())
+    assert alone.spread == pytest.approx(0.8 * 0.2, rel=0.15)  # with the rarer outcome at its upper 80 % bound
     assert grouped.spread / alone.spread == pytest.approx(10, rel=0.05)
 
 
@@ -107,3 +110,35 @@ def test_a_speedup_at_its_limit_asks_for_no_number_of_processes(made, logs, at_l
 @pytest.mark.parametrize(("count", "text"), [(7, 7), (98.2, 99), (99.2, 100), (1801, 1900), (12_001, 13_000)])
 def test_advice_has_two_digits(count, text):
     assert two_digits(count) == text
+
+
+def test_the_worst_slice_is_named_wherever_it_stands(made):
+    names = np.repeat(["fine", "worst", "good"], 300)
+    engine = np.ones(900)
+    engine[:2] = engine[300:306] = 0
+    found = made.decide(made.outcomes(engine, np.ones(900), slices={"kind": names}), "slices", by="kind", margin=0.1)
+    assert found.observed == pytest.approx(-6 / 300)
+    assert found.reason.startswith("all 3 slices by kind pass; worst is worst: ")
+    engine[300:400] = 0
+    found = made.decide(made.outcomes(engine, np.ones(900), slices={"kind": names}), "slices", by="kind", margin=0.1)
+    assert found.reason.startswith("1 of 3 slices by kind fail; worst is worst: ")
+
+
+def test_few_changes_show_the_difference_that_there_is(made):
+    reference = np.full(1000, 0.9)
+    engine = reference.copy()
+    engine[:4] = 0.4
+    found = made.decide(made.outcomes(engine, reference, metric="cosine"), "quality", margin=0.05)
+    assert (found.decision, found.observed) == (PASS, pytest.approx(-0.002))
+
+
+def test_the_last_rank_is_the_slowest_sample():
+    """150 samples are worth some 70: enough for their largest to bound p95, and for nothing less."""
+    samples = np.random.default_rng(0).permutation(np.arange(1.0, 151.0))
+    worth = int(effective_samples((samples,), 0.95))
+    assert quantile_ranks(worth, 0.95, 0.05)[1] == worth
+    assert percentile_bounds((samples,), 0.95, 0.05)[2] == 150
+
+
+def test_a_class_that_carries_the_whole_margin_needs_one_row():
+    assert rows_without_loss(1.0, 0.05) == 1
