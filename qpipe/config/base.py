@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from qpipe.config.document import Document, read_document
@@ -11,6 +12,8 @@ from qpipe.config.paths import resolve_path
 from qpipe.errors import ConfigError, nearest
 
 KEY = "base"
+NAME = "{name}"
+"""Stands in any text of a pipeline file for the name of the pipeline."""
 
 
 def read_over_base(path: Path, *, kind: str, above: tuple[Path, ...] = ()) -> Document:
@@ -40,6 +43,21 @@ def read_over_base(path: Path, *, kind: str, above: tuple[Path, ...] = ()) -> Do
         raise ConfigError(f"{line}: base {base}: no such file{nearest(base.name, siblings)}", hint="base: fleet.yaml")
     shared = read_over_base(base, kind=kind, above=below)
     return Document(path=path, data=_joined(shared.data, document.data), lines=document.lines, base=shared)
+
+
+def with_its_name(document: Document) -> Document:
+    """The document with its own name wherever a text says `{name}`: paths of many models stand once, in their base."""
+    name = document.data.get("name")
+    filled = _filled(document.data, name) if isinstance(name, str) else document.data
+    return replace(document, data=filled) if isinstance(filled, dict) else document
+
+
+def _filled(value: object, name: str) -> object:
+    if isinstance(value, dict):
+        return {key: _filled(below, name) for key, below in value.items()}
+    if isinstance(value, list):
+        return [_filled(below, name) for below in value]
+    return value.replace(NAME, name) if isinstance(value, str) else value
 
 
 def without_bases(files: Sequence[Path], *, kind: str) -> tuple[Path, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from qpipe.config.base import read_over_base
+from qpipe.config.base import read_over_base, with_its_name
 from qpipe.config.gates import Demands, asked_metrics, choose_gates, other_metrics, taken_along
 from qpipe.config.names import Names
 from qpipe.config.paths import expand_variables
@@ -32,7 +32,7 @@ def read_pipeline(path: Path, registry: Names, *, folder: Path | None = None) ->
     Raises:
         ConfigError: what is wrong, each with file, line, key and the nearest valid name; all problems at once.
     """
-    document = read_over_base(path, kind="pipeline")
+    document = with_its_name(read_over_base(path, kind="pipeline"))
     text, unknown = tolerated(PipelineText, document)
     problems = [*unknown]
     pipeline = _assemble(text, (folder or path.parent).resolve(), registry, problems)

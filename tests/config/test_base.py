@@ -49,6 +49,19 @@ def test_what_it_writes_stands_in_the_place_of_the_base(read):
     assert {gate.name: gate.params.get("margin") for gate in got.gates} == {"quality": 0.05, "size": None}
 
 
+def test_paths_of_many_models_stand_once(read, tmp_path):
+    roles = """\
+  calibration: {npz: "of {name}/{name}-calib.npz"}
+  gate: {npz: "{name}/gate.npz"}
+model: {path: "models/{name}.onnx"}
+promote: {model: "{name}-{target}", alias: champion}
+targets:"""
+    got = read("base: fleet.yaml\nname: small\n", SHARED.replace("targets:", roles))
+    assert got.models[0].path == tmp_path / "models" / "small.onnx"
+    assert got.data.role("calibration").npz == tmp_path / "of small" / "small-calib.npz"
+    assert got.promote.model == "small-{target}"
+
+
 def test_a_base_may_have_a_base(read, tmp_path):
     (tmp_path / "all.yaml").write_text(SHARED)
     assert read(shared="base: all.yaml\nrecipes: [none, int8]\n").recipes[0].name == "none"
