@@ -96,10 +96,17 @@ def _batch(samples: Samples, name: str, baseline: str, size: int, bounds: Bounds
         latency_ms=_percentiles(samples.matrix_ms(name, size), bounds),
         baseline_ms=_percentiles(samples.matrix_ms(baseline, size), bounds),
         ratio=ratio(logs),
-        cpu_ratio=None if own else ratio(log_ratios(samples, name, baseline, size, "cpu")),
+        cpu_ratio=None
+        if own or not _has_cpu_time(samples)
+        else ratio(log_ratios(samples, name, baseline, size, "cpu")),
         log_ratios=logs,
         samples=samples.matrix_ms(name, size).size,
     )
+
+
+def _has_cpu_time(samples: Samples) -> bool:
+    """A device may have none to tell, or a clock of long steps."""
+    return bool((samples.cpu_ns > 0).all())
 
 
 def _percentiles(times_ms: Floats, bounds: Bounds) -> tuple[tuple[str, Percentile], ...]:

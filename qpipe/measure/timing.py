@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from qpipe.errors import EngineError
+from qpipe.measure.clock import check_device_ns, check_ticks
 from qpipe.measure.collector import no_collector
 from qpipe.measure.feeds import Feeds, digest_of
 from qpipe.measure.samples import Samples
@@ -74,7 +75,7 @@ def time_sessions(
             rounds are compared with it; a session that is not named here does not match.
 
     Raises:
-        EngineError: there is nothing to time, or a session refuses its input.
+        EngineError: there is nothing to time, a session refuses its input, or the clock of a device is too coarse.
     """
     if not sessions or not feeds or not all(feeds.values()):
         raise EngineError("there is nothing to time: no session, or no inputs")
@@ -86,6 +87,7 @@ def time_sessions(
     last: dict[tuple[int, int, int], Tensors] = {}
     with no_collector():
         runs = tuple(_timed_blocks(plan, last))
+    _check_clock(lanes, runs)
     digests = [_digest_of_last(session, lane, feeds, last) for lane, session in enumerate(lanes)]
     return Samples(
         engines=np.array(names, dtype=np.str_),
@@ -132,8 +134,18 @@ def _timed(session: Session, inputs: Tensors, cpu: Cpu) -> tuple[int, int, Tenso
     outputs = session.run(inputs)
     cpu_end, wall_end = cpu(), time.perf_counter_ns()
     if isinstance(session, DeviceTimed):  # a latency through a wire is not the engine's
-        return *session.device_ns, outputs
+        return *check_device_ns(session.device_ns), outputs
     return wall_end - wall_begin, cpu_end - cpu_begin, outputs
+
+
+def _check_clock(lanes: tuple[Session, ...], runs: tuple[_Run, ...]) -> None:
+    """Devices bring their own clocks; ours counts nanoseconds."""
+    times: dict[tuple[int, int], list[int]] = {}
+    for run in runs:
+        if isinstance(lanes[run.engine], DeviceTimed):
+            times.setdefault((run.batch, run.engine), []).append(run.wall_ns)
+    if times:
+        check_ticks(times.values())
 
 
 def _order(count: int, turn: int) -> tuple[int, ...]:
