@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from qpipe.errors import ConfigError, UnreachableError
+from qpipe.errors import ConfigError, QpipeError, UnreachableError
 from qpipe.tracking.database import make_database
-from qpipe.tracking.patience import address, first_line, patience, quiet
+from qpipe.tracking.patience import address, first_line, patience, quiet, rights
 from qpipe.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ OFFLINE_HINT = (
 )
 DATABASES = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 """What MLflow opens from here without a server of its own, and the usual ports."""
+_DEFAULT = "0"
+"""MLflow's id of the experiment that every store has, though it may be deleted."""
 _PORTS = {"http": 80, "https": 443, **DATABASES}
 
 
@@ -41,20 +43,20 @@ def connect(uri: str | None, experiment: str | None, *, folder: Path, timeout_s:
     """A tracker on a server that answered within `timeout_s`, with the experiment made where it was missing.
 
     `uri` None means MLFLOW_TRACKING_URI, else `sqlite:///<folder>/mlflow.db` with artifacts in `<folder>/mlartifacts`.
-    `experiment` None is MLflow's `Default`: for whoever reads, and makes nothing.
+    `experiment` None is for whoever reads: none is looked for, nor made.
 
     Raises:
-        UnreachableError: no answer in time, or a folder that cannot be written (exit code 2).
+        UnreachableError: no answer in time, no right to be there, or a folder that cannot be written (exit code 2).
         ConfigError: a URI or an experiment that MLflow cannot use.
     """
     deadline = time.monotonic() + timeout_s
     resolved = knock(uri, folder=folder, timeout_s=timeout_s)
     database = sqlite_file(resolved)
-    client, found = _open(resolved, experiment or "Default", database, max(1, int(deadline - time.monotonic())))
+    client, found = _open(resolved, experiment, database, max(1, int(deadline - time.monotonic())))
     return Tracker(
         uri=resolved,
-        experiment=found.name,
-        experiment_id=found.experiment_id,
+        experiment=found.name if found else "",
+        experiment_id=found.experiment_id if found else _DEFAULT,
         client=client,
         warnings=_warnings(folder, resolved),
     )
@@ -179,7 +181,7 @@ def _try_database(uri: str) -> None:
         raise UnreachableError(f"no MLflow at {address(uri)}: {first_line(error)}", hint=OFFLINE_HINT) from error
 
 
-def _open(uri: str, name: str, database: Path | None, left_s: int) -> tuple[MlflowClient, Experiment]:
+def _open(uri: str, name: str | None, database: Path | None, left_s: int) -> tuple[MlflowClient, Experiment | None]:
     from mlflow import MlflowClient
 
     probing = {
@@ -195,16 +197,31 @@ def _open(uri: str, name: str, database: Path | None, left_s: int) -> tuple[Mlfl
             if urlsplit(uri).scheme.split("+")[0] in DATABASES:
                 _try_database(uri)
             client = MlflowClient(tracking_uri=uri, registry_uri=os.environ.get("MLFLOW_REGISTRY_URI") or uri)
-            found = _experiment(client, name, artifact_location(uri))
+            if name is None:
+                client.search_experiments(max_results=1)  # whoever may do nothing else may do that
+            found = None if name is None else _experiment(client, name, artifact_location(uri))
     except _refusals() as error:
-        hint = f"back it up, then: mlflow db upgrade {address(uri)}" if "out-of-date" in str(error) else OFFLINE_HINT
-        raise UnreachableError(f"no MLflow at {address(uri)}: {first_line(error)}", hint=hint) from error
-    if found.lifecycle_stage != "active":
+        raise _unopened(error, uri, name) from error
+    if found is not None and found.lifecycle_stage != "active":
         raise ConfigError(
             f"the experiment {name!r} at {address(uri)} is deleted",
             hint=f"restore it (`mlflow experiments restore -x {found.experiment_id}`) or name another one",
         )
     return client, found
+
+
+def _unopened(error: Exception, uri: str, name: str | None) -> QpipeError:
+    """What the user is told of an MLflow that could not be opened."""
+    said = first_line(error)
+    if needed := rights(error):
+        return UnreachableError(f"MLflow at {address(uri)} does not let this user in: {said}", hint=needed)
+    if name is not None and getattr(error, "error_code", "") == "INVALID_PARAMETER_VALUE":
+        return ConfigError(
+            f"MLflow at {address(uri)} cannot have the experiment {name[:80]!r}: {said}",
+            hint="another name with `tracking: experiment:`, of 500 characters at most",
+        )
+    hint = f"back it up, then: mlflow db upgrade {address(uri)}" if "out-of-date" in str(error) else OFFLINE_HINT
+    return UnreachableError(f"no MLflow at {address(uri)}: {said}", hint=hint)
 
 
 def _refusals() -> tuple[type[Exception], ...]:

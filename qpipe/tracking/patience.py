@@ -8,18 +8,22 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
-from qpipe.errors import TrackingError
+from qpipe.errors import PromotionError, QpipeError, TrackingError, UnreachableError
 
 # Waiting 2 + 4 + 8 s rides out a restart of the server; MLflow's default of 7 retries takes 246 s.
 OURS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    "MLFLOW_HTTP_RESPECT_RETRY_AFTER_HEADER": "false",  # a gateway may ask for an hour
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # the run has a progress display of its own
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout belongs to `--json`
 }
 
 _PASSWORD = re.compile(r"^([\w+.-]+://[^/?#:@]*):.*@")
-_SECRETS = re.compile(r"(?<=[?&]password=)[^&#]*|(?<=[?&]passwd=)[^&#]*")
+_EMBEDDED = re.compile(r"([\w+.-]+://[^/?#\s:@]*):[^/?#\s]*@")
+"""The same within a sentence: MLflow's errors name whole addresses."""
+_SECRETS = re.compile(r"(?<=[?&]password=)[^&#\s]*|(?<=[?&]passwd=)[^&#\s]*")
 
 _guard = threading.Lock()
 _holders: dict[str, int] = {}
@@ -63,23 +67,57 @@ def address(uri: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, or its type where it has none."""
+    """The first line of an error's text without passwords, or its type where it has none."""
     lines = str(error).strip().splitlines()
-    return lines[0][:300] if lines else type(error).__name__
+    return _SECRETS.sub("***", _EMBEDDED.sub(r"\1:***@", lines[0]))[:300] if lines else type(error).__name__
 
 
-SYNC = "what was measured is in the store; log it later with `qpipe sync RUN_ID`"
-BEGIN = "once MLflow answers, run the same command again: it goes on from what is finished"
-PROMOTE = "once MLflow answers: `qpipe sync RUN_ID` for a run that was lost in the middle, else promote again"
-READ = "`qpipe doctor` says whether MLflow answers"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Errand:
+    """What MLflow is asked for, and what is to be done where it cannot be had."""
+
+    lost: str
+    """Hint where nobody answers."""
+    denied: str
+    """What to do once this user may do it."""
+    error: type[QpipeError] = TrackingError
+    """Of an errand that was denied."""
+
+
+SYNC = Errand(
+    lost="what was measured is in the store; log it later with `qpipe sync RUN_ID`", denied="`qpipe sync RUN_ID`"
+)
+BEGIN = Errand(
+    lost="once MLflow answers, run the same command again: it goes on from what is finished",
+    denied="run the same command again",
+    error=UnreachableError,
+)
+PROMOTE = Errand(
+    lost="once MLflow answers: `qpipe sync RUN_ID` for a run that was lost in the middle, else promote again",
+    denied="`qpipe promote RUN_ID`",
+    error=PromotionError,
+)
+READ = Errand(lost="`qpipe doctor` says whether MLflow answers", denied="try again")
+
+
+def rights(error: BaseException) -> str:
+    """What a user needs to whom the server answered 401 or 403; empty for every other error."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    name = getattr(error, "error_code", "")
+    if status == 401 or name == "UNAUTHENTICATED":
+        return "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, of a user there"
+    if status == 403 or name == "PERMISSION_DENIED":
+        return "this user needs the right to do that: ask who runs the server"
+    return ""
 
 
 @contextmanager
-def calling(uri: str, doing: str, hint: str = SYNC) -> Iterator[None]:
-    """MLflow's and the network's errors become a `TrackingError` that says what was being done.
+def calling(uri: str, doing: str, errand: Errand = SYNC) -> Iterator[None]:
+    """MLflow's and the network's errors become a line that says what was being done.
 
     Raises:
         TrackingError: the server is gone, or refused.
+        QpipeError: this user may not do that: the errand's error.
     """
     from mlflow.exceptions import MlflowException
 
@@ -87,10 +125,10 @@ def calling(uri: str, doing: str, hint: str = SYNC) -> Iterator[None]:
         try:
             yield
         except (MlflowException, OSError) as error:
-            raise TrackingError(
-                f"MLflow at {address(uri)}: {doing}: {first_line(error)}",
-                hint=hint,
-            ) from error
+            message = f"MLflow at {address(uri)}: {doing}: {first_line(error)}"
+            if needed := rights(error):
+                raise errand.error(message, hint=f"{needed}; then {errand.denied}") from error
+            raise TrackingError(message, hint=errand.lost) from error
 
 
 _TALKATIVE = ("mlflow.store.db.utils", "mlflow.store.model_registry.abstract_store")

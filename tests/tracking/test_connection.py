@@ -5,12 +5,13 @@ import subprocess
 import sys
 import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from qpipe.errors import ConfigError, TrackingError, UnreachableError
+from qpipe.errors import ConfigError, PromotionError, TrackingError, UnreachableError
 from qpipe.tracking.connection import connect, knock, resolve_uri, stray_mlruns
-from qpipe.tracking.patience import address, calling, patience
+from qpipe.tracking.patience import BEGIN, PROMOTE, SYNC, address, calling, patience
 from qpipe.tracking.tracker import joined_run
 
 RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
@@ -90,6 +91,87 @@ def test_a_deleted_experiment_is_named(database, tmp_path):
     tracker.client.delete_experiment(tracker.experiment_id)
     with pytest.raises(ConfigError, match=r"'gone' .* is deleted"):
         connect(database, "gone", folder=tmp_path)
+
+
+def test_a_name_that_no_experiment_can_have_is_no_trouble_of_the_servers(database, tmp_path):
+    with pytest.raises(ConfigError, match=r"cannot have the experiment 'xxx.*500 characters"):
+        connect(database, "x" * 501, folder=tmp_path)
+
+
+def test_whoever_reads_needs_no_experiment(database, tmp_path):
+    first = connect(database, "first", folder=tmp_path)
+    first.client.delete_experiment("0")  # MLflow's own, `Default`
+    try:
+        assert connect(database, None, folder=tmp_path).experiment_id == "0"
+    finally:
+        first.client.restore_experiment("0")
+
+
+@pytest.fixture(scope="module")
+def gateway():
+    """Answers with the status that the first part of the path names, and with nothing else."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(int(self.path.split("/")[1]))
+            self.send_header("Retry-After", "3600")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        do_POST = do_GET  # noqa: N815  (http.server's name)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as serving:
+        threading.Thread(target=serving.serve_forever).start()
+        yield f"127.0.0.1:{serving.server_address[1]}"
+        serving.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "hint"),
+    [
+        (401, "does not let this user in", "set MLFLOW_TRACKING_USERNAME"),
+        (403, "does not let this user in", "the right to do that"),
+        (503, "no MLflow at", "start the server"),
+    ],
+)
+def test_a_server_that_refuses_us_is_no_server_that_is_away(gateway, status, message, hint, tmp_path):
+    for experiment in ("digits", None):
+        with pytest.raises(UnreachableError, match=message) as caught:
+            connect(f"http://ann:s3cret@{gateway}/{status}", experiment, folder=tmp_path)
+        assert hint in caught.value.hint
+        assert "s3cret" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("errand", "kind", "then"),
+    [
+        (SYNC, TrackingError, "qpipe sync"),
+        (PROMOTE, PromotionError, "qpipe promote"),
+        (BEGIN, UnreachableError, "the same command"),
+    ],
+)
+def test_what_this_user_may_not_do_is_not_lost(errand, kind, then):
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
+
+    with pytest.raises(kind, match="may not") as caught, calling("here", "writing", errand):
+        raise MlflowException("may not", error_code=PERMISSION_DENIED)
+    assert caught.type is kind
+    assert then in caught.value.hint
+    assert "once MLflow answers" not in caught.value.hint
+
+
+def test_a_gateway_that_asks_for_an_hour_does_not_get_it(gateway, monkeypatch):
+    from mlflow import MlflowClient
+
+    monkeypatch.setenv(RETRIES, "1")
+    began = time.monotonic()
+    with pytest.raises(TrackingError, match="too many 429"), calling("here", "reading"):
+        MlflowClient(tracking_uri=f"http://{gateway}/429").search_experiments()
+    assert time.monotonic() - began < 30
 
 
 def test_a_stray_mlruns_is_told(database, tmp_path):
@@ -187,6 +269,21 @@ def test_a_password_is_not_printed(uri, printed):
     with pytest.raises(TrackingError) as caught, calling(uri, "asking"):
         raise OSError("gone")
     assert caught.value.message.startswith(f"MLflow at {printed}: asking")
+
+
+@pytest.mark.parametrize(
+    ("said", "printed"),
+    [
+        ("to http://ann:s3c@ret@host:5/api/x?a=b@c failed", "to http://ann:***@host:5/api/x?a=b@c failed"),
+        ("for url: https://host:5000/api?alias=m@champion", "for url: https://host:5000/api?alias=m@champion"),
+        ("https://:t0ken@host, then http://ann:s3cret@host", "https://:***@host, then http://ann:***@host"),
+        ("of postgresql://host/db?password=s3cret refused", "of postgresql://host/db?password=*** refused"),
+    ],
+)
+def test_mlflows_own_words_lose_their_passwords_too(said, printed):
+    with pytest.raises(TrackingError) as caught, calling("here", "asking"):
+        raise OSError(said)
+    assert caught.value.message.endswith(f": {printed}")
 
 
 @pytest.mark.parametrize(
