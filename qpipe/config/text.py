@@ -234,7 +234,7 @@ class PromoteText(Text):
     """What a passing engine becomes."""
 
     model: str = "{model}-{target}"
-    alias: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")] = "champion"
+    alias: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=200)] = "champion"
 
 
 class TrackingText(Text):

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from qpipe.errors import ConfigError, PromotionError
+from qpipe.errors import ConfigError, PromotionError, TrackingError
 from qpipe.records.verdict import Decision
 from qpipe.tracking.connection import connect
 from qpipe.tracking.promotion.ledger import open_ledger
@@ -187,6 +187,50 @@ def test_marks_of_verdicts_travel(tracker, name, logged):
 def test_names_that_mlflow_cannot_have(tracker, result, model, alias):
     with pytest.raises(ConfigError, match="cannot be"):
         promote(tracker, result, model_name=model, alias=alias)
+
+
+@pytest.mark.parametrize(("model", "alias"), [("m" * 257, "x"), ("m", "a" * 201)])
+def test_names_that_are_too_long(tracker, result, model, alias):
+    with pytest.raises(ConfigError, match=r"of 2\d\d characters"):
+        promote(tracker, result, model_name=model, alias=alias)
+
+
+def test_however_long_a_reason_the_ledger_can_be_read(tracker, name, logged):
+    """MLflow cuts parameters at 6000 characters, and JSON writes up to twelve for a sign."""
+    promote(tracker, logged(tracker, 1), model_name=name, alias="champion", force_reason="x" * 9000)
+    promote(tracker, logged(tracker, 2), model_name=name, alias="champion", force_reason="🦊" * 9000)
+
+    reasons = [move.reason for move in history(tracker, name)]
+    assert [set(reason) for reason in reasons] == [{"x", "…"}, {"🦊", "…"}]
+    assert [len(reason) for reason in reasons] > [1000, 400]
+
+
+def test_an_entry_that_cannot_be_read_is_named(tracker, name, logged):
+    promote(tracker, logged(tracker), model_name=name, alias="champion")
+    tracker.client.log_param(open_ledger(tracker, name).run_id, "alias.champion.000002", '{"action":"promote"')
+    with pytest.raises(PromotionError, match=rf"alias.champion.000002 in the ledger of {name}.* cannot be read"):
+        history(tracker, name)
+
+
+def test_who_may_not_move_an_alias_enters_nothing(tracker, name, logged, monkeypatch):
+    """Else whoever may, and merely looks, would finish a move that was refused."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
+
+    promote(tracker, logged(tracker, 1), model_name=name, alias="champion")
+    promote(tracker, logged(tracker, 2), model_name=name, alias="champion")
+
+    def refuse(*_):
+        raise MlflowException("Permission denied", error_code=PERMISSION_DENIED)
+
+    with monkeypatch.context() as here:
+        for write in ("set_registered_model_alias", "set_registered_model_tag"):
+            here.setattr(tracker.client, write, refuse)
+        with pytest.raises(TrackingError, match="Permission denied") as caught:
+            rollback(tracker, name, "champion")
+    assert "the right to do that" in caught.value.hint
+    assert reconcile(tracker, name) == ()
+    assert at(tracker, name) == "2"
 
 
 def test_new_evidence_for_the_same_engine_is_a_new_version(tracker, name, logged):

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
+from dataclasses import replace
+from itertools import accumulate
 from typing import Literal
 
 from qpipe.errors import PromotionError
-from qpipe.tracking.promotion.ledger import Book, Ledger, Move, now, whoami
+from qpipe.records.codec import encode
+from qpipe.tracking.promotion.ledger import TAG, Book, Ledger, Move, now, whoami
 from qpipe.tracking.promotion.registry import alias_version
+from qpipe.tracking.runs import PARAM_LIMIT
 
 REASON_LIMIT = 1000
 _TRIES = 4
@@ -33,6 +38,7 @@ def move_alias(
 
     Raises:
         PromotionError: somebody else entered a move first; says who, what and when.
+        MlflowException: this user may not move aliases of the model; nothing was entered then.
     """
     move = Move(
         model=ledger.model,
@@ -45,13 +51,26 @@ def move_alias(
         evidence=evidence,
         by=whoami(),
         at=now(),
-        reason=reason[:REASON_LIMIT],
+        reason=reason,
         forced=forced,
         run_id=run_id,
         token=uuid.uuid4().hex,
     )
-    ledger.write(move)
+    # The right to move the alias is the right to tag its model: without it the next reader would finish this move.
+    ledger.tracker.client.set_registered_model_tag(ledger.model, TAG, ledger.run_id)
+    ledger.write(_that_fits(move))
     follow(ledger, alias)
+
+
+def _that_fits(move: Move) -> Move:
+    """With as much of its reason as the ledger can hold: MLflow cuts longer parameters, which nobody could read."""
+    room = PARAM_LIMIT - len(encode(replace(move, reason="")))
+    widths = list(accumulate(len(json.dumps(char)) - 2 for char in move.reason))
+    if len(widths) <= REASON_LIMIT and (not widths or widths[-1] <= room):
+        return move
+    mark = "…"
+    whole = sum(width <= room - len(json.dumps(mark)) for width in widths)
+    return replace(move, reason=move.reason[: min(whole, REASON_LIMIT)] + mark)
 
 
 def settle(ledger: Ledger, alias: str) -> tuple[Move | None, str | None]:

@@ -94,10 +94,14 @@ class Ledger:
     run_id: str
 
     def read(self) -> Book:
-        """All moves."""
+        """All moves.
+
+        Raises:
+            PromotionError: an entry that is none of ours, or was cut.
+        """
         params = self.tracker.client.get_run(self.run_id).data.params
         found = [(match, value) for key, value in params.items() if (match := _ENTRY.fullmatch(key))]
-        moves = [decode(Move, value) for match, value in found if not match["done"]]
+        moves = [self._move(match[0], value) for match, value in found if not match["done"]]
         return Book(
             moves=tuple(sorted(moves, key=lambda move: (move.alias, move.sequence))),
             done=frozenset((match["alias"], int(match["sequence"])) for match, _ in found if match["done"]),
@@ -122,11 +126,20 @@ class Ledger:
             raise refused or PromotionError(
                 f"the move {move.key} of {self.model} was accepted but does not stand there"
             )
-        winner = decode(Move, entered)
+        winner = self._move(move.key, entered)
         if winner.token != move.token:
             raise PromotionError(
                 f"somebody else was first: {winner}", hint=f"look at `qpipe history {self.model}`, then decide again"
             )
+
+    def _move(self, key: str, text: str) -> Move:
+        try:
+            return decode(Move, text)
+        except ValueError as error:
+            raise PromotionError(
+                f"the entry {key} in the ledger of {self.model}, run {self.run_id}, cannot be read: {error}",
+                hint=f"delete the tag {TAG} of the registered model: the next promotion begins a new ledger",
+            ) from error
 
     def mark_done(self, move: Move) -> None:
         """Note that the alias follows; the same note may be written many times."""

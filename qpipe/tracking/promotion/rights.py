@@ -11,6 +11,10 @@ from qpipe.records.recipe import REFERENCE
 from qpipe.records.result import CellResult
 from qpipe.records.verdict import Decision
 
+ALIAS_LIMIT = 200
+"""The ledger's parameter holds the alias and has 250 characters."""
+NAME_LIMIT = 256
+"""Of a registered model. Source: MLflow's table `registered_models`; sqlite alone takes more."""
 _RESERVED = re.compile(r"latest|v\d+", re.IGNORECASE)
 
 
@@ -24,6 +28,10 @@ def check_names(model: str, alias: str) -> None:
         raise ConfigError(
             f"{alias!r} cannot be an alias in MLflow", hint="letters, digits, _ and -; not `latest` and not `v1`"
         )
+    if len(alias) > ALIAS_LIMIT:
+        raise ConfigError(
+            f"an alias of {len(alias)} characters: {alias[:40]}…", hint=f"{ALIAS_LIMIT} characters at most"
+        )
     check_model_name(model)
 
 
@@ -33,8 +41,13 @@ def check_model_name(model: str) -> None:
     Raises:
         ConfigError: with the rule.
     """
-    if not model.strip() or set("/:'\"") & set(model):
+    if not model.strip() or set("/:'\"") & set(model) or model in {".", ".."}:
         raise ConfigError(f"{model!r} cannot be the name of a registered model", hint="no `/`, `:` or quotes in it")
+    if len(model) > NAME_LIMIT:
+        raise ConfigError(
+            f"a registered model's name of {len(model)} characters: {model[:40]}…",
+            hint=f"{NAME_LIMIT} characters at most",
+        )
 
 
 def deserving(result: CellResult, force_reason: str | None) -> Engine:
