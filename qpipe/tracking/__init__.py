@@ -2,6 +2,7 @@
 
 from qpipe.tracking.connection import connect, database_mark, knock, resolve_uri, stray_mlruns
 from qpipe.tracking.experiment import Dataset, Logged, run_status
+from qpipe.tracking.patience import address
 from qpipe.tracking.portable import export_portable
 from qpipe.tracking.promotion.ledger import Move
 from qpipe.tracking.promotion.moves import history, promote, reconcile, rollback
@@ -16,6 +17,7 @@ __all__ = [
     "Spool",
     "SpooledCell",
     "Tracker",
+    "address",
     "connect",
     "database_mark",
     "export_portable",

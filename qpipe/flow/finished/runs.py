@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from qpipe.errors import ConfigError, nearest
 from qpipe.records.codec import decode, encode
-from qpipe.records.pipeline import Pipeline
+from qpipe.records.pipeline import Pipeline, TrackingSpec
 from qpipe.records.result import CellResult, RunResult
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ RECENT = 1000
 LOOKED_THROUGH = 60
 """Runs whose cells are named where one is asked for that none has."""
 WHOLE = "[0-9a-f]{16}"
+_HIDDEN = "***"
+"""Where an address as it is printed had a password."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,13 +49,40 @@ def keep_run(workplace: Workplace, result: RunResult) -> None:
 
 
 def keep_result(store: Store, kept: KeptRun) -> None:
-    """Remember a run under its id, as the latest."""
+    """Remember a run under its id, as the latest; a password of MLflow's is not kept: stores are shared."""
     result = kept.result
-    store.remember(SPACE, result.run_id, encode(kept))
+    store.remember(SPACE, result.run_id, encode(replace(kept, pipeline=_without_password(kept.pipeline))))
     with store.lock("runs"):
         known = recall_index(store).run_ids
         latest = (result.run_id, *(one for one in known if one != result.run_id))[:RECENT]
         store.remember(SPACE, INDEX, encode(Index(run_ids=latest)))
+
+
+def kept_uri(tracking: TrackingSpec, asked: str | None) -> str | None:
+    """Where a kept run is in MLflow: as asked for now, else as its pipeline said.
+
+    Raises:
+        ConfigError: that takes a password, which is not kept.
+    """
+    if asked is not None or tracking.uri is None or _HIDDEN not in tracking.uri:
+        return asked or tracking.uri
+    from qpipe.tracking import address
+
+    now = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if address(now) == tracking.uri:
+        return now
+    raise ConfigError(
+        f"the run was logged at {tracking.uri}, whose password is not kept",
+        hint="give the whole address with --tracking-uri or MLFLOW_TRACKING_URI",
+    )
+
+
+def _without_password(pipeline: Pipeline) -> Pipeline:
+    if pipeline.tracking.uri is None:
+        return pipeline
+    from qpipe.tracking import address
+
+    return replace(pipeline, tracking=replace(pipeline.tracking, uri=address(pipeline.tracking.uri)))
 
 
 def recall_index(store: Store) -> Index:

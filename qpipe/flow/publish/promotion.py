@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from qpipe.errors import PromotionError
 from qpipe.flow.cells.claims import promotable, promoted_name
-from qpipe.flow.finished.runs import find_cell, recall_run
+from qpipe.flow.finished.runs import find_cell, kept_uri, recall_run
 from qpipe.records.pipeline import PromoteSpec
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def promote_run(store: Store, order: PromoteOrder, *, tracking_uri: str | None) 
             hint='look at `qpipe report`; a single cell can be forced: --cell LABEL --force --reason "…"',
         )
     wanted = kept.pipeline.tracking
-    tracker = connect(tracking_uri or wanted.uri, wanted.experiment, folder=Path.cwd())
+    tracker = connect(kept_uri(wanted, tracking_uri), wanted.experiment, folder=Path.cwd())
     return tuple(_promote(tracker, cell, spec, order) for cell in cells)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from qpipe.errors import ConfigError
 from qpipe.flow.exitcodes import run_code
 from qpipe.flow.finished.report import draw, write_report
-from qpipe.flow.finished.runs import KeptRun, keep_result, recall_run
+from qpipe.flow.finished.runs import KeptRun, keep_result, kept_uri, recall_run
 from qpipe.flow.publish.log import promote_passed, run_params
 from qpipe.records.codec import decode, encode
 from qpipe.records.evidence import Evaluation
@@ -75,7 +75,7 @@ def sync_run(store: Store, run_id: str, *, tracking_uri: str | None) -> RunResul
             f"run {found} has nothing left to log", hint=f"it stands in MLflow as run {kept.result.mlflow_run_id}"
         )
     wanted = kept.pipeline.tracking
-    tracker = connect(tracking_uri or wanted.uri, wanted.experiment, folder=Path.cwd())
+    tracker = connect(kept_uri(wanted, tracking_uri), wanted.experiment, folder=Path.cwd())
     with TemporaryDirectory() as scratch:
         plots = draw(waiting.spool.result.cells, store, Path(scratch))
         parent, logged = sync(tracker, waiting.spool, plots=plots)

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from qpipe.errors import ConfigError
-from qpipe.flow.finished.runs import KeptRun, find_cell, keep_result, latest_with_cell, recall_run
+from qpipe.flow.finished.runs import KeptRun, find_cell, keep_result, kept_uri, latest_with_cell, recall_run
 from qpipe.records.data import DataSpec
-from qpipe.records.pipeline import Pipeline
+from qpipe.records.pipeline import Pipeline, TrackingSpec
 from qpipe.records.result import CellResult, RunResult
 from qpipe.store import Store
 
@@ -81,3 +82,22 @@ def test_a_cell_that_no_run_holds_is_answered_with_cells_of_a_like_name(tmp_path
     with pytest.raises(ConfigError, match="has a cell") as error:
         latest_with_cell(store, wanted)
     assert hint in error.value.hint
+
+
+def test_a_password_of_mlflow_is_not_kept(tmp_path, monkeypatch):
+    """Stores are shared, and the pipeline file may take the password from the environment."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    store, made = Store(tmp_path / ".qpipe"), kept("abc1", tmp_path)
+    whole = "http://ann:s3cret@host:5000"
+    keep_result(store, replace(made, pipeline=replace(made.pipeline, tracking=TrackingSpec(uri=whole))))
+    assert not [file for file in tmp_path.rglob("*.json") if "s3cret" in file.read_text()]
+
+    found = recall_run(store, "abc1").pipeline.tracking
+    with pytest.raises(ConfigError, match=r"http://ann:\*\*\*@host:5000, whose password is not kept"):
+        kept_uri(found, None)
+    assert kept_uri(found, "http://other") == "http://other"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://elsewhere")
+    with pytest.raises(ConfigError, match="is not kept"):
+        kept_uri(found, None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", whole)
+    assert kept_uri(found, None) == whole
