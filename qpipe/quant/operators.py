@@ -129,6 +129,8 @@ def channel_axis(node: ir.Node) -> int | None:
 def activation_axis(value: ir.Value) -> int:
     """The channel axis of an activation, from the operators around it: 1 near convolutions, the last one elsewhere."""
     rank = rank_of(value)
+    if rank == 2:
+        return -1
     producer = value.producer()
     around = [use.node for use in value.uses()] + ([producer] if producer is not None else [])
     if any(node.op_type in {"Conv", "ConvTranspose", "BatchNormalization"} for node in around):

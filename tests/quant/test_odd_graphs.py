@@ -7,7 +7,8 @@ from networks import network, run, sqnr_db
 from onnx import TensorProto, helper, numpy_helper
 
 from qpipe.errors import QuantizationError
-from qpipe.quant.calibration.calibrate import batches_of
+from qpipe.quant.calibration.calibrate import batches_of, calibrate
+from qpipe.quant.calibration.observed import observed_tensors
 from qpipe.quant.check import relative_difference, run_float
 from qpipe.quant.corrections.equalize import equalize
 from qpipe.quant.fold import fold
@@ -117,3 +118,36 @@ def test_sparse_constants_are_read(where, linear, tmp_path):
     data = draw(3, 8)
     [found] = run_float(open_graph(tmp_path / "m.onnx"), {"x": data})
     np.testing.assert_allclose(found, data @ dense, rtol=1e-4, atol=1e-5)
+
+
+def statistics_of(path, head, body, arrays, rows):
+    model = opened(path, head, body, arrays)
+    return calibrate(model, [rows], observed_tensors(model.graph, ORT_X86_VNNI))
+
+
+def test_rows_beside_a_batch_norm_have_channel_vectors(tmp_path):
+    arrays = {"w": draw(8, 4), "s": np.abs(draw(8))}
+    body = "y = Gemm(x, w) z = BatchNormalization(x, s, s, s, s)"
+    head = "(float[N,8] x) => (float[N,4] y, float[N,8] z)"
+    found = statistics_of(tmp_path / "m.onnx", head, body, arrays, {"x": draw(6, 8)})
+    assert found.tensors["x"].vectors.shape == (6, 8)
+
+
+@pytest.mark.parametrize("bounds", [{"low": np.float32(2), "high": np.float32(-2)}, {"low": np.float32(0)}])
+def test_a_roof_below_the_floor_is_not_taken_for_a_sign(bounds, tmp_path):
+    head, roof = (
+        "(float[N,8] x) => (float[N,4] y)",
+        "" if "high" in bounds else "m = ReduceMax<keepdims=0>(x) high = Neg(m)",
+    )
+    body = f"{roof} c = Clip(x, low, high) y = Gemm(c, w)"
+    found = statistics_of(tmp_path / "m.onnx", head, body, {"w": draw(8, 4), **bounds}, {"x": draw(6, 8)})
+    assert found.tensors["c"].range[0] < 0
+
+
+def test_huge_activations_are_counted_without_overflow(tmp_path):
+    arrays = {"w": draw(8, 4), "k": np.float32(1e30)}
+    head = "(float[N,8] x) => (float[N,4] y)"
+    found = statistics_of(tmp_path / "m.onnx", head, "c = Mul(x, k) y = Gemm(c, w)", arrays, {"x": draw(6, 8)})
+    item = found.tensors["c"]
+    assert np.isfinite(item.square)
+    assert item.bins.sum() == 48

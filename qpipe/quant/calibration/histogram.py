@@ -6,9 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
 BINS = 2048
 SMALLEST_WIDTH = 1e-30
 """Ranges below this count as one value."""
+LARGE = 1e15
+"""Squares of larger values, and what they are scaled by, leave float32."""
 BUFFERED = 2**16
 """Values that wait before they are counted: fewer, larger numpy calls."""
 
@@ -53,8 +56,11 @@ class Histogram:
         if values.size:
             self._count(values)
 
-    def _count(self, values: F32) -> None:
-        self._cover(float(values.min()), float(values.max()))
+    def _count(self, values: F32 | F64) -> None:
+        low, high = float(values.min()), float(values.max())
+        if max(-low, high) > LARGE:
+            values = values.astype(np.float64)
+        self._cover(low, high)
         self.drawn += values.size
         self.zeros += int(values.size - np.count_nonzero(values))
         self.square_sum += float(np.dot(values, values))

@@ -26,8 +26,11 @@ def never_negative(value: ir.Value, depth: int = DEPTH) -> bool:
     if node is None or node.domain not in {"", "ai.onnx"} or not depth:
         return False
     if node.op_type == "Clip":
-        low = constant(node.inputs[1]) if len(node.inputs) > 1 else None
-        return low is not None and float(low.reshape(())) >= 0
+        low, high = ((*node.inputs[1:], None, None))[:2]
+        floor, roof = constant(low), constant(high)
+        # A roof below the floor wins: all values are set to it.
+        above = high is None or (roof is not None and float(roof.reshape(())) >= 0)
+        return above and floor is not None and float(floor.reshape(())) >= 0
     if node.op_type in _KEEPING:
         return node.inputs[0] is not None and never_negative(node.inputs[0], depth - 1)
     if node.op_type in _JOINING:
