@@ -101,7 +101,8 @@ def _screen(outcomes: Outcomes, by: str, names: list[str]) -> tuple[bool, ...]:
     better = (change != 0) & ~worse
     column = outcomes.slices[by]
     return holm(
-        [mcnemar_mid_p(int(better[column == one].sum()), int(worse[column == one].sum())) for one in names], 0.05
+        [mcnemar_mid_p(int(better[column == one].sum()), int(worse[column == one].sum())) for one in names],
+        SCREEN_ALPHA,
     )
 
 
