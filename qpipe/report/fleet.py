@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from qpipe.records.fleet import Ended, Refusal
 from qpipe.records.result import CellResult, RunResult
-from qpipe.report.overview import MANY, TROUBLES, are_many, counted, glance, look_first, standing
+from qpipe.report.overview import (
+    MANY,
+    TROUBLES,
+    Line,
+    are_many,
+    counted,
+    folded,
+    glance,
+    look_first,
+    standing,
+)
 from qpipe.report.table import NOTHING, STYLE, promoted_text, render_result, results_table, search_table
 
 if TYPE_CHECKING:
-    from rich.console import Group, RenderableType
+    from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
     from rich.table import Table
 
 _STYLES = {decision.value: style for decision, style in STYLE.items()} | {"unavailable": "dim"}
 BROKEN = "red"
+SHORT = {"INCONCLUSIVE": "INCONCL", "unavailable": "n/a"}
+"""Words of the matrix on a narrow terminal."""
 
 
 def render_fleet(ended: Sequence[Ended]) -> Group:
@@ -83,7 +96,8 @@ def _notes(results: Sequence[RunResult]) -> list[RenderableType]:
 def render_glance(cells: Sequence[CellResult]) -> tuple[RenderableType, ...]:
     """Models × targets, and what to look at first."""
     troubles = look_first(cells)
-    parts: tuple[RenderableType, ...] = (_matrix(cells),)
+    targets, lines = glance(cells)
+    parts: tuple[RenderableType, ...] = (Matrix(targets=targets, lines=folded(lines)),)
     if not troubles:
         return parts
     from rich.table import Table
@@ -94,28 +108,69 @@ def render_glance(cells: Sequence[CellResult]) -> tuple[RenderableType, ...]:
     table.add_column("cells", justify="right", no_wrap=True)
     table.add_column("why")
     for one in troubles[:TROUBLES]:
+        worst = f"\n{one.labels[0]}: {one.worst}" if one.worst else ""
         hint = f"\nhint: {one.hint}" if one.hint else ""
-        table.add_row(_word(one.word), str(len(one.labels)), Text(f"{one.what}: {one.named}{hint}"))
+        table.add_row(_word(one.word), str(len(one.labels)), Text(f"{one.what}: {one.named}{worst}{hint}"))
     if len(troubles) > TROUBLES:
         table.add_row("", str(sum(len(one.labels) for one in troubles[TROUBLES:])), "for other reasons")
     return (*parts, "", table)
 
 
-def _matrix(cells: Sequence[CellResult]) -> Table:
-    from rich.table import Table
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matrix:
+    """One line a model, one column a target; as much in words as the terminal has room for."""
 
-    targets, lines = glance(cells)
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
-    table.add_column("model", no_wrap=True, overflow="fold")
-    for target in targets:
-        table.add_column(target, overflow="fold")
-    for line in lines:
-        table.add_row(line.name, *(_word(standing(cell)) if cell else NOTHING for cell in line.cells))
-    return table
+    targets: tuple[str, ...]
+    lines: tuple[Line, ...]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Whole names; else those of targets broken at their hyphens; else short words too."""
+        for short, broken in ((False, False), (False, True), (True, True)):
+            rows = [[_shown(cell, short=short) for cell in line.cells] for line in self.lines]
+            heads = [_head(target, column) if broken else target for target, *column in zip(self.targets, *rows)]  # noqa: B905
+            widths = [_width((head, *column)) for head, *column in zip(heads, *rows)]  # noqa: B905
+            if sum(widths) + len(widths) + _width(["model", *(line.name for line in self.lines)]) <= options.max_width:
+                break
+        yield self._table(heads, rows)
+
+    def _table(self, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+        table.add_column("model", no_wrap=True, overflow="fold")
+        for head in heads:
+            table.add_column(head, overflow="fold")
+        for line, row in zip(self.lines, rows, strict=True):
+            cells = zip(line.cells, row, strict=True)
+            table.add_row(line.name, *(_word(standing(cell), word) if cell else word for cell, word in cells))
+        return table
 
 
-def _word(word: str) -> str:
-    return f"[{_STYLES.get(word, BROKEN)}]{word}[/]"
+def _shown(cell: CellResult | None, *, short: bool) -> str:
+    if cell is None:
+        return NOTHING
+    word = standing(cell)
+    return SHORT.get(word, word) if short else word
+
+
+def _head(target: str, column: Sequence[str]) -> str:
+    """The name in lines that are no wider than they must be beside the words below."""
+    pieces = re.findall(r"[^-]+-?", target) or [target]
+    room, lines = _width((*column, *pieces)), [pieces[0]]
+    for piece in pieces[1:]:
+        if len(lines[-1]) + len(piece) <= room:
+            lines[-1] += piece
+        else:
+            lines.append(piece)
+    return "\n".join(lines)
+
+
+def _width(texts: Sequence[str]) -> int:
+    return max(len(line) for text in texts for line in text.split("\n"))
+
+
+def _word(word: str, shown: str = "") -> str:
+    return f"[{_STYLES.get(word, BROKEN)}]{shown or word}[/]"
 
 
 def _refusals(refused: Sequence[Ended]) -> Table:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 
 from qpipe.records.result import CellResult
-from qpipe.report.html import badge, head, row
+from qpipe.report.html import head, mark, row
 from qpipe.report.overview import TROUBLES, Trouble, are_many, glance, look_first, standing
 from qpipe.report.table import NOTHING
 
@@ -18,14 +18,13 @@ def glance_section(cells: Sequence[CellResult]) -> list[str]:
     targets, lines = glance(cells)
     rows = "".join(row(escape(line.name), *map(_linked, line.cells)) for line in lines)
     table = f'<div class="wide"><table>{head(("model", *targets))}<tbody>{rows}</tbody></table></div>'
-    return [f"<section><h2>At a glance</h2>{table}{_troubles(look_first(cells), cells)}</section>"]
+    return [f"<section><h2>At a glance</h2>{_troubles(look_first(cells), cells)}{table}</section>"]
 
 
 def _linked(cell: CellResult | None) -> str:
     if cell is None:
         return NOTHING
-    word = badge(cell.decision) if cell.status == "ok" and cell.decision else escape(standing(cell))
-    return f'<a href="#{escape(cell.key)}">{word}</a>'
+    return f'<a class="plain" href="#{escape(cell.key)}">{mark(standing(cell))}</a>'
 
 
 def _troubles(troubles: Sequence[Trouble], cells: Sequence[CellResult]) -> str:
@@ -41,6 +40,7 @@ def _troubles(troubles: Sequence[Trouble], cells: Sequence[CellResult]) -> str:
 
 def _trouble(trouble: Trouble, keys: dict[str, str]) -> str:
     first = trouble.labels[0]
-    hint = f"<br><small>{escape(trouble.hint)}</small>" if trouble.hint else ""
+    worst = f"{first}: {trouble.worst}" if trouble.worst else ""
+    hint = "".join(f"<br><small>{escape(line)}</small>" for line in (worst, trouble.hint) if line)
     link = f'<a href="#{escape(keys[first])}">{escape(trouble.named)}</a>'
-    return row(escape(trouble.word), str(len(trouble.labels)), f"{escape(trouble.what)}: {link}{hint}")
+    return row(mark(trouble.word), str(len(trouble.labels)), f"{escape(trouble.what)}: {link}{hint}")

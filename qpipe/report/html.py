@@ -21,3 +21,11 @@ def row(*cells: str) -> str:
 def badge(decision: Decision) -> str:
     """A verdict in its colour."""
     return f'<span class="badge {decision.value.lower()}">{decision.value}</span>'
+
+
+def mark(word: str) -> str:
+    """Decisions and whatever broke as badges; what is not here is no trouble of the cell's."""
+    if word in {decision.value for decision in Decision}:
+        return badge(Decision(word))
+    quiet = word in ("unavailable", "reference")
+    return f"<small>{escape(word)}</small>" if quiet else f'<span class="badge fail">{escape(word)}</span>'

@@ -35,12 +35,24 @@ class Trouble:
     what: str
     hint: str
     labels: tuple[str, ...]
+    worst: str = ""
+    """What the gate says of the first of these cells."""
 
     @property
     def named(self) -> str:
-        """Some of the cells, and how many there are beside them."""
-        left = len(self.labels) - NAMED
-        return ", ".join(self.labels[:NAMED]) + (f" and {left} more" if left > 0 else "")
+        """Some of the cells, and how many there are beside them; a target or a model that all share is named once."""
+        if len(self.labels) <= NAMED:
+            return ", ".join(self.labels)
+        parts = [label.rsplit("/", 2) for label in self.labels]
+        models, recipes, targets = (tuple(dict.fromkeys(column)) for column in zip(*parts, strict=True))
+        if len(targets) == len(recipes) == 1:
+            where = "" if self.what.startswith(targets[0]) else f" on {targets[0]}"
+            return _some(models) + where
+        if len(models) == len(recipes) == 1:
+            return f"{models[0]} on {_some(targets)}"
+        if len(recipes) == 1:
+            return f"{_some(models)} on {len(targets)} targets"
+        return _some(self.labels)
 
 
 def glance(cells: Iterable[CellResult]) -> tuple[tuple[str, ...], tuple[Line, ...]]:
@@ -52,6 +64,21 @@ def glance(cells: Iterable[CellResult]) -> tuple[tuple[str, ...], tuple[Line, ..
     for cell in shown:
         lines.setdefault(f"{cell.model}/{cell.recipe}" if several else cell.model, {})[cell.target] = cell
     return targets, tuple(Line(name=name, cells=tuple(map(found.get, targets))) for name, found in lines.items())
+
+
+def folded(lines: Sequence[Line]) -> tuple[Line, ...]:
+    """The lines; where they are many, those that have the same words and no trouble are one line at the end."""
+    if len(lines) <= MANY:
+        return tuple(lines)
+    quiet: dict[tuple[str, ...], list[Line]] = {}
+    for line in lines:
+        words = tuple(standing(cell) if cell else "" for cell in line.cells)
+        if {*words} <= {Decision.PASS.value, "unavailable", ""}:
+            quiet.setdefault(words, []).append(line)
+    alike = [group for group in quiet.values() if len(group) > NAMED]
+    gone = {id(line) for group in alike for line in group}
+    told = (Line(name=f"{len(group)} others", cells=group[0].cells) for group in alike)
+    return (*(line for line in lines if id(line) not in gone), *told)
 
 
 def are_many(cells: Iterable[CellResult]) -> bool:
@@ -72,29 +99,68 @@ def decisive(cell: CellResult) -> tuple[Verdict, ...]:
 
 
 def counted(cells: Iterable[CellResult]) -> str:
-    """`180 PASS, 3 FAIL, 50 unavailable`."""
+    """`3 FAIL, 50 unavailable, 180 PASS`."""
+    return ", ".join(f"{count} {word}" for word, count in words_counted(cells)) or "nothing was judged"
+
+
+def words_counted(cells: Iterable[CellResult]) -> tuple[tuple[str, int], ...]:
+    """How many cells stand under each word, the worst first; references are left out."""
     words = [standing(cell) for cell in cells if cell.recipe != REFERENCE]
-    return ", ".join(f"{words.count(word)} {word}" for word in sorted(set(words), key=_rank)) or "nothing was judged"
+    return tuple((word, words.count(word)) for word in sorted(set(words), key=_rank))
 
 
 def look_first(cells: Sequence[CellResult]) -> tuple[Trouble, ...]:
-    """The troubles, the worst first; cells that have the same one stand together."""
-    found: dict[tuple[str, str, str], list[str]] = {}
+    """The troubles, the worst first; cells that have the same one stand together, those furthest from a limit first.
+
+    A float model that has the same trouble as an engine made of it is not named beside it.
+    """
+    told = {(cell.model, cell.target, standing(cell), _what(cell)) for cell in cells if cell.recipe != REFERENCE}
+    found: dict[tuple[str, str, str], list[CellResult]] = {}
     for cell in cells:
-        word = standing(cell)
-        if word in (Decision.PASS.value, "reference"):
-            continue
-        found.setdefault((word, _what(cell), cell.hint), []).append(cell.label)
-    troubles = [
-        Trouble(word=word, what=what, hint=hint, labels=tuple(labels)) for (word, what, hint), labels in found.items()
-    ]
+        word, what = standing(cell), _what(cell)
+        repeats = cell.recipe == REFERENCE and (cell.model, cell.target, word, what) in told
+        if word not in (Decision.PASS.value, "reference") and not repeats:
+            found.setdefault((word, what, cell.hint), []).append(cell)
+    troubles = [_trouble(word, what, hint, group) for (word, what, hint), group in found.items()]
     return tuple(sorted(troubles, key=lambda one: _rank(one.word)))
+
+
+def _trouble(word: str, what: str, hint: str, cells: Sequence[CellResult]) -> Trouble:
+    ordered = sorted(cells, key=_beyond, reverse=True)
+    measured = [one for one in decisive(ordered[0]) if one.observed is not None]
+    worst = "; ".join(f"{one.reason}. {one.advice}" if one.advice else one.reason for one in measured)
+    return Trouble(
+        word=word,
+        what=what,
+        hint=hint,
+        labels=tuple(cell.label for cell in ordered),
+        worst=worst if ordered[0].status == "ok" else "",
+    )
+
+
+def _beyond(cell: CellResult) -> float:
+    """How far a cell that failed is from its limit, in parts of it: the furthest of its gates."""
+    if cell.decision is not Decision.FAIL:
+        return 0.0
+    return max(
+        (
+            abs(one.observed - one.limit) / (abs(one.limit) or 1.0)
+            for one in decisive(cell)
+            if one.observed is not None and one.limit is not None
+        ),
+        default=0.0,
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    left = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {left} more" if left > 0 else "")
 
 
 def _what(cell: CellResult) -> str:
     """The reason; that of a gate where it says the same of many cells, else the names of the gates."""
     if cell.status == "unavailable":
-        return f"{cell.target}: {cell.reason}"
+        return cell.reason if cell.reason.startswith(cell.target) else f"{cell.target}: {cell.reason}"
     if cell.status != "ok":
         return cell.reason
     verdicts = decisive(cell)

@@ -11,10 +11,11 @@ from types import MappingProxyType
 from qpipe.records.evidence import Evaluation, NotMeasured, Profile
 from qpipe.records.explanation import Explanation
 from qpipe.records.result import CellResult, Promoted, RunResult
-from qpipe.records.verdict import Decision, Verdict
+from qpipe.records.verdict import Verdict
 from qpipe.report.glance import glance_section
-from qpipe.report.html import badge, head, row
+from qpipe.report.html import badge, head, mark, row
 from qpipe.report.insight import insight
+from qpipe.report.overview import words_counted
 from qpipe.report.plots import Plots, slug
 from qpipe.report.style import STYLE
 from qpipe.report.table import NOTHING, fewer_rows, number, size
@@ -57,8 +58,7 @@ def run_page(result: RunResult, plots: tuple[Path, ...], explained: Mapping[str,
 
 
 def _header(result: RunResult) -> list[str]:
-    judged = [cell.decision for cell in result.cells if cell.decision is not None]
-    counts = " ".join(f"{badge(kind)} {judged.count(kind)}" for kind in Decision if kind in judged)
+    counts = " ".join(f"{mark(word)} {count}" for word, count in words_counted(result.cells))
     facts = {
         "run": result.run_id,
         "MLflow run": result.mlflow_run_id or "not logged",

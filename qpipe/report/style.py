@@ -24,6 +24,7 @@ th { text-align: left; font-weight: 600; color: var(--soft); }
 th, td { padding: .35rem .9rem .35rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 small { color: var(--soft); }
 a { color: inherit; }
+a.plain { text-decoration: none; }
 img { max-width: 100%; margin: .5rem 0; background: var(--plot); border-radius: .4rem; }
 details { margin: .5rem 0; }
 summary { cursor: pointer; color: var(--soft); }

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 from pydantic import TypeAdapter
+from rich.console import Group
 
 from qpipe.records.fleet import Ended, Refusal
 from qpipe.records.result import CellResult
 from qpipe.records.verdict import Decision, Verdict
 from qpipe.report.document import fleet_document
-from qpipe.report.fleet import render_fleet, render_run
-from qpipe.report.overview import counted, glance, look_first
+from qpipe.report.fleet import render_fleet, render_glance, render_run
+from qpipe.report.overview import counted, folded, glance, look_first
 from qpipe.report.page import run_page
 from qpipe.report.shapes import FleetShape
 from qpipe.report.table import as_text
@@ -73,8 +74,51 @@ def test_the_worst_is_looked_at_first_and_one_reason_is_told_once():
         ("INCONCLUSIVE", "the evidence is emulated", 1),
         ("unavailable", "gpu: no driver", 5),
     ]
-    assert troubles[-1].named == "a/int8/gpu, b/int8/gpu, c/int8/gpu and 2 more"
+    assert troubles[-1].named == "a, b, c and 2 more"
     assert counted(CELLS) == "1 failed, 1 FAIL, 1 INCONCLUSIVE, 5 unavailable, 1 PASS"
+
+
+NO_OPERATOR = {"status": "failed", "reason": "no operator Einsum"}
+
+
+@pytest.mark.parametrize(
+    ("cells", "named"),
+    [
+        ([cell(model, "npu", **NO_OPERATOR) for model in "abcde"], "a, b, c and 2 more on npu"),
+        ([cell("m", target, **NO_OPERATOR) for target in "abcde"], "m on a, b, c and 2 more"),
+        ([cell(model, target, LOST) for model in "ab" for target in "xy"], "a, b on 2 targets"),
+        ([cell("a", "npu", recipe=recipe, **NO_OPERATOR) for recipe in ("none", "int8")], "a/int8/npu"),
+        ([cell("a", "npu", recipe="none", **NO_OPERATOR)], "a/none/npu"),
+    ],
+)
+def test_cells_of_one_trouble_are_named_briefly(cells, named):
+    (trouble,) = look_first(cells)
+    assert trouble.named == named
+
+
+def test_the_cell_furthest_from_its_limit_is_named_first_with_its_reason():
+    near, far = (replace(LOST, observed=seen, limit=-0.01, reason=f"lost {seen}") for seen in (-0.02, -0.09))
+    (trouble,) = look_first((cell("near", "cpu", near), cell("far", "cpu", far, PASSED)))
+    assert trouble.labels == ("far/int8/cpu", "near/int8/cpu")
+    assert trouble.worst == "lost -0.09"
+
+
+def test_models_without_trouble_are_one_line_where_models_are_many():
+    cells = [cell(f"m{n}", target, PASSED) for n in range(40) for target in ("cpu", "gpu")]
+    cells[40] = cell("m20", "cpu", LOST)
+    _, lines = glance(cells)
+    assert [line.name for line in folded(lines)] == ["m20", "39 others"]
+    assert folded(lines[:5]) == lines[:5]
+
+
+def test_words_of_the_matrix_are_whole_on_a_narrow_terminal():
+    undecided = replace(AWAY, observed=0.1)
+    targets = ("cpu-local", "x86-openvino", "x86-litert", "cortex-m-tflm", "nvidia-rtx-ada", "cpu-arm64")
+    cells = [cell("defect-detector-17", target, undecided) for target in targets]
+    text = as_text(Group(*render_glance(cells)), width=80)
+    assert len(re.findall(r"INCONCL\b", text)) == len(targets)
+    assert "openvino" in text
+    assert as_text(Group(*render_glance(cells)), width=160).count(" INCONCLUSIVE") == len(targets)
 
 
 def test_a_fleet_on_the_terminal_and_as_json(result):
@@ -120,6 +164,8 @@ def test_the_page_of_many_cells_begins_with_links_to_them(result, many):
     assert "&lt;b4&gt;" in page
     assert "<b4>" not in page
     assert "At a glance" not in run_page(result, ())
+    assert page.index("<th>look first") < page.index("<th>model")
+    assert '<span class="badge fail">crashed</span> 1' in run_page(result, ())
 
 
 def test_a_hundred_promotions_and_notes_are_one_line_each(result):
