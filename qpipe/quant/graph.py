@@ -232,7 +232,7 @@ def add_initializer(
     graph: ir.Graph, name: str, array: NDArray[np.generic], dtype: ir.DataType | None = None
 ) -> ir.Value:
     """Register a new initializer; `dtype` is needed for types that numpy does not have."""
-    tensor = ir.Tensor(array, dtype=dtype, name=name) if dtype is not None else ir.tensor(array, name=name)
+    tensor = ir.Tensor(array, dtype=dtype, name=name)  # `ir.tensor` asks first what it was given, for ten times as long
     value = ir.Value(name=name, const_value=tensor, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype))
     graph.register_initializer(value)
     return value

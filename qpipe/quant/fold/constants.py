@@ -32,7 +32,7 @@ def fold_constants(model: ir.Model) -> list[str]:
     for value, array in zip(frontier, arrays, strict=True):
         name = name_of(value)
         value.name = None
-        constant = ir.Value(name=name, const_value=ir.tensor(array, name=name), shape=ir.Shape(array.shape))
+        constant = ir.Value(name=name, const_value=ir.Tensor(array, name=name), shape=ir.Shape(array.shape))
         constant.dtype = ir.DataType.from_numpy(array.dtype)
         graph.register_initializer(constant)
         value.replace_all_uses_with(constant)

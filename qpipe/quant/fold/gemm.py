@@ -66,7 +66,7 @@ def replace_constant(graph: ir.Graph, node: ir.Node, index: int, array: NDArray[
     """Give a node a new constant input; one that nobody else reads is changed in place and keeps its name."""
     value = node.inputs[index]
     if value is not None and value.is_initializer() and len(value.uses()) == 1 and not value.is_graph_output():
-        value.const_value = ir.tensor(array, name=value.name)
+        value.const_value = ir.Tensor(array, name=value.name)
         value.shape = ir.Shape(array.shape)
         return
     base = f"{node.name}/constant" if value is None else name_of(value)
