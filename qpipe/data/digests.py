@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 from qpipe.data.files import file_state, unreadable
@@ -12,6 +10,7 @@ from qpipe.data.functions import function_file
 from qpipe.errors import DataError
 from qpipe.records import codec
 from qpipe.records.data import DataSpec, Preprocess, RoleName, RoleSpec, Seal
+from qpipe.store.seals import seal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,20 +114,11 @@ def _source(spec: RoleSpec) -> str:
 
 def _seal(path: Path, known: Seal | None = None) -> Seal:
     """What a file holds now; a `known` one must hold the same still, and is read only where it may not."""
-    state = file_state(path)
-    size_bytes, mtime_ns = state.st_size, state.st_mtime_ns
-    if known is not None and (known.size_bytes, known.mtime_ns) == (size_bytes, mtime_ns):
-        return known
-    found = Seal(size_bytes=size_bytes, mtime_ns=mtime_ns, sha256=_sha256(path, size_bytes, mtime_ns))
+    file_state(path)
+    try:
+        found = seal(path, known)
+    except OSError as error:
+        raise unreadable(path, error) from error
     if known is not None and known.sha256 != found.sha256:
         raise DataError(f"{path} was changed after the run was planned", hint="run it again: it is planned anew")
     return found
-
-
-@lru_cache(maxsize=64)
-def _sha256(path: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001  (size and mtime name the content)
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise unreadable(path, error) from error

@@ -32,8 +32,8 @@ def open_reference(file: OnnxFile | Path, threads: int = 1) -> Session:
 
 def reference_computation(file: OnnxFile, threads: int = 1) -> str:
     """The name of what the reference runner computes, or empty for a model with external data."""
-    from qpipe.models.digest import file_sha256
+    from qpipe.store.seals import seal
 
     if file.path.stat().st_size != file.size_bytes:
         return ""
-    return computation(file_sha256(file.path), cpu_options(threads))
+    return computation(seal(file.path).sha256, cpu_options(threads))

@@ -5,18 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from qpipe.errors import ModelError, nearest
 from qpipe.models.facts import ExternalTensor, read_facts
 from qpipe.records.model import OnnxFile
+from qpipe.store.seals import seal
 
 
 def digest_onnx(path: Path) -> OnnxFile:
     """Name a graph by the content of all its files; the .onnx file's own name is no part of it.
 
-    Files are hashed in blocks; digests are kept by (path, size, mtime) within one process.
+    Files are hashed in blocks; digests are kept as long as sizes and times stay.
 
     Raises:
         ModelError: not a readable ONNX file; external data missing, too short, or outside the model's folder.
@@ -37,10 +37,10 @@ def confirm_onnx(file: OnnxFile) -> None:
 
 def _named(path: Path, external: tuple[tuple[str, Path], ...]) -> OnnxFile:
     files = (("", path), *external)
-    sizes = [file.stat().st_size for _, file in files]
-    manifest = [[name, file_sha256(file), size] for (name, file), size in zip(files, sizes, strict=True)]
+    held = [(name, seal(file)) for name, file in files]
+    manifest = [[name, one.sha256, one.size_bytes] for name, one in held]
     digest = hashlib.sha256(json.dumps(manifest, separators=(",", ":")).encode()).hexdigest()
-    return OnnxFile(path=path, digest=digest, size_bytes=sum(sizes))
+    return OnnxFile(path=path, digest=digest, size_bytes=sum(one.size_bytes for _, one in held))
 
 
 def external_files(path: Path) -> tuple[Path, ...]:
@@ -50,18 +50,6 @@ def external_files(path: Path) -> tuple[Path, ...]:
         ModelError: as `digest_onnx`.
     """
     return tuple(file for _, file in _external_files(path, read_facts(path).external))
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, read in blocks; kept by (path, size, mtime) within one process."""
-    stat = path.stat()
-    return _sha256(path.resolve(), stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=256)
-def _sha256(path: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001  (size and mtime name the content)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _external_files(model: Path, tensors: tuple[ExternalTensor, ...]) -> tuple[tuple[str, Path], ...]:

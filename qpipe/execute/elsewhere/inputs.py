@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qpipe.models.digest import digest_onnx, external_files, file_sha256
+from qpipe.models.digest import digest_onnx, external_files
+from qpipe.store.seals import seal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -42,7 +43,7 @@ def share_inputs(files: Iterable[Path], store: Store) -> tuple[Input, ...]:
 
 def _share(path: Path, store: Store) -> str:
     external = external_files(path) if path.suffix == ".onnx" else ()
-    key = digest_onnx(path).digest if external else file_sha256(path)
+    key = digest_onnx(path).digest if external else seal(path).sha256
 
     def fill(folder: Path) -> None:
         shutil.copyfile(path, folder / path.name)
