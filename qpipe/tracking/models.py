@@ -70,7 +70,6 @@ def _create(where: Experiment, run: Run, engine: Engine) -> LoggedModel:
             "recipe": engine.recipe,
             "target": engine.target,
             "backend": engine.backend,
-            "kind": engine.kind,
             **dict(engine.toolchain),
         },
         model_type="qpipe-engine",
