@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from functools import cache
 from typing import TYPE_CHECKING
 
 from qpipe.errors import ConfigError, Interrupted, QpipeError
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from qpipe.flow.options import RunOptions
     from qpipe.flow.preflight.forecast import Forecast
+    from qpipe.plugins.registry import Registry
     from qpipe.records.pipeline import Pipeline
     from qpipe.records.result import RunResult
 
@@ -57,11 +59,14 @@ def _plan(file: Path, options: RunOptions) -> tuple[Forecast, ...] | Refusal:
 
 def look_over(files: Sequence[Path]) -> dict[Path, Refusal]:
     """The files that cannot be run: a mistake in the text, a broken model file, a name that an earlier one claims."""
+    from qpipe.flow.workplace import open_registry
+
+    beside = cache(open_registry)  # once per folder: that costs more than to read a file
     claimed: dict[tuple[str, str], Path] = {}
     refused = {}
     for file in files:
         try:
-            claims = _claims(_read(file))
+            claims = _claims(_read(file, beside(file.parent.absolute())))
             for claim in claims:
                 if claimed.setdefault(claim, file) != file:
                     raise ConfigError(
@@ -73,12 +78,11 @@ def look_over(files: Sequence[Path]) -> dict[Path, Refusal]:
     return refused
 
 
-def _read(file: Path) -> Pipeline:
+def _read(file: Path, registry: Registry) -> Pipeline:
     from qpipe.config import read_pipeline
-    from qpipe.flow.workplace import open_registry
     from qpipe.models import read_model
 
-    pipeline = read_pipeline(file, open_registry(file.parent.absolute()))
+    pipeline = read_pipeline(file, registry)
     for source in pipeline.models:
         if source.path is not None:
             read_model(source.path, name=source.name, origin=str(source.path))
