@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from qpipe.gates.estimates.advice import POWER, more, more_rows, rows_needed
 from qpipe.gates.estimates.estimate import Estimate
-from qpipe.gates.statistics.tango import rows_without_loss
+from qpipe.gates.statistics.tango import rows_for_guard
 from qpipe.plugins.gate import Alpha, Outcomes
 
 
@@ -34,7 +34,7 @@ def rows_advice(
     if estimate.broken or estimate.observed is None or (estimate.undecidable and not estimate.spread):
         return ""
     exact = outcomes.metric.kind == "binary" or not outcomes.labelled
-    least = rows_without_loss(margin, alpha.to_pass) if exact else 0
+    least = rows_for_guard(estimate.changed, margin, alpha.to_pass, power) if exact else estimate.at_least
     return more_rows(estimate, margin, alpha, at_least=least, power=power, noun=noun)
 
 

@@ -21,6 +21,10 @@ class Estimate:
     """One-sided p of the null that the limit is kept; FAIL needs it small."""
     spread: float = 0.0
     """Variance of one unit's contribution: what advice in rows is computed from."""
+    changed: float = 0.0
+    """Share of independent 0/1 rows that flipped: where few will, the guard decides, and advice counts with it."""
+    at_least: int = 0
+    """Units without which it cannot pass, whatever its interval: what advice begins with."""
     no_pass: str = ""
     """Why this cannot pass whatever its bounds say (too few flips for so few rows)."""
     undecidable: str = ""

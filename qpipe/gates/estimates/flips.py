@@ -9,13 +9,10 @@ from numpy.typing import NDArray
 
 from qpipe.gates.estimates.advice import flip_spread
 from qpipe.gates.estimates.estimate import Estimate
-from qpipe.gates.estimates.sample import Sample, changed_groups, mean_change, undecidable
+from qpipe.gates.estimates.sample import Sample, changed_groups, few_groups, mean_change, undecidable
 from qpipe.gates.statistics import binomial, tango
 from qpipe.plugins.gate import Alpha
 from qpipe.plugins.metric import Metric
-
-FEWEST_GROUPS = 10
-"""A variance between fewer clusters is a guess."""
 
 
 def paired_flips(sample: Sample) -> Estimate:
@@ -35,6 +32,7 @@ def _rows(sample: Sample) -> Estimate:
         high=high,
         p_fail=tango.p_worse(gains, losses, rows, sample.margin),
         spread=flip_spread(gains + losses, rows, observed),
+        changed=(gains + losses) / rows,
         no_pass="" if gains + losses >= tango.FEW_FLIPS else _guard(losses, rows, sample, "rows"),
     )
 
@@ -44,8 +42,8 @@ def _groups(sample: Sample) -> Estimate:
     flipped, count = changed_groups(sample.change != 0, sample.groups)
     lost, _ = changed_groups(sample.change < 0, sample.groups)
     found = mean_change(sample)
-    if count < FEWEST_GROUPS:
-        return undecidable(found, f"only {count} groups, {FEWEST_GROUPS} needed")
+    if few := few_groups(sample.groups):
+        return undecidable(found, few)
     return replace(found, no_pass="" if flipped >= tango.FEW_FLIPS else _guard(lost, count, sample, "groups"))
 
 
@@ -65,6 +63,8 @@ def flip_rate(
     rows = len(agreement)
     if not metric.flip_bound or not np.isin(agreement, (0.0, 1.0)).all():
         return Estimate(n=rows, undecidable=f"there are no labels, and without them {metric.name} cannot be bounded")
+    if few := few_groups(groups):
+        return Estimate(n=rows, undecidable=few)
     worth = binomial.effective_rows(1 - agreement, groups)
     rate = float(1 - agreement.mean())
     worst = binomial.upper(rate * worth, worth, alpha.to_pass)

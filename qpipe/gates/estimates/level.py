@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from qpipe.gates.estimates.classes import hidden_loss, rare_class, unseen_loss
 from qpipe.gates.estimates.estimate import Estimate
 from qpipe.gates.estimates.means import FEWEST_UNITS, UNDEFINED, weighted
+from qpipe.gates.estimates.sample import few_groups
 from qpipe.gates.statistics import binomial, bootstrap, student
 from qpipe.plugins.gate import Alpha
 from qpipe.plugins.metric import Metric
@@ -18,6 +19,8 @@ Groups = NDArray[np.int64] | None
 
 def share(hits: Floats, groups: Groups, alpha: Alpha) -> Estimate:
     """The share of ones by Clopper–Pearson, at the effective size where rows of a group are alike."""
+    if few := few_groups(groups):
+        return Estimate(n=len(hits), observed=float(hits.mean()), undecidable=few)
     worth = binomial.effective_rows(hits, groups)
     observed = float(hits.mean())
     return Estimate(
@@ -32,8 +35,9 @@ def share(hits: Floats, groups: Groups, alpha: Alpha) -> Estimate:
 
 def mean(values: Floats, groups: Groups, alpha: Alpha, *, sign: float = 1.0) -> Estimate:
     """The mean of scores by Student's t; better when larger after `sign`."""
-    if len(values) < FEWEST_UNITS:
-        return Estimate(n=len(values), undecidable=f"{len(values)} are too few, {FEWEST_UNITS} needed")
+    count = len(values) if groups is None else len(np.unique(groups))
+    if count < FEWEST_UNITS:
+        return Estimate(n=len(values), undecidable=f"{count} are too few, {FEWEST_UNITS} needed")
     low, high = student.bounds(sign * values, groups, low_alpha=alpha.to_pass, high_alpha=alpha.to_fail)
     error, _ = student.standard_error(values, groups)
     observed = sign * float(values.mean())

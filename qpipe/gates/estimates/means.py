@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from qpipe.gates.estimates.classes import hidden_loss, rare_class, unseen_loss
 from qpipe.gates.estimates.estimate import Estimate
+from qpipe.gates.estimates.losses import guard_losses
 from qpipe.gates.estimates.sample import Sample, changed_groups, mean_change, undecidable
 from qpipe.gates.statistics import binomial, bootstrap
 from qpipe.plugins.metric import Metric
@@ -26,8 +27,8 @@ UNDEFINED = 0.01
 
 
 def paired_scores(sample: Sample) -> Estimate:
-    """The mean difference of scores."""
-    return _from_enough(sample, lambda: mean_change(sample))
+    """The mean difference of scores; of bounded ones, rows enough that rare large losses would have shown."""
+    return guard_losses(_from_enough(sample, lambda: mean_change(sample)), sample)
 
 
 def paired_corpus(sample: Sample) -> Estimate:

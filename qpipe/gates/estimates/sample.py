@@ -15,6 +15,9 @@ from qpipe.plugins.metric import Metric
 
 Floats = NDArray[np.float64]
 
+FEWEST_GROUPS = 10
+"""With five a share at its limit passed in .09 to .11 of trials, with two in .11 to .24 (nominal .05)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
@@ -58,6 +61,12 @@ def real_groups(groups: NDArray[np.int64] | None, chosen: NDArray[np.bool_] | No
     """Groups of the chosen units, or None where no two units share one."""
     found = groups if groups is None or chosen is None else groups[chosen]
     return None if found is None or len(np.unique(found)) == len(found) else found
+
+
+def few_groups(groups: NDArray[np.int64] | None) -> str:
+    """That a variance between so few groups is a guess; empty where there are enough, or none at all."""
+    count = FEWEST_GROUPS if groups is None else len(np.unique(groups))
+    return "" if count >= FEWEST_GROUPS else f"only {count} groups, {FEWEST_GROUPS} needed"
 
 
 def changed_groups(differs: NDArray[np.bool_], groups: NDArray[np.int64] | None) -> tuple[int, int]:

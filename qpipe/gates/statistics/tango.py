@@ -76,6 +76,24 @@ def guard(losses: NDArray[np.float64] | float, rows: int, margin: float) -> NDAr
     return np.asarray(bdtr(losses, rows, margin))
 
 
+def rows_for_guard(flip_rate: float, margin: float, alpha: float, power: float) -> int:
+    """Rows at which the guard passes with `power` where flips are losses as often as gains.
+
+    No more than bring `FEW_FLIPS` flips, from which on PASS needs no guard.
+    """
+    from scipy.special import bdtr
+
+    rows = rows_without_loss(margin, alpha)
+    most = FEW_FLIPS / flip_rate if flip_rate > 0 else rows
+    losses = np.arange(FEW_FLIPS)
+    while rows < most:
+        passing = int((bdtr(losses, rows, margin) <= alpha).sum()) - 1
+        if float(bdtr(passing, rows, flip_rate / 2)) >= power:
+            break
+        rows = math.ceil(rows * 1.02)
+    return rows
+
+
 def rows_without_loss(margin: float, alpha: float) -> int:
     """Rows that PASS needs when not one row is lost: the least n with (1 − margin)ⁿ ≤ alpha."""
     return math.ceil(math.log(alpha) / math.log1p(-margin)) if margin < 1 else 1

@@ -1,0 +1,59 @@
+"""Large losses so rare that a sample need not show one: Student's t takes what it has not seen for nothing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qpipe.gates.estimates.estimate import Estimate
+from qpipe.gates.estimates.sample import Sample
+from qpipe.gates.statistics import student
+from qpipe.gates.statistics.tango import rows_without_loss
+
+Floats = NDArray[np.float64]
+
+FEW_LOSSES = 30
+"""Squared changes in units of the largest possible loss: of 0/1 outcomes these are the flips."""
+
+
+def guard_losses(found: Estimate, sample: Sample) -> Estimate:
+    """The estimate, which cannot pass where a bounded score could lose the margin in rows that are not there.
+
+    A test of the mean that holds for every distribution whose losses are bounded: under the null, E = Π (1 + λ (d + m))
+    is at most 1 in the mean for 0 ≤ λ ≤ 1 / (S − m), so that it reaches 1/α with a chance of at most α (Markov). With
+    the largest λ and no loss at all it asks for ln α / ln(1 − m / S) rows, as of 0/1 outcomes.
+
+    Source: Waudby-Smith & Ramdas 2024 (JRSS B 86:1), section 4.1, with a fixed bet.
+    """
+    largest, change = largest_loss(sample), sample.change
+    if not largest > sample.margin or not math.isfinite(largest):
+        return found
+    if sample.groups is not None:
+        change, largest = _of_groups(change, sample.groups, largest)
+    if float(np.square(change / largest).sum()) >= FEW_LOSSES:
+        return found
+    needed = rows_without_loss(sample.margin / largest, sample.alpha.to_pass)
+    bets = 1 + (change + sample.margin) / (largest - sample.margin)
+    if (bets > 0).all() and float(np.log(bets).sum()) >= -math.log(sample.alpha.to_pass):
+        return replace(found, at_least=needed)
+    noun = "units" if sample.groups is None else "groups"
+    why = f"{len(change):,} {noun} are too few to show a rare large loss (without any, {needed:,} are needed)"
+    return replace(found, at_least=needed, no_pass=why)
+
+
+def largest_loss(sample: Sample) -> float:
+    """How much the engine can lose in one row at most: from the best row of the float model to the metric's worst."""
+    low, high = sample.metric.bounds
+    best = sample.reference[:, 0].max() - low if sample.metric.higher_is_better else high - sample.reference[:, 0].min()
+    return float(best)
+
+
+def _of_groups(change: Floats, groups: NDArray[np.int64], largest: float) -> tuple[Floats, float]:
+    """What each group adds to the mean, and the most that one could take from it."""
+    sums = student.group_sums(change, groups)
+    sizes = student.group_sums(np.ones(len(change)), groups)
+    share = len(sums) / len(change)
+    return sums * share, largest * float(sizes.max()) * share
