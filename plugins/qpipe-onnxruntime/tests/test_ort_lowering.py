@@ -94,6 +94,12 @@ CASES = [
         {"k": (16, 3, 4, 4)},
         kernels={"QLinearConv": 1, "Reshape": 1},
     ),
+    Case(
+        "one channel out",
+        f"{STEM} y = Conv<kernel_shape=[1,1]>(r, k, one)",
+        {"k": (1, 16, 1, 1), "one": (1,)},
+        kernels={"QLinearConv": 2},
+    ),
     Case("uneven pads", "y = Conv<kernel_shape=[3,3],pads=[0,2,1,0]>(x, w, b)", kernels={"QLinearConv": 1}),
     Case(
         "wide kernel",

@@ -44,7 +44,10 @@ def integer_convolution(found: Island, images: Images, *, packs: bool) -> Convol
     pads, strides = attr_ints(node, "pads", (0, 0, 0, 0)), attr_ints(node, "strides", (1, 1))
     if rows is not None and chosen != ALONE:
         small, array, packed = array, pack_weights(array, rows, chosen), packed_rows(rows, chosen)
-        constants = [images.constant(weights.values, array), *(_repeat(images, item, chosen) for item in constants[1:])]
+        constants = [
+            images.constant(weights.values, array),
+            *(_repeat(images, item, len(small), chosen) for item in constants[1:]),
+        ]
         pads, strides = (pads[0], packed.left, pads[2], packed.right), (strides[0], packed.stride)
         spread = Spread(packed=constants[0], weights=small, rows=rows, packs=chosen)
     attributes: dict[str, int | tuple[int, ...]] = {
@@ -82,7 +85,7 @@ def _rows(found: Island) -> Rows | None:
     return Rows(width=image[2], kernel=kernel, left=pads[1], right=pads[3], stride=stride)
 
 
-def _repeat(images: Images, value: ir.Value, packs: Packs) -> ir.Value:
-    """One entry per packed channel, where there is one per channel."""
+def _repeat(images: Images, value: ir.Value, channels: int, packs: Packs) -> ir.Value:
+    """One entry per packed channel, where there is one per channel (of one channel too: a bias has to have them)."""
     array = array_of(value)
-    return value if array.size == 1 else images.constant(value, np.tile(array, packs.result))
+    return value if array.shape != (channels,) else images.constant(value, np.tile(array, packs.result))
