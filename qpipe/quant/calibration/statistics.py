@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +18,7 @@ from qpipe.quant.calibration.histogram import Histogram
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
-VERSION = 3
+VERSION = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,28 +105,28 @@ class Statistics:
         return self.tensors.get(tensor)
 
 
-_ARRAYS = ("low", "high", "mean", "bins", "vectors")
+_ARRAYS = {"low": np.float64, "high": np.float64, "mean": np.float64, "bins": np.int64, "vectors": np.float32}
 
 
 def save_statistics(statistics: Statistics, folder: Path) -> None:
-    """Write `statistics.json` and `statistics.npz` (plain arrays, no pickles) into an existing folder."""
-    entries: list[dict[str, object]] = []
-    arrays: dict[str, NDArray[np.generic]] = {}
-    for number, item in enumerate(statistics):
-        entries.append(
-            {
-                "tensor": item.tensor,
-                "axis": item.axis,
-                "shape": list(item.shape),
-                "elements": item.elements,
-                "range": [item.bins_low, item.bins_high],
-                "zeros": item.zeros,
-                "drawn": item.drawn,
-                "square": item.square,
-            }
-        )
-        for name in _ARRAYS:
-            arrays[f"{number}.{name}"] = getattr(item, name)
+    """Write `statistics.json` and `statistics.npz` (plain arrays, no pickles) into an existing folder.
+
+    Arrays of one kind lie one after the other in one member: many small ones take longer to read than to use.
+    """
+    entries = [
+        {
+            "tensor": item.tensor,
+            "axis": item.axis,
+            "shape": list(item.shape),
+            "elements": item.elements,
+            "range": [item.bins_low, item.bins_high],
+            "zeros": item.zeros,
+            "drawn": item.drawn,
+            "square": item.square,
+            "arrays": {name: list(getattr(item, name).shape) for name in _ARRAYS},
+        }
+        for item in statistics
+    ]
     head = {
         "version": VERSION,
         "rows": statistics.rows,
@@ -137,6 +139,10 @@ def save_statistics(statistics: Statistics, folder: Path) -> None:
         "tensors": entries,
     }
     (folder / "statistics.json").write_text(json.dumps(head, sort_keys=True, indent=1))
+    arrays = {
+        name: np.concatenate([np.empty(0, dtype), *(getattr(item, name).reshape(-1) for item in statistics)])
+        for name, dtype in _ARRAYS.items()
+    }
     with (folder / "statistics.npz").open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
 
@@ -150,11 +156,12 @@ def load_statistics(folder: Path) -> Statistics:
     try:
         head = json.loads((folder / "statistics.json").read_text())
         with np.load(folder / "statistics.npz", allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+            flat = {name: file[name] for name in file.files}
     except (OSError, ValueError) as error:
         raise StoreError(f"no readable calibration statistics in {folder}: {error}") from error
     if head.get("version") != VERSION:
         raise StoreError(f"calibration statistics in {folder} have version {head.get('version')}, not {VERSION}")
+    arrays = {name: _cut(flat[name], [entry["arrays"][name] for entry in head["tensors"]]) for name in _ARRAYS}
     tensors = [
         TensorStatistics(
             tensor=entry["tensor"],
@@ -166,11 +173,11 @@ def load_statistics(folder: Path) -> Statistics:
             zeros=entry["zeros"],
             drawn=entry["drawn"],
             square=entry["square"],
-            low=arrays[f"{number}.low"],
-            high=arrays[f"{number}.high"],
-            mean=arrays[f"{number}.mean"],
-            bins=arrays[f"{number}.bins"],
-            vectors=arrays[f"{number}.vectors"],
+            low=arrays["low"][number],
+            high=arrays["high"][number],
+            mean=arrays["mean"][number],
+            bins=arrays["bins"][number],
+            vectors=arrays["vectors"][number],
         )
         for number, entry in enumerate(head["tensors"])
     ]
@@ -190,3 +197,9 @@ def load_statistics(folder: Path) -> Statistics:
         tensors={item.tensor: item for item in tensors},
         missing=tuple(head["missing"]),
     )
+
+
+def _cut(flat: NDArray[np.generic], shapes: list[list[int]]) -> list[NDArray[Any]]:
+    """Arrays of these shapes that lie one after the other."""
+    parts = np.split(flat, np.cumsum([math.prod(shape) for shape in shapes], dtype=np.intp))
+    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=False)]  # what is left is no array
