@@ -20,6 +20,8 @@ class _Identity:
     source: str
     samples: int | None
     seed: int | None
+    drawn_by: str | None
+    """The column whose groups are drawn whole."""
     inputs: tuple[tuple[str, str], ...]
     preprocess: tuple[Preprocess, ...]
     trim: str | None
@@ -31,7 +33,8 @@ class _Identity:
 def role_digest(data: DataSpec, role: RoleName) -> str:
     """SHA-256 over the file's bytes (or the function's source and name), sampling, mapping, preprocessing and trim.
 
-    The role's own name, label, group and slices are no part of it: they choose columns of the same rows.
+    The role's own name, label, group and slices are no part of it: they choose columns of the same rows. Where rows are
+    sampled, the group is: its groups are drawn whole.
 
     Raises:
         DataError: no such role; its file is missing, or was changed since the role was sealed.
@@ -44,6 +47,7 @@ def role_digest(data: DataSpec, role: RoleName) -> str:
             source=_source(spec),
             samples=spec.samples,
             seed=spec.seed if spec.samples is not None else None,
+            drawn_by=spec.group if spec.samples is not None else None,
             inputs=tuple(sorted(data.inputs)),
             preprocess=tuple(sorted(data.preprocess, key=lambda step: step.column)),
             trim=data.trim,

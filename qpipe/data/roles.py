@@ -14,7 +14,7 @@ from qpipe.data.digests import confirm
 from qpipe.data.generated import FunctionSource
 from qpipe.data.inputs import InputColumn, check_shape, fixed_batch, match_inputs, require_column
 from qpipe.data.npz import NpzSource
-from qpipe.data.sources import Array, Rows, Source, draw
+from qpipe.data.sources import Array, Rows, Source, draw, draw_groups
 from qpipe.errors import DataError, nearest
 from qpipe.records.data import DataSpec, RoleName, RoleSpec
 from qpipe.records.tensors import Signature
@@ -230,7 +230,22 @@ def _select(spec: RoleSpec, source: Source, inputs: tuple[InputColumn, ...], whe
             f"{where} has {total} rows, and samples: {spec.samples} asks for another number",
             hint=f"ask for 1 to {total} samples",
         )
+    if spec.samples is not None and spec.samples < total and spec.group is not None:
+        return _select_groups(spec.group, spec.samples, spec.seed, source, total, where)
     return draw(total, spec.samples, spec.seed)
+
+
+def _select_groups(column: str, samples: int, seed: int, source: Source, total: int, where: str) -> Rows:
+    every = draw(total, None, seed)
+    groups = source.read(column, every)
+    _check_named(groups, every, column, where)
+    drawn = draw_groups(groups, samples, seed)
+    if not len(drawn):
+        raise DataError(
+            f"{where}: groups of {column!r} are drawn whole, and samples: {samples} is fewer rows than one has",
+            hint=f"ask for at least {int(np.unique(groups, return_counts=True)[1].max())} samples",
+        )
+    return drawn
 
 
 def _check_small_columns(role: Role) -> None:

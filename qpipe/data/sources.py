@@ -65,3 +65,19 @@ def draw(rows: int, samples: int | None, seed: int) -> Rows:
         return np.arange(rows, dtype=np.int64)
     order = np.argsort(np.random.PCG64(seed).random_raw(rows), kind="stable")
     return np.sort(order[:samples]).astype(np.int64)
+
+
+def draw_groups(groups: Array, samples: int, seed: int) -> Rows:
+    """Row numbers of whole groups drawn without replacement, ascending: as many groups as `samples` rows hold.
+
+    A larger sample with the same seed contains the smaller one. Empty where the first group is larger than the sample.
+
+    Args:
+        groups: the group of each row, [rows].
+        samples: rows at most.
+        seed: of the draw.
+    """
+    _, member, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    order = np.argsort(np.random.PCG64(seed).random_raw(len(sizes)), kind="stable")
+    kept = order[np.cumsum(sizes[order]) <= samples]
+    return np.flatnonzero(np.isin(member, kept)).astype(np.int64)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from qpipe.data import check_overlap, open_role, outcome_digest, role_digest, sealed
 from qpipe.data.batches import preprocess
-from qpipe.data.sources import draw
+from qpipe.data.sources import draw, draw_groups
 from qpipe.errors import ConfigError, DataError
 from qpipe.records.data import DataSpec, Preprocess, RoleSpec
 from qpipe.records.tensors import Signature, TensorSpec
@@ -85,6 +85,33 @@ def test_draw_is_without_replacement_and_nested(rows, samples, seed):
 def test_draw_is_the_same_on_every_machine():
     assert draw(20, 5, 0).tolist() == [2, 3, 11, 13, 15]
     assert draw(1000, 3, 7).tolist() == [37, 614, 865]
+
+
+@given(
+    groups=st.lists(st.integers(0, 20), min_size=1, max_size=100), samples=st.integers(1, 100), seed=st.integers(0, 99)
+)
+def test_groups_are_drawn_whole_and_nested(groups, samples, seed):
+    member = np.array([f"g{group}" for group in groups])
+    drawn = draw_groups(member, samples, seed)
+    assert len(drawn) <= samples
+    assert (np.diff(drawn) > 0).all()
+    assert not set(member[drawn]) & set(np.delete(member, drawn))
+    assert set(draw_groups(member, max(1, samples // 2), seed).tolist()) <= set(drawn.tolist())
+    if samples >= len(member):
+        assert len(drawn) == len(member)
+
+
+def test_a_sample_of_grouped_rows_keeps_pairs_together(tmp_path):
+    columns = images(90) | {"pair": np.arange(90) // 2 % 45}
+    role = open_role(spec(tmp_path, columns, samples=31, group="pair"), "gate", IMAGE)
+    assert role.rows == 30
+    assert np.unique(role.column("pair"), return_counts=True)[1].tolist() == [2] * 15
+    plain = open_role(spec(tmp_path, columns, samples=31), "gate", IMAGE)
+    assert plain.digest != role.digest
+    assert open_role(spec(tmp_path, columns, group="pair"), "gate", IMAGE).rows == 90
+    with pytest.raises(DataError, match="groups of 'pair' are drawn whole, and samples: 1 is fewer") as caught:
+        open_role(spec(tmp_path, columns, samples=1, group="pair"), "gate", IMAGE)
+    assert caught.value.hint == "ask for at least 2 samples"
 
 
 @settings(deadline=None)
