@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ai_edge_litert.schema_py_generated import ModelT
 
 KEEPS_VALUES = (
     "RESHAPE",
@@ -62,15 +66,25 @@ class FlatModel:
 
 def read_flatbuffer(path: Path) -> FlatModel:
     """Operators and tensors of the first subgraph."""
-    from ai_edge_litert.schema_py_generated import BuiltinOperator, Model, ModelT, TensorType
+    from ai_edge_litert.schema_py_generated import Model, ModelT
 
     model = ModelT.InitFromObj(Model.GetRootAs(path.read_bytes(), 0))
     graph = model.subgraphs[0]
+    return FlatModel(
+        tensors=_tensors(model),
+        ops=_ops(model),
+        inputs=tuple(int(index) for index in graph.inputs),
+        outputs=tuple(int(index) for index in graph.outputs),
+        outside_buffers=sum(1 for buffer in model.buffers if buffer.offset > 1),
+    )
+
+
+def _tensors(model: ModelT) -> tuple[FlatTensor, ...]:
+    from ai_edge_litert.schema_py_generated import TensorType
+
     types = {value: name.lower() for name, value in vars(TensorType).items() if isinstance(value, int)}
-    codes = {value: name for name, value in vars(BuiltinOperator).items() if isinstance(value, int)}
     tensors = []
-    for index, tensor in enumerate(graph.tensors):
-        buffer = model.buffers[tensor.buffer]
+    for index, tensor in enumerate(model.subgraphs[0].tensors):
         quantized = tensor.quantization
         tensors.append(
             FlatTensor(
@@ -78,31 +92,31 @@ def read_flatbuffer(path: Path) -> FlatModel:
                 name=_text(tensor.name),
                 dtype=types[tensor.type],
                 shape=tuple(int(dim) for dim in listed(tensor.shape)),
-                constant=_has_data(buffer),
+                constant=_has_data(model.buffers[tensor.buffer]),
                 scale=tuple(float(value) for value in listed(quantized.scale if quantized else None)),
                 zero_point=tuple(int(value) for value in listed(quantized.zeroPoint if quantized else None)),
             )
         )
+    return tuple(tensors)
+
+
+def _ops(model: ModelT) -> tuple[FlatOp, ...]:
+    from ai_edge_litert.schema_py_generated import BuiltinOperator
+
+    codes = {value: name for name, value in vars(BuiltinOperator).items() if isinstance(value, int)}
     ops = []
-    for op in graph.operators:
+    for op in model.subgraphs[0].operators:
         code = model.operatorCodes[op.opcodeIndex]
-        builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
         custom = code.customCode is not None
         ops.append(
             FlatOp(
-                name=_text(code.customCode) if custom else codes[builtin],
+                name=_text(code.customCode) if custom else codes[max(code.builtinCode, code.deprecatedBuiltinCode)],
                 inputs=tuple(int(index) for index in listed(op.inputs)),
                 outputs=tuple(int(index) for index in listed(op.outputs)),
                 custom=custom,
             )
         )
-    return FlatModel(
-        tensors=tuple(tensors),
-        ops=tuple(ops),
-        inputs=tuple(int(index) for index in graph.inputs),
-        outputs=tuple(int(index) for index in graph.outputs),
-        outside_buffers=sum(1 for buffer in model.buffers if buffer.offset > 1),
-    )
+    return tuple(ops)
 
 
 def _has_data(buffer: object) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,9 @@ from qpipe.records.codec import digest
 from qpipe.records.evidence import Evaluation
 
 if TYPE_CHECKING:
+    from qpipe.data import Role
     from qpipe.execute.work.bench import Bench
+    from qpipe.plugins.metric import Metric, Units
     from qpipe.records.engine import Engine, Prepared
 
 
@@ -30,6 +32,18 @@ def evaluation_key(cell: Cell) -> str:
     """The measure key without the timing protocol: a new protocol does not evaluate again."""
     kept = tuple(item for item in cell.measure.ingredients if item.name != "protocol")
     return digest(Key(digest="", ingredients=kept))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Measured:
+    """Both models on the same rows, by one metric."""
+
+    metric: Metric
+    ours: Rows
+    theirs: Rows
+    engine: Units
+    reference: Units
+    labelled: bool
 
 
 def evaluate_engine(bench: Bench, engine: Engine, folder: Path, prepared: Prepared | None = None) -> None:
@@ -41,48 +55,72 @@ def evaluate_engine(bench: Bench, engine: Engine, folder: Path, prepared: Prepar
     metric = find_metric(cell.metric, bench.registry.metrics.values(), cell.folder)
     whole = open_role(cell.data, cell.role, cell.model.signature)
     answers = collect_answers(bench, engine, whole)
-    role = answers.role
     progress.step("compare with the float model")
-    given = reference_outputs(bench.store, cell.model, role, progress, answers.batch)
+    given = reference_outputs(bench.store, cell.model, answers.role, progress, answers.batch)
     reference = judged_first(given, cell.data.output)
+    measured = _measure(metric, answers, reference)
+    pair = _evaluated(cell, whole.digest, answers, reference, measured)
+    if prepared is not None:
+        pair = _attributed(bench, pair, prepared, answers, reference)
+    save_pair(folder, replace(pair, remarks=(*pair.remarks, *answers.remarks)))
+    _save_rows(folder, answers.role, measured)
+
+
+def _measure(metric: Metric, answers: Answers, reference: Outputs) -> _Measured:
+    role = answers.role
     ours = Rows(outputs=answers.outputs.tensors, columns=role.columns, label=role.data.label)
     theirs = replace(ours, outputs=reference.tensors)
-    labelled = is_labelled(metric, ours)
-    units, reference_units = measure_units(metric, ours), measure_units(metric, theirs)
-    pair = EvaluationPair(
+    return _Measured(
+        metric=metric,
+        ours=ours,
+        theirs=theirs,
+        engine=measure_units(metric, ours),
+        reference=measure_units(metric, theirs),
+        labelled=is_labelled(metric, ours),
+    )
+
+
+def _evaluated(
+    cell: Cell, data_digest: str, answers: Answers, reference: Outputs, measured: _Measured
+) -> EvaluationPair:
+    """The engine against the float model, and the float model by itself."""
+    metric = measured.metric
+    guessing = metric.guess(measured.theirs) if metric.guess is not None and measured.labelled else None
+    return EvaluationPair(
         engine=evaluate(
             answers.outputs,
             reference,
-            units,
+            measured.engine,
             metric,
             kind=answers.kind,
             role=cell.role,
-            data_digest=whole.digest,
+            data_digest=data_digest,
             outputs_digest=answers.sampled,
         ),
         reference=evaluate(
             reference,
             None,
-            reference_units,
+            measured.reference,
             metric,
             kind="measured",
             role=cell.role,
-            data_digest=whole.digest,
+            data_digest=data_digest,
             outputs_digest="",
-            guessing=metric.guess(theirs) if metric.guess is not None and labelled else None,
+            guessing=guessing,
         ),
     )
-    if prepared is not None:
-        pair = _attributed(bench, pair, prepared, answers, reference)
-    save_pair(folder, replace(pair, remarks=(*pair.remarks, *answers.remarks)))
+
+
+def _save_rows(folder: Path, role: Role, measured: _Measured) -> None:
+    """What gates decide from, row by row."""
     save_outcomes(
         folder,
-        engine=units,
-        reference=reference_units,
-        agreement=compare_rows(metric, ours, theirs),
+        engine=measured.engine,
+        reference=measured.reference,
+        agreement=compare_rows(measured.metric, measured.ours, measured.theirs),
         groups=role.column(role.spec.group) if role.spec.group else None,
         slices={name: role.column(name) for name in role.spec.slices},
-        labelled=labelled,
+        labelled=measured.labelled,
     )
 
 
