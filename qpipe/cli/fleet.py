@@ -24,7 +24,7 @@ def run_pipelines(
     from qpipe.flow.fleet import run_fleet
 
     files = without_bases(paths, kind="pipeline")
-    ended = run_fleet(files, run, _silent if as_json else _Roll(total=len(files)).call)
+    ended = run_fleet(files, run, _Roll(total=len(files)).call)
     write_junit(junit, ended)
     if as_json:
         from qpipe.report.document import fleet_document
@@ -95,10 +95,6 @@ def plan_pipelines(paths: Sequence[Path], options: RunOptions, *, as_json: bool)
 
         Console().print(plans_table(found))
     return code
-
-
-def _silent(_ended: Ended) -> None:
-    """Nothing but the object on stdout."""
 
 
 class _Roll:

@@ -5,6 +5,7 @@ import json
 import pytest
 from small_pipeline import write_small_pipeline
 
+from qpipe.cli.fleet import run_pipelines
 from qpipe.errors import BuildError, Interrupted
 from qpipe.flow.fleet import plan_fleet, run_fleet
 from qpipe.flow.options import RunOptions
@@ -39,6 +40,15 @@ def test_mistakes_are_told_before_any_work_and_the_others_are_run(fleet):
     assert [one.file for one in ended] == fleet
     assert "unknown key 'recpes'" in ended[1].end.message
     assert "not a whole ONNX file" in ended[2].end.message
+
+
+def test_hours_of_a_fleet_are_told_meanwhile_beside_the_object_too(fleet, capsys):
+    code = run_pipelines(fleet, lambda _: OK, as_json=True)
+    told = capsys.readouterr()
+    assert (code, json.loads(told.out)["exit_code"]) == (2, 2)
+    assert [line.split(":")[0] for line in told.err.splitlines()] == [
+        f"[{count}/4] {file}" for count, file in enumerate((fleet[1], fleet[2], fleet[0], fleet[3]), 1)
+    ]
 
 
 def test_an_error_and_a_bug_are_results_of_their_file(fleet, capsys):
