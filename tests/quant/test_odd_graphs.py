@@ -13,6 +13,7 @@ from qpipe.quant.check import relative_difference, run_float
 from qpipe.quant.corrections.equalize import equalize
 from qpipe.quant.fold import fold
 from qpipe.quant.graph import open_graph, save_graph
+from qpipe.quant.rendering.cast import cast_half
 from qpipe.quant.schemes import ORT_X86_VNNI, TENSORRT
 from qpipe.quant.static import quantize_static
 
@@ -151,3 +152,11 @@ def test_huge_activations_are_counted_without_overflow(tmp_path):
     item = found.tensors["c"]
     assert np.isfinite(item.square)
     assert item.bins.sum() == 48
+
+
+def test_an_operator_defined_by_others_stays_float32(tmp_path):
+    head = "(float[N,3,4,4] x) => (float[N,5,4,4] y)"
+    body = "m = MeanVarianceNormalization<axes=[2,3]>(x) y = Conv(m, w)"
+    half = cast_half(opened(tmp_path / "m.onnx", head, body, {"w": draw(5, 3, 1, 1)}, 13), "float16")
+    save_graph(half, tmp_path / "half.onnx")
+    onnx.checker.check_model(onnx.load(tmp_path / "half.onnx"), full_check=True)

@@ -34,8 +34,9 @@ BLOCKED = (
     "LSTM",
     "GRU",
     "RNN",
+    "MeanVarianceNormalization",
 )
-"""Operators without half-precision kernels, or whose subgraphs expect float32."""
+"""Operators without half-precision kernels, or whose subgraphs (or definitions by other operators) expect float32."""
 HALF_OPSET = 22
 """First opset whose Conv, ConvTranspose and pooling are defined in bfloat16."""
 _FLOAT_ARGUMENTS = {"Resize": (1, 2), "Upsample": (1,)}
