@@ -231,14 +231,14 @@ def _select(spec: RoleSpec, source: Source, inputs: tuple[InputColumn, ...], whe
             hint=f"ask for 1 to {total} samples",
         )
     if spec.samples is not None and spec.samples < total and spec.group is not None:
-        return _select_groups(spec.group, spec.samples, spec.seed, source, total, where)
+        every = draw(total, None, spec.seed)
+        groups = source.read(spec.group, every)
+        _check_named(groups, every, spec.group, where)
+        return _select_groups(groups, spec.group, spec.samples, spec.seed, where)
     return draw(total, spec.samples, spec.seed)
 
 
-def _select_groups(column: str, samples: int, seed: int, source: Source, total: int, where: str) -> Rows:
-    every = draw(total, None, seed)
-    groups = source.read(column, every)
-    _check_named(groups, every, column, where)
+def _select_groups(groups: Array, column: str, samples: int, seed: int, where: str) -> Rows:
     drawn = draw_groups(groups, samples, seed)
     if not len(drawn):
         raise DataError(
