@@ -68,6 +68,15 @@ def test_of_candidates_as_fast_as_each_other_the_least_noisy_wins(other, winner)
     assert best.recipe == winner
 
 
+@pytest.mark.parametrize(("value", "winner"), [(0.9, "silent"), (0.895, "noisy")], ids=["equal", "not finite"])
+def test_without_sqnr_outputs_are_the_floats_own_where_the_metric_says_so(value, winner):
+    silent = trial("silent", ratio=0.5, ratio_high=0.55, sqnr_db=None, value=value)
+    noisy = trial("noisy", ratio=0.5, ratio_high=0.55, sqnr_db=30.0)
+    _, best = choose(rule(), [silent, noisy])
+    assert best is not None
+    assert best.recipe == winner
+
+
 def test_the_tightest_quality_margin_counts():
     gates = tuple(GateSpec(name=str(margin), type="quality", params={"margin": margin}) for margin in (0.02, 0.01))
     assert search_rule(SimpleNamespace(gates=gates), METRIC, "size").margin == 0.01
