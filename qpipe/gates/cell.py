@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from qpipe.errors import ConfigError
+from qpipe.gates.foreign import ask
 from qpipe.gates.parameters import gate_type, read_params
 from qpipe.gates.timing import distrust
 from qpipe.gates.verdicts import refuse
@@ -69,5 +70,5 @@ def decide_gate(outcomes: Outcomes, spec: GateSpec, types: Mapping[str, GateType
         raise ConfigError(f"gate '{spec.name}': {problem}", hint=gate.summary)
     seen = replace(outcomes, accept=spec.accept)
     # Asked here too, so that a plugin's gate cannot pass on evidence that was never measured.
-    verdict = refuse(spec.name, seen, gate.needs) or gate.decide(seen, params, alpha)
+    verdict = refuse(spec.name, seen, gate.needs) or ask(gate, seen, params, alpha)
     return replace(verdict, gate=spec.name, required=spec.required)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from qpipe.plugins.calls import prints_aside
 from qpipe.records.engine import Availability
 from qpipe.records.scheme import Scheme
 
@@ -32,4 +33,5 @@ def ask_backend(target: Target, registry: Registry) -> Offer:
     """
     backend = registry.backend(target.backend)
     code = registry.code_of_backend(target.backend)
-    return Offer(availability=backend.check(target), scheme=backend.scheme(target), code=code)
+    with prints_aside():
+        return Offer(availability=backend.check(target), scheme=backend.scheme(target), code=code)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from types import ModuleType
 from typing import TYPE_CHECKING, TypeVar
 
+from qpipe.plugins.calls import call_within
 from qpipe.plugins.code import code_digest, module_of
 from qpipe.plugins.kinds import BACKENDS, GATES, METRICS, STAGES, TARGETS
 from qpipe.plugins.origin import CORE, PluginInfo, PluginProblem
@@ -28,6 +29,9 @@ T = TypeVar("T")
 Hook = tuple[PluginInfo, Callable[..., object], tuple[str, ...]]
 """A plugin's function for a hook, with the names of the arguments that it takes."""
 
+PATIENCE_S = 60.0
+"""For one call of a notification."""
+
 
 class Registry:
     """What all plugins bring. A name that two plugins claim is refused when it is used; it is a problem before."""
@@ -41,6 +45,7 @@ class Registry:
     ) -> None:
         self._manager = manager
         self._load_problems = load_problems
+        self._hanging: set[str] = set()
         self.plugins = plugins
         """Plugins that were loaded, the core's first."""
 
@@ -116,15 +121,16 @@ class Registry:
         )
 
     def cell_finished(self, result: CellResult) -> tuple[str, ...]:
-        """Tell every plugin; returns a warning for each hook that raised."""
+        """Tell every plugin; returns a warning for each hook that raised, or that hangs: that one is not told again."""
         warnings = []
         given = {"result": result}
         for plugin, function, names in self._hooks("qpipe_cell_finished"):
-            try:
-                function(*(given[name] for name in names))
-            except (Exception, SystemExit) as error:  # noqa: BLE001  (a hook is anybody's code)
-                reason = " ".join(f"{type(error).__name__}: {error}".split())
-                warnings.append(f"qpipe_cell_finished of {plugin.owner} raised {reason} for {result.label}")
+            if plugin.owner in self._hanging:
+                continue
+            call = partial(function, *(given[name] for name in names))
+            if trouble := call_within(call, seconds=PATIENCE_S):
+                warnings.append(f"qpipe_cell_finished of {plugin.owner} {trouble} for {result.label}")
+                self._hanging |= {plugin.owner} if trouble.startswith("was still busy") else set()
         return tuple(warnings)
 
     @cached_property

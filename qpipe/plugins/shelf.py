@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar, cast
 
 from qpipe.errors import PluginError, QpipeError, nearest
+from qpipe.plugins.calls import prints_aside
 from qpipe.plugins.origin import PluginInfo, PluginProblem, problem
 
 T = TypeVar("T")
@@ -93,7 +94,8 @@ def fill_shelf(kind: Kind[T], calls: Iterable[tuple[PluginInfo, Callable[[], obj
 
 def _collect(kind: Kind[T], plugin: PluginInfo, call: Callable[[], object]) -> list[Owned[T]] | PluginProblem:
     try:
-        values = list(cast("Iterable[object]", call()))
+        with prints_aside():
+            values = list(cast("Iterable[object]", call()))
     except QpipeError as error:
         return problem(plugin, error.message, error.hint)
     except (Exception, SystemExit) as error:  # noqa: BLE001  (a hook is anybody's code)

@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from qpipe.errors import ConfigError, PluginError, TargetError
+from qpipe.plugins import registry as registry_module
 from qpipe.plugins.hookspecs import hookimpl
 from qpipe.plugins.loader import load_plugins
 from qpipe.plugins.origin import PluginProblem
@@ -239,6 +241,28 @@ def test_cell_finished_tells_everyone_and_loses_no_error(site):
         "qpipe_cell_finished of this process (plugin Rude) raised KeyError: 'k' for m/int8/t",
         "qpipe_cell_finished of this process (plugin Brief) raised ValueError: for m/int8/t",
     )
+
+
+def test_a_hook_that_hangs_is_left_alone_and_one_that_prints_does_not_reach_stdout(monkeypatch, capsys):
+    told, free = [], threading.Event()
+
+    class Chat:
+        @hookimpl
+        def qpipe_cell_finished(self, result):
+            print("posted")
+            told.append(result.label)
+            free.wait()
+
+    monkeypatch.setattr(registry_module, "PATIENCE_S", 0.1)
+    registry = load_plugins((Chat(),))
+    owner = "qpipe_cell_finished of this process (plugin Chat)"
+    assert registry.cell_finished(RESULT) == (
+        f"{owner} was still busy after 0.1 s and is not called again for m/int8/t",
+    )
+    assert registry.cell_finished(RESULT) == ()
+    free.set()
+    assert told == ["m/int8/t"]
+    assert capsys.readouterr().out == ""
 
 
 def test_trace(site, monkeypatch, capsys):
