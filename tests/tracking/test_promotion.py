@@ -9,6 +9,7 @@ from qpipe.records.verdict import Decision
 from qpipe.tracking.connection import connect
 from qpipe.tracking.promotion.ledger import open_ledger
 from qpipe.tracking.promotion.moves import history, promote, reconcile, rollback
+from qpipe.tracking.promotion.rights import deserving
 
 
 @pytest.fixture(params=["sqlite", "server"])
@@ -144,6 +145,20 @@ def test_what_did_not_pass_is_never_registered(tracker, name, logged, decision):
     assert tracker.client.search_registered_models(f"name = '{name}'") == []
 
 
+def test_who_has_no_right_is_told_which_required_gates_are_why(result):
+    verdicts = tuple(
+        dataclasses.replace(result.verdicts[0], gate=gate, decision=decision, required=required, reason=f"so {gate}")
+        for gate, decision, required in (
+            ("quality", Decision.PASS, True),
+            ("size", Decision.FAIL, True),
+            ("speed", Decision.FAIL, False),
+        )
+    )
+    failed = dataclasses.replace(result, decision=Decision.FAIL, verdicts=verdicts)
+    with pytest.raises(PromotionError, match=r"no right to an alias: FAIL; size: so size$"):
+        deserving(failed, None)
+
+
 def test_force_needs_a_reason_and_records_it(tracker, name, logged):
     result = logged(tracker, decision=Decision.FAIL)
     with pytest.raises(PromotionError):
@@ -238,6 +253,13 @@ def test_new_evidence_for_the_same_engine_is_a_new_version(tracker, name, logged
     promote(tracker, result, model_name=name, alias="champion")
     again = dataclasses.replace(result, evidence=dataclasses.replace(result.evidence, digest="77" * 32))
     assert promote(tracker, again, model_name=name, alias="champion").version == "2"
+
+
+def test_an_engine_that_lies_in_another_experiment_is_found(tracker, database, name, logged, tmp_path):
+    """A step joins its caller's run; promoted later, from the pipeline's own experiment."""
+    result = logged(tracker)
+    elsewhere = connect(database, f"elsewhere-{tmp_path.name}", folder=tmp_path)
+    assert promote(elsewhere, result, model_name=name, alias="champion").version == "1"
 
 
 def test_an_engine_that_is_not_logged(tracker, name, result):
