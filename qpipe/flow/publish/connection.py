@@ -11,6 +11,7 @@ from qpipe.errors import TrackingError
 from qpipe.flow.garbage import importing
 from qpipe.flow.publish.log import check_reachable, open_tracker, run_params
 from qpipe.flow.publish.settled import database_state
+from qpipe.flow.publish.waiting import GRACE_S
 from qpipe.flow.stopping import heed
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Reaching:
         self._found = Reached()
         self.error: BaseException | None = None
         """What MLflow refused, once it has: work was stopped because of it."""
-        self._thread = threading.Thread(target=self._work, name="qpipe-mlflow")
+        self._thread = threading.Thread(target=self._work, name="qpipe-mlflow", daemon=True)
         self._thread.start()
 
     def wait(self) -> Reached:
@@ -70,8 +71,16 @@ class Reaching:
         return self._found
 
     def give_up(self, *, interrupted: bool) -> None:
-        """Leave no run behind that looks alive; why the run is given up is more important than MLflow's troubles."""
+        """Leave no run behind that looks alive; why the run is given up is more important than MLflow's troubles.
+
+        Whoever interrupts does not wait for a server that says nothing: the next run of this machine ends what is left.
+        """
         self._unwanted.set()
+        ending = threading.Thread(target=self._end, args=(interrupted,), name="qpipe-giving-up", daemon=True)
+        ending.start()
+        ending.join(GRACE_S if interrupted else None)
+
+    def _end(self, interrupted: bool) -> None:
         self._thread.join()
         if self._found.tracker is not None and self._found.parent is not None:
             with suppress(TrackingError):

@@ -11,6 +11,7 @@ from qpipe.errors import Interrupted, PromotionError, QpipeError, TrackingError
 from qpipe.flow.cells.claims import promotable, promoted_name
 from qpipe.flow.finished.report import write_report
 from qpipe.flow.finished.runs import find_run
+from qpipe.flow.publish.waiting import answered
 from qpipe.flow.stopping import heed
 
 if TYPE_CHECKING:
@@ -94,11 +95,15 @@ def publish(
     if tracker is None or parent is None:
         return Published(mlflow_run_id=None, warnings=(OFFLINE,))
     promoted: list[Promoted] = []
-    try:
+
+    def work() -> None:
         models = _log_cells(tracker, parent, workplace, results, plots=plots, stop=stop)
         if promote and workplace.pipeline.promote is not None:
             heed(stop)
             _promote_each(tracker, results, workplace.pipeline.promote, models, promoted)
+
+    try:
+        answered(work, stop)
     except Interrupted:
         raise
     except QpipeError as error:

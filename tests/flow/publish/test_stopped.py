@@ -9,6 +9,7 @@ import pytest
 from qpipe.errors import Interrupted
 from qpipe.flow.publish import log
 from qpipe.flow.publish.connection import Reached, Reaching
+from qpipe.flow.publish.waiting import answered
 from qpipe.report import NO_PLOTS
 
 
@@ -58,3 +59,41 @@ def test_nothing_is_promoted_after_ctrl_c(monkeypatch, pressed_at, logged):
     with pytest.raises(Interrupted):
         log.publish(tracker, "parent", workplace, cells, plots=plots, promote=True, stop=stop)
     assert seen == logged
+
+
+@pytest.fixture
+def hung(monkeypatch):
+    """A server that takes requests and says nothing, until the test is over."""
+    monkeypatch.setattr("qpipe.flow.publish.connection.GRACE_S", 0.1)
+    over = threading.Event()
+    yield lambda *_: over.wait(60)
+    over.set()
+
+
+def test_ctrl_c_does_not_wait_for_a_server_that_says_nothing(hung):
+    stop = threading.Event()
+    threading.Timer(0.05, stop.set).start()
+    before = time.monotonic()
+    with pytest.raises(Interrupted):
+        answered(hung, stop, grace_s=0.1)
+    assert time.monotonic() - before < 5
+
+
+def test_a_request_that_ends_soon_after_ctrl_c_is_waited_for():
+    stop = threading.Event()
+    stop.set()
+    assert answered(lambda: time.sleep(0.05) or "done", stop) == "done"
+    with pytest.raises(ValueError, match="refused"):
+        answered(lambda: int("refused"), stop)
+
+
+@pytest.mark.parametrize("where", ["reaching", "finishing"])
+def test_a_run_is_given_up_although_nobody_answers(hung, where):
+    reached = Reached(tracker=SimpleNamespace(finish=hung), parent="parent")
+    reach = {"reaching": lambda _: hung() and Reached(), "finishing": lambda _: reached}[where]
+    reaching = Reaching(reach, threading.Event())
+    if where == "finishing":
+        assert reaching.wait() is reached
+    before = time.monotonic()
+    reaching.give_up(interrupted=True)
+    assert time.monotonic() - before < 5
