@@ -19,9 +19,10 @@ def init(
     """Draft a pipeline file for a model: inputs, shapes, suggested targets and gates."""
     from qpipe.config import draft_pipeline
     from qpipe.errors import ConfigError
-    from qpipe.models import read_model
+    from qpipe.models import output_operators, read_model
 
-    text = draft_pipeline(read_model(model, name=model.stem, origin=str(model)), targets=_local_targets())
+    found = read_model(model, name=model.stem, origin=str(model))
+    text = draft_pipeline(found, targets=_local_targets(), operators=output_operators(model))
     if out is not None:
         try:
             with out.open("x", encoding="utf-8") as file:

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from qpipe.config.sources import clean_name
 from qpipe.records.model import Model
 from qpipe.records.tensors import Signature, TensorSpec
 
+NO_OPERATORS: Mapping[str, str] = MappingProxyType({})
 RANK, PAIR, LONG = 2, 2, 64
 """Axes of [rows, classes] and [rows, length]; classes of a yes or no; numbers from which an output is an embedding."""
 
 
-def draft_pipeline(model: Model, *, targets: Sequence[str] = ("cpu-local",)) -> str:
-    """The text of a pipeline file; what only the user can know is marked `TODO` and has a sensible guess."""
+def draft_pipeline(
+    model: Model, *, targets: Sequence[str] = ("cpu-local",), operators: Mapping[str, str] = NO_OPERATORS
+) -> str:
+    """The text of a pipeline file; what only the user can know is marked `TODO` and has a sensible guess.
+
+    Args:
+        model: what is to be quantized.
+        targets: names that the draft lists.
+        operators: what computes each output (`Sigmoid`, …), where that is known.
+    """
     judged, name = _judged(model.signature), clean_name(model.name) or "model"
     return "\n".join(
         (
@@ -24,7 +34,7 @@ def draft_pipeline(model: Model, *, targets: Sequence[str] = ("cpu-local",)) -> 
             f"model: {_source(model)}  # opset {model.opset}, {model.file.size_bytes / 1e6:.1f} MB",
             *(f"#   input  {spec}" for spec in model.signature.inputs),
             *(f"#   output {spec}" for spec in model.signature.outputs),
-            _task(model.signature, judged),
+            _task(model.signature, judged, operators.get(judged.name, "")),
             "data:",
             f"  inputs: {_mapping(model.signature)}  # column of the .npz files: model input",
             "  label: label  # TODO the column with the right answers; leave the line out where there are none",
@@ -60,21 +70,35 @@ def _judged(signature: Signature) -> TensorSpec:
 
 def _has_scores(spec: TensorSpec) -> bool:
     last = spec.shape[-1] if spec.shape else None
-    named = any(word in spec.name.lower() for word in ("logit", "prob", "score", "class"))
-    return spec.dtype.startswith("float") and len(spec.shape) == RANK and last != 1 and (named or last == PAIR)
+    named = _is_named_scores(spec) or last == PAIR
+    return spec.dtype.startswith("float") and len(spec.shape) == RANK and last != 1 and named
 
 
-def _task(signature: Signature, judged: TensorSpec) -> str:
+def _is_named_scores(spec: TensorSpec) -> bool:
+    return any(word in spec.name.lower() for word in ("logit", "prob", "score", "class"))
+
+
+def _task(signature: Signature, judged: TensorSpec, operator: str) -> str:
     """`task: …`, or `metric: …` of the user's own where no task has one for such an output."""
-    if len(judged.shape) == 1 or judged.shape[-1] == 1:
-        task = "regression"
-    elif _is_text(signature) and _is_long(judged) and not _has_scores(judged):
-        task = "similarity"
-    elif len(judged.shape) == RANK:
-        task = "classification"
-    else:
+    task = _guessed_task(signature, judged, operator)
+    if task is None:
         return 'metric: {fn: "my_scores:score"}  # TODO my_scores.py: def score(outputs, columns), a number per row'
     return f"task: {task}  # TODO classification, binary-classification, regression, similarity; or metric: …"
+
+
+def _guessed_task(signature: Signature, judged: TensorSpec, operator: str) -> str | None:
+    """A task for such an output; None where none has a metric for it: boxes, maps, tokens, several yes or no."""
+    if not judged.shape or not judged.dtype.startswith("float") or _is_detection(signature):
+        return None
+    if len(judged.shape) == 1 or (len(judged.shape) == RANK and judged.shape[-1] == 1):
+        return "binary-classification" if operator == "Sigmoid" else "regression"
+    if operator == "LpNormalization" or (_is_text(signature) and _is_long(judged) and not _is_named_scores(judged)):
+        return "similarity"
+    return "classification" if len(judged.shape) == RANK and operator != "Sigmoid" else None
+
+
+def _is_detection(signature: Signature) -> bool:
+    return any("box" in spec.name.lower() for spec in signature.outputs)
 
 
 def _is_long(spec: TensorSpec) -> bool:

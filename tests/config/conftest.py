@@ -118,5 +118,5 @@ def names():
         stages=by_name(
             stage("fold"), stage("calibrate", calibrated=True), stage("quantize", Quantize, calibrated=True)
         ),
-        metrics=by_name(metric("accuracy"), metric("macro-f1"), metric("spearman"), metric("mae")),
+        metrics=by_name(metric("accuracy"), metric("auc"), metric("macro-f1"), metric("spearman"), metric("mae")),
     )

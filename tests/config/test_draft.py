@@ -72,6 +72,37 @@ def test_a_draft_guesses_task_and_output(tmp_path, inputs, outputs, lines):
     assert ("\n  output: " in text) == (len(outputs) > 1)
 
 
+ROW = (spec("x", "N", 16),)
+OWN = 'metric: {fn: "my_scores:score"}'
+
+
+@pytest.mark.parametrize(
+    ("tensors", "operator", "line"),
+    [
+        ((ROW, (spec("y", "N", 1),)), "Sigmoid", "task: binary-classification"),
+        ((ROW, (spec("y", "N"),)), "Sigmoid", "task: binary-classification"),
+        ((ROW, (spec("y", "N", 1),)), "Gemm", "task: regression"),
+        ((ROW, (spec("y", "N", 5),)), "Softmax", "task: classification"),
+        ((ROW, (spec("y", "N", 5),)), "Sigmoid", OWN),
+        ((IMAGE, (spec("y", "N", 256),)), "LpNormalization", "task: similarity"),
+        ((IMAGE, (spec("boxes", "K", 4), spec("scores", "K"), spec("labels", "K", dtype="int64"))), "Conv", OWN),
+        ((IMAGE, (spec("mask", "N", 1, 32, 32),)), "Sigmoid", OWN),
+        ((IMAGE, (spec("heat", "N", 32, 32, 1),)), "Sigmoid", OWN),
+        ((IDS, (spec("logits", "N", "L", 30522),)), "MatMul", OWN),
+        ((ROW, (spec("y"),)), "ReduceMean", OWN),
+        ((ROW, (spec("label", "N", dtype="int64"),)), "ArgMax", OWN),
+        ((ROW, (spec("label", "N", 1, dtype="str"),)), "", OWN),
+    ],
+)
+def test_a_draft_knows_what_computes_the_output(tmp_path, names, tensors, operator, line):
+    inputs, outputs = tensors
+    made = model(tmp_path, inputs, outputs)
+    text = draft_pipeline(made, operators={one.name: operator for one in outputs})
+    assert f"\n{line}  # TODO" in text
+    (tmp_path / "p.yaml").write_text(text)
+    assert read_pipeline(tmp_path / "p.yaml", names).data.inputs == ((inputs[0].name, inputs[0].name),)
+
+
 def test_a_draft_cleans_the_name(tmp_path, names):
     odd = replace(model(tmp_path, IMAGE, LOGITS), name="my net (v2)")
     (tmp_path / "p.yaml").write_text(draft_pipeline(odd))
