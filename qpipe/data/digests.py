@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from qpipe.data.files import file_state, unreadable
+from qpipe.data.files import file_state, is_missing, unreadable
 from qpipe.data.functions import function_file
 from qpipe.errors import DataError
 from qpipe.records import codec
@@ -72,14 +72,22 @@ def sealed(data: DataSpec) -> DataSpec:
     """The same data with each `.npz` file's digest beside its path: whoever gets the record need not read it for that.
 
     Raises:
-        DataError: a file is missing.
+        DataError: files are missing; names all of them.
     """
+    _require_all(data)
     return replace(data, roles=tuple(_sealed(role) for role in data.roles))
 
 
 def unsealed(data: DataSpec) -> DataSpec:
     """The same data for whoever asks what the files hold now, whatever they held when a run was planned."""
     return replace(data, roles=tuple(replace(role, seal=None) for role in data.roles))
+
+
+def _require_all(data: DataSpec) -> None:
+    missing = list(dict.fromkeys(role.npz for role in data.roles if role.npz is not None and is_missing(role.npz)))
+    if len(missing) > 1:
+        listed = " and ".join(filter(None, (", ".join(map(str, missing[:-1])), str(missing[-1]))))
+        raise DataError(f"{listed}: no such data files", hint="paths are relative to the pipeline file")
 
 
 def _sealed(role: RoleSpec) -> RoleSpec:

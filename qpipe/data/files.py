@@ -30,14 +30,29 @@ def file_state(path: Path) -> os.stat_result:
     return found
 
 
+def is_missing(path: Path) -> bool:
+    """Whether there is nothing of that name, and not something else that is wrong with it."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return not _is_address(path)
+    except OSError:
+        return False
+    return False
+
+
 def unreadable(path: Path, error: OSError) -> DataError:
     """What the system said of a file, as an error of ours."""
     return DataError(f"{path} cannot be read: {error.strerror or error}", hint="look at its name, rights and disk")
 
 
 def _missing(path: Path) -> DataError:
-    if any(part.endswith(":") for part in path.parts):  # s3://…, https://…, as paths have it
+    if _is_address(path):
         return DataError(f"{path}: an address is no data file", hint=_LOCAL)
     siblings = (file.name for file in path.parent.glob("*")) if path.parent.is_dir() else ()
     hint = "paths are relative to the pipeline file"
     return DataError(f"{path}: no such data file{nearest(path.name, siblings)}", hint=hint)
+
+
+def _is_address(path: Path) -> bool:
+    return any(part.endswith(":") for part in path.parts)  # s3://…, https://…, as paths have it

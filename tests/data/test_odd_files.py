@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from qpipe.data import check_overlap, open_role, role_digest
+from qpipe.data import check_overlap, open_role, role_digest, sealed
 from qpipe.errors import DataError
 from qpipe.records.data import DataSpec, Preprocess, RoleSpec
 from qpipe.records.tensors import Signature, TensorSpec
@@ -169,3 +169,12 @@ def test_only_columns_that_are_asked_for_are_read(tmp_path):
         role.columns["spare"]
     with pytest.raises(KeyError):
         role.columns["x"]
+
+
+def test_all_files_that_are_missing_are_named_at_once(tmp_path):
+    roles = tuple(RoleSpec(role=role, npz=tmp_path / f"{role}.npz") for role in ("calibration", "search", "gate"))
+    with pytest.raises(DataError, match=r"calibration\.npz, .*search\.npz and .*gate\.npz: no such data files"):
+        sealed(replace(data(tmp_path), roles=roles))
+    save(tmp_path)
+    with pytest.raises(DataError, match=r"calibration\.npz: no such data file$"):
+        sealed(replace(data(tmp_path), roles=(roles[0], roles[2])))
