@@ -22,7 +22,12 @@ ModelName = Annotated[str, typer.Argument(help="Registered model, e.g. digits-cp
 
 
 def promote(
-    run_id: Annotated[str, typer.Argument(help="Id of a run, the beginning of one, or `last`.")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="run_id|cell", help="Id of a run, its beginning, or `last`; or a cell by its label: its newest run."
+        ),
+    ],
     *,
     cell: Annotated[str | None, typer.Option("--cell", help="Only this cell: its label or key.")] = None,
     alias: Annotated[str | None, typer.Option("--alias", help="[default: the pipeline's]")] = None,
@@ -37,13 +42,18 @@ def promote(
 ) -> None:
     """Register engines of a finished run as model versions and move an alias to them."""
     from qpipe.errors import ConfigError
+    from qpipe.flow.finished.runs import latest_with_cell
     from qpipe.flow.publish.promotion import PromoteOrder, promote_run
     from qpipe.flow.workplace import open_store
 
     if force != (reason is not None):
         raise ConfigError("--force and --reason go together", hint='--force --reason "why this is right"')
-    order = PromoteOrder(run_id=run_id, cell=cell, alias=alias, expected=expect, force_reason=reason)
-    promoted = promote_run(open_store(store), order, tracking_uri=tracking_uri)
+    opened = open_store(store)
+    if "/" in what and cell is None:
+        kept, cell = latest_with_cell(opened, what)
+        what = kept.result.run_id
+    order = PromoteOrder(run_id=what, cell=cell, alias=alias, expected=expect, force_reason=reason)
+    promoted = promote_run(opened, order, tracking_uri=tracking_uri)
     if as_json:
         from qpipe.report.document import promoted_document
 
