@@ -112,17 +112,17 @@ def history(model: ModelName, *, tracking_uri: UriOption = None, as_json: JsonFl
     from qpipe.tracking import reconcile
 
     tracker = _tracker(tracking_uri)
-    mended = reconcile(tracker, model)
     moves = read_history(tracker, model)
     if as_json:
         from qpipe.records.codec import plain
 
+        mended = reconcile(tracker, model)
         print_json({"model": model, "moves": [plain(move) for move in moves], "reconciled": [plain(m) for m in mended]})
         return
     from rich.console import Console
 
     Console().print(moves_table(moves))
-    for move in mended:
+    for move in reconcile(tracker, model):  # last: whoever has no right to it sees the moves all the same
         typer.echo(f"re-pointed {model}@{move.alias} to version {move.version}: the alias had left its ledger")
 
 
