@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from qpipe.errors import BuildError, EngineError
@@ -101,7 +102,7 @@ def convert(engine: Path) -> tuple[str, ...]:
             )
         except Exception as error:
             raise BuildError(
-                f"onnxruntime cannot write an .ort file: {refusal(error)[0]}",
+                f"onnxruntime cannot write an .ort file: {_refusal(error)}",
                 hint="options: {mobile: false} builds the engine without it",
             ) from error
         data = (made / ORT_MODEL).read_bytes()
@@ -116,6 +117,13 @@ def convert(engine: Path) -> tuple[str, ...]:
         notes = (f"{ORT_MODEL} differs from build to build: this onnxruntime writes what is not known here: {problem}",)
     (engine.parent / ORT_MODEL).write_bytes(data)
     return notes
+
+
+def _refusal(error: Exception) -> str:
+    """The tool's reason; it looks element types up by number, and has none of 4 bits."""
+    if isinstance(error, KeyError) and error.args[0] in onnx.TensorProto.DataType.values():
+        return f"its tool does not know the element type {onnx.TensorProto.DataType.Name(error.args[0])}"
+    return refusal(error)[0]
 
 
 def compare(prepared: Prepared, engine: Path, mobile: Path, target: Target) -> str:

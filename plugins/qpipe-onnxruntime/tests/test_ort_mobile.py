@@ -157,3 +157,16 @@ def test_half_precision_weights_are_no_smaller_there_and_it_is_said(kit, tmp_pat
     save_graph(store_half(open_graph(kit.network()), "float16"), path)
     built = _built(kit.prepared(path), tmp_path / "e")
     assert any("times the size: onnxruntime computes what is constant" in note for note in built.placement.notes)
+
+
+def test_weights_of_four_bits_are_named_as_what_the_tool_does_not_know(tmp_path):
+    random = np.random.default_rng(0)
+    nodes = "d = DequantizeLinear<axis=1,block_size=16>(w, s) y = Conv(x, d)"
+    head = '<ir_version: 10, opset_import: ["" : 21]> g (float[N,16,4,4] x) => (float[N,8,4,4] y)'
+    model = onnx.parser.parse_model(f"{head} {{ {nodes} }}")
+    whole = random.integers(-8, 8, (8, 16, 1, 1))
+    model.graph.initializer.append(onnx.helper.make_tensor("w", onnx.TensorProto.INT4, whole.shape, whole.reshape(-1)))
+    model.graph.initializer.append(numpy_helper.from_array(np.full((8, 1, 1, 1), 0.1, np.float32), "s"))
+    onnx.save(model, tmp_path / "model.onnx")
+    with pytest.raises(BuildError, match="its tool does not know the element type INT4"):
+        convert(tmp_path / "model.onnx")
