@@ -21,7 +21,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from qpipe.engines import check_requirements, read_engine, write_engine
 from qpipe.errors import EngineError, QpipeError, TargetError
-from qpipe.plugins.backend import Backend, Session, Tensors
+from qpipe.plugins.backend import Backend, DeviceTimed, Session, Tensors
 from qpipe.records import codec
 from qpipe.records.engine import Availability, Built, Engine, Prepared, Unavailable
 from qpipe.records.model import Model
@@ -42,6 +42,7 @@ from qpipe.records.tensors import TensorSpec
 from qpipe.testing.models import small_batches, small_rows, write_small_model
 from qpipe.testing.progress import Silent
 
+KINDS = ("measured", "emulated", "simulated")
 HEAVY = ("onnxruntime", "onnx", "tensorflow", "torch", "tensorrt", "mlflow", "pandas", "scipy", "ai_edge_litert")
 _LIGHT_CHECK = """
 import importlib, sys
@@ -137,10 +138,10 @@ class BackendContract:
 
     def test_check_is_steady_and_explains_itself(self, backend: Backend, target: Target, state: Availability) -> None:
         """The same answer twice; what is missing has a reason; what is there has a name."""
-        assert backend.check(target) == state
+        assert backend.check(target) == state, "check answers differently a second time: keys are made of it"
         for part in (state.build, state.run):
-            assert not isinstance(part, Unavailable) or part.reason.strip()
-        assert state.toolchain
+            assert not isinstance(part, Unavailable) or part.reason.strip(), "Unavailable needs a reason"
+        assert state.toolchain, "toolchain is empty: name what shapes the engine with its version (package_versions)"
         assert isinstance(state.run, Unavailable) or state.fingerprint, "a device that runs has a fingerprint"
 
     def test_check_imports_nothing_heavy(self, backend: Backend, target: Target) -> None:
@@ -159,13 +160,11 @@ class BackendContract:
     def test_unknown_options_are_refused(self, backend: Backend, target: Target) -> None:
         """By `check`, before any work, with the key in the message."""
         wrong = replace(target, options={**target.options, "no_such_option": 1})
-        with pytest.raises(TargetError, match="no_such_option"):
-            backend.check(wrong)
+        _assert_refused(backend, wrong, "no_such_option", "options")
 
     def test_unknown_schemes_are_refused(self, backend: Backend, target: Target) -> None:
         """By `check`, before any work."""
-        with pytest.raises(TargetError, match="no-such-scheme"):
-            backend.check(replace(target, scheme="no-such-scheme"))
+        _assert_refused(backend, replace(target, scheme="no-such-scheme"), "no-such-scheme", "scheme")
 
     def test_scheme_is_steady_data(self, backend: Backend, target: Target) -> None:
         """It is part of the prepare key."""
@@ -175,7 +174,7 @@ class BackendContract:
     def test_build_says_what_it_made(self, case: Case) -> None:
         """Files (the manifest has checked them), requirements, toolchain, reasons for what stayed float."""
         assert case.built.requires, "an engine requires something of a machine: a package, an arch, a GPU"
-        assert case.built.toolchain
+        assert case.built.toolchain, "Built.toolchain is empty: name what shaped the engine, with its version"
         check_requirements(case.engine)
         placement = case.built.placement
         if placement is not None:
@@ -203,9 +202,10 @@ class BackendContract:
         rows = small_rows(batch)
         given = rows.copy()
         outputs = session.run({"image": rows})
-        assert session.signature == case.model.signature
-        assert session.kind in {"measured", "emulated", "simulated"}
-        assert list(outputs) == [spec.name for spec in case.model.signature.outputs]
+        assert session.signature == case.model.signature, "a session's signature is that of its engine"
+        assert session.kind in KINDS, f"kind is {session.kind!r}: say one of {', '.join(KINDS)}"
+        names = [spec.name for spec in case.model.signature.outputs]
+        assert list(outputs) == names, f"run gives {list(outputs)}: give {names}, in the signature's order"
         for spec in case.model.signature.outputs:
             _assert_fits(outputs[spec.name], spec, batch)
         assert np.array_equal(rows, given), "a session does not write into its inputs"
@@ -216,10 +216,11 @@ class BackendContract:
         expected = _reference(case.model, rows)
         found = np.concatenate([run(session, rows[start : start + 4]) for start in range(0, 16, 4)])
         if case.recipe == "none":
-            assert np.abs(found - expected).max() <= self.float_tolerance * np.abs(expected).max()
+            error = np.abs(found - expected).max() / np.abs(expected).max()
+            assert error <= self.float_tolerance, f"the float engine is off by {error:.2g}: it computes in float32"
         else:
             cosine = (found * expected).sum() / np.sqrt((found**2).sum() * (expected**2).sum())
-            assert cosine >= self.int8_cosine
+            assert cosine >= self.int8_cosine, f"cosine to float is {cosine:.3f}: layout, scales, or a wrong scheme"
 
     def test_a_row_does_not_depend_on_its_batch(self, session: Session) -> None:
         """Batch 1 and batch 5 give the same rows, up to float rounding."""
@@ -239,16 +240,27 @@ class BackendContract:
     def test_wrong_inputs_are_an_exception(self, session: Session) -> None:
         """Not a crash, and not an answer."""
         wrong: Tensors = {"no_such_input": small_rows(1)}
-        with pytest.raises(Exception, match=r"."):
-            session.run(wrong)
+        said = _error(lambda: session.run(wrong), Exception)
+        missing = "run answers though input 'image' is missing: compare names with the signature, raise EngineError"
+        assert said is not None, missing
+        assert said.strip(), "the error for a missing input has no message: name the input"
 
     def test_run_after_close_raises(self, session: Session) -> None:
         """And closing twice is fine."""
         run(session, small_rows(1))
         session.close()
         session.close()
-        with pytest.raises(QpipeError):
-            run(session, small_rows(1))
+        said = _error(lambda: run(session, small_rows(1)), QpipeError)
+        assert said is not None, "run answers after close: let it raise EngineError"
+
+    def test_a_device_has_a_clock(self, session: Session) -> None:
+        """Times of a run that a device gives are above zero."""
+        if not isinstance(session, DeviceTimed):
+            pytest.skip("it is timed from here")
+        run(session, small_rows(1))
+        wall, cpu = session.device_ns
+        assert wall > 0, f"device_ns gives {wall} ns of wall time for a run: measure around the runtime's call, in ns"
+        assert cpu >= 0, f"device_ns gives {cpu} ns of CPU time: 0 where the device cannot tell"
 
     def test_two_sessions_at_once(self, case: Case, session: Session, backend: Backend, target: Target) -> None:
         """Timing opens the float engine and the quantized one side by side."""
@@ -300,6 +312,21 @@ class BackendContract:
         assert caught.value.message.strip()
 
 
+def _assert_refused(backend: Backend, target: Target, word: str, field: str) -> None:
+    said = _error(lambda: backend.check(target), TargetError)
+    assert said is not None, f"check takes a target with {field} {word!r}: raise TargetError for what is not known"
+    assert word in said, f"check refuses {field} {word!r} without naming it: {said}"
+
+
+def _error(call: Callable[[], object], kind: type[Exception]) -> str | None:
+    """What an error of that kind says, or None where the call returns."""
+    try:
+        call()
+    except kind as error:
+        return str(error)
+    return None
+
+
 def _prepare(model: Model, recipe: str, scheme: Scheme, folder: Path) -> Prepared:
     from qpipe.prepare import builtin_recipe, prepare
 
@@ -340,10 +367,12 @@ def _bytes_below(folder: Path, without: Path | None = None) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in files if without is None or not path.is_relative_to(without)}
 
 
-def _assert_fits(values: NDArray[np.generic], spec: TensorSpec, batch: int) -> None:
-    assert values.dtype == np.dtype(spec.dtype)
-    assert values.ndim == len(spec.shape)
-    assert values.shape[0] == batch
-    for size, dim in zip(values.shape, spec.shape, strict=True):
-        assert not isinstance(dim, int) or size == dim
-    assert np.isfinite(values).all()
+def _assert_fits(values: object, spec: TensorSpec, batch: int) -> None:
+    assert isinstance(values, np.ndarray), f"output {spec.name!r} is a {type(values).__name__}: give a numpy array"
+    assert values.dtype == np.dtype(spec.dtype), (
+        f"output {spec.name!r} is {values.dtype}: convert it to {spec.dtype}, the dtype of the user's model"
+    )
+    shape = [batch, *spec.shape[1:]]
+    fits = spec.fits(values.shape) and len(values) == batch
+    assert fits, f"output {spec.name!r} has the shape {list(values.shape)}: give {shape}, also for a batch of one"
+    assert np.isfinite(values).all(), f"output {spec.name!r} has NaN or infinity where the model has none"
