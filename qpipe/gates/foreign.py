@@ -45,7 +45,8 @@ def _problem(found: Verdict, accept: tuple[str, ...]) -> str:
         return f"the gate's code gave the kind {found.kind!r}, not one of {', '.join(get_args(Kind))}"
     if found.kind is not None and found.kind not in accept and found.decision is Decision.PASS:
         return not_accepted(found.kind, accept)
-    return next((problem for one in (found, *found.slices) if (problem := _odd_numbers(one))), "")
+    parts: tuple[Verdict | SliceVerdict, ...] = (found, *found.slices)
+    return next((problem for one in parts if (problem := _odd_numbers(one))), "")
 
 
 def _odd_numbers(found: Verdict | SliceVerdict) -> str:

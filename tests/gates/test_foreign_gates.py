@@ -65,7 +65,7 @@ def test_numbers_of_numpy_are_numbers(made):
     one = SliceVerdict(
         name="a", decision=Decision.PASS, observed=np.float32(0.5), low=np.float64(0), high=np.inf, n=np.int64(4)
     )
-    found = judged(made, says(observed=half, n=np.int64(3), low=-np.inf, slices=(one,)))
+    found = judged(made, says(observed=np.float32(0.5), n=np.int64(3), low=-np.inf, slices=(one,)))
     assert (found.decision, found.observed, found.n, found.low) == (Decision.PASS, 0.5, 3, None)
     assert found.slices[0].high is None
     json.loads(encode(found))
