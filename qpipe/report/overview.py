@@ -9,6 +9,7 @@ from qpipe.records.recipe import REFERENCE
 from qpipe.records.result import CellResult
 from qpipe.records.verdict import Decision, Verdict
 
+AWAY = "unavailable"
 MANY = 12
 """Judged cells from which on a run is shown at a glance first."""
 NAMED = 3
@@ -73,7 +74,7 @@ def folded(lines: Sequence[Line]) -> tuple[Line, ...]:
     quiet: dict[tuple[str, ...], list[Line]] = {}
     for line in lines:
         words = tuple(standing(cell) if cell else "" for cell in line.cells)
-        if {*words} <= {Decision.PASS.value, "unavailable", ""}:
+        if {*words} <= {Decision.PASS.value, AWAY, ""}:
             quiet.setdefault(words, []).append(line)
     alike = [group for group in quiet.values() if len(group) > NAMED]
     gone = {id(line) for group in alike for line in group}
@@ -112,13 +113,13 @@ def words_counted(cells: Iterable[CellResult]) -> tuple[tuple[str, int], ...]:
 def look_first(cells: Sequence[CellResult]) -> tuple[Trouble, ...]:
     """The troubles, the worst first; cells that have the same one stand together, those furthest from a limit first.
 
-    A float model that has the same trouble as an engine made of it is not named beside it.
+    A float model is not named beside an engine made of it that has the same trouble, nor where its target is away.
     """
     told = {(cell.model, cell.target, standing(cell), _what(cell)) for cell in cells if cell.recipe != REFERENCE}
     found: dict[tuple[str, str, str], list[CellResult]] = {}
     for cell in cells:
         word, what = standing(cell), _what(cell)
-        repeats = cell.recipe == REFERENCE and (cell.model, cell.target, word, what) in told
+        repeats = cell.recipe == REFERENCE and ((cell.model, cell.target, word, what) in told or word == AWAY)
         if word not in (Decision.PASS.value, "reference") and not repeats:
             found.setdefault((word, what, cell.hint), []).append(cell)
     troubles = [_trouble(word, what, hint, group) for (word, what, hint), group in found.items()]
@@ -159,7 +160,7 @@ def _some(names: Sequence[str]) -> str:
 
 def _what(cell: CellResult) -> str:
     """The reason; that of a gate where it says the same of many cells, else the names of the gates."""
-    if cell.status == "unavailable":
+    if cell.status == AWAY:
         return cell.reason if cell.reason.startswith(cell.target) else f"{cell.target}: {cell.reason}"
     if cell.status != "ok":
         return cell.reason
@@ -172,5 +173,5 @@ def _what(cell: CellResult) -> str:
 
 def _rank(word: str) -> int:
     """Broken cells first, then those that failed, then what is undecided, then what is not here, then what passed."""
-    known = (Decision.FAIL.value, Decision.INCONCLUSIVE.value, "unavailable", Decision.PASS.value)
+    known = (Decision.FAIL.value, Decision.INCONCLUSIVE.value, AWAY, Decision.PASS.value)
     return known.index(word) + 1 if word in known else 0

@@ -89,6 +89,10 @@ NO_OPERATOR = {"status": "failed", "reason": "no operator Einsum"}
         ([cell(model, target, LOST) for model in "ab" for target in "xy"], "a, b on 2 targets"),
         ([cell("a", "npu", recipe=recipe, **NO_OPERATOR) for recipe in ("none", "int8")], "a/int8/npu"),
         ([cell("a", "npu", recipe="none", **NO_OPERATOR)], "a/none/npu"),
+        (
+            [cell("a", "npu", **NO_OPERATOR), cell("a", "npu", recipe="none", status="unavailable", reason="no board")],
+            "a/int8/npu",
+        ),
     ],
 )
 def test_cells_of_one_trouble_are_named_briefly(cells, named):
