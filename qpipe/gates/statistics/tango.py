@@ -6,6 +6,7 @@ Source: Tango 1998, Statistics in Medicine 17:891–908, equations (6)–(9).
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -41,6 +42,7 @@ def score(
     return np.where(variance > 0, z, np.where(excess == 0, 0.0, np.where(excess > 0, np.inf, -np.inf)))
 
 
+@lru_cache(maxsize=1024)  # a thousand small slices have a few tables between them
 def bounds(
     gains: int, losses: int, rows: int, *, low_alpha: float = 0.05, high_alpha: float = 0.05
 ) -> tuple[float, float]:
