@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from qpipe.errors import ConfigError, QpipeError, UnreachableError
+from qpipe.home import user_home
 from qpipe.tracking.database import make_database
 from qpipe.tracking.patience import address, first_line, patience, quiet, rights
 from qpipe.tracking.tracker import Tracker
@@ -67,11 +68,12 @@ def knock(uri: str | None, *, folder: Path, timeout_s: float = 10.0) -> str:
 
     Raises:
         UnreachableError: no answer in time, or a folder that cannot be written (exit code 2).
-        ConfigError: MLflow's file store, or no URI.
+        ConfigError: MLflow's file store, or no URI; or a user without a home folder, which MLflow itself needs.
     """
     resolved = resolve_uri(uri, folder=folder)
     _check_parts(resolved)
     _refuse_file_store(resolved)
+    user_home()
     database = sqlite_file(resolved)
     if database is not None:
         _check_writable(database)

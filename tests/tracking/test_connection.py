@@ -174,6 +174,14 @@ def test_a_gateway_that_asks_for_an_hour_does_not_get_it(gateway, monkeypatch):
     assert time.monotonic() - began < 30
 
 
+def test_a_user_without_a_home_is_told_before_mlflow_is_imported(tmp_path, monkeypatch):
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 54321)  # as in a container that runs as any uid
+    with pytest.raises(ConfigError, match="the user 54321 has no home folder") as caught:
+        knock(None, folder=tmp_path)
+    assert "export HOME=" in caught.value.hint
+
+
 def test_a_stray_mlruns_is_told(database, tmp_path):
     assert stray_mlruns(tmp_path) is None
     (tmp_path / "mlruns" / "0").mkdir(parents=True)
