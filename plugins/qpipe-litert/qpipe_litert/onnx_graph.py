@@ -16,12 +16,20 @@ Array = NDArray[np.generic]
 
 
 def load_float(path: Path) -> tuple[onnx.ModelProto, bool]:
-    """The graph with float16 widened to float32, and whether there was any: kernels round again from the file."""
+    """The graph with float16 widened to float32, and whether weights had it: kernels round again from the file."""
     model = onnx.load(path)
     half = any(tensor.data_type == TensorProto.FLOAT16 for tensor in model.graph.initializer)
-    if half:
+    if half or _has_half(model.graph):
         _widen(model.graph)
     return model, half
+
+
+def _has_half(graph: onnx.GraphProto) -> bool:
+    """Whether float16 stands at the border or in an operator: inputs alone may have it."""
+    kinds = {value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)}
+    kinds.update(one.i for node in graph.node if node.op_type == "Cast" for one in node.attribute if one.name == "to")
+    kinds.update(one.t.data_type for node in graph.node for one in node.attribute if one.HasField("t"))
+    return TensorProto.FLOAT16 in kinds
 
 
 def _widen(graph: onnx.GraphProto) -> None:

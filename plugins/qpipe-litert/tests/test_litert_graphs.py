@@ -15,6 +15,7 @@ from qpipe_litert.flatbuffer import read_flatbuffer
 from qpipe_litert.flatbuffer_edit import free_batch, fuse_relu, inline_buffers
 from qpipe_litert.interpreter import invoke, open_interpreter
 from qpipe_litert.layout import Port, close, from_file, output_layout, permutations_of, to_file
+from qpipe_litert.onnx_graph import load_float, run_reference
 from qpipe_litert.onnx_rewrite import strided_slices_as_pools
 from qpipe_litert.ranges import plan_ranges
 from qpipe_litert.session import from_border, to_border
@@ -132,3 +133,20 @@ def test_ranges_after_relu_and_clip_are_cut_as_they_cut() -> None:
     only = [replace(spec, low=-3.0, high=9.0) for spec in plan.activations if spec.tensor == conv]
     known = plan_ranges(replace(plan, activations=tuple(only)), model)
     assert known == {conv: (-3.0, 9.0), relu: (0.0, 9.0), clip: (0.0, 6.0)}
+
+
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        ("(float16[N,4] x) => (float[N,4] y)", "c = Cast<to=1>(x) y = Relu(c)"),
+        ("(float[N,4] x) => (float16[N,4] y)", "c = Relu(x) y = Cast<to=10>(c)"),
+        ("(float[N,4] x) => (float[N,4] y)", "c = Cast<to=10>(x) r = Relu(c) y = Cast<to=1>(r)"),
+    ],
+)
+def test_float16_is_widened_where_no_weight_has_it(head, body, tmp_path):
+    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> g {head} {{ {body} }}')
+    onnx.save(model, tmp_path / "m.onnx")
+    found, half = load_float(tmp_path / "m.onnx")
+    assert not half
+    rows = np.array([[-1, 0, 1, 70000]], np.float32)
+    np.testing.assert_array_equal(run_reference(found, {"x": rows})["y"], np.maximum(rows, 0))
