@@ -118,9 +118,12 @@ def _vectors(node: ir.Node, statistics: Statistics | None) -> F32:
     data = node.inputs[0]
     item = statistics.get(name_of(data)) if statistics is not None and data is not None else None
     if item is None or not item.vectors.size:
+        hint = "put `calibrate` before `weight-only`"
+        if item is not None:  # beside a convolution: its channels are on axis 1
+            hint = f"leave the node out: `keep_float: [{node.name}]`"
         raise QuantizationError(
             f"node {node.name!r}: GPTQ needs vectors of its input, which the statistics do not have",
-            hint="put `calibrate` before `weight-only`, or use rounding 'nearest'",
+            hint=f"{hint}, or use rounding 'nearest'",
         )
     return item.vectors
 
