@@ -1,7 +1,7 @@
 """Rows to batches: roles with digests, columns matched to a model's inputs, and no row in two roles."""
 
 from qpipe.data.batches import Batch
-from qpipe.data.digests import outcome_digest, role_digest, sealed, unsealed
+from qpipe.data.digests import outcome_digest, role_digest, rows_digest, sealed, unsealed
 from qpipe.data.opening import check_overlap, open_role
 from qpipe.data.overlap import Overlap
 from qpipe.data.roles import Role
@@ -14,6 +14,7 @@ __all__ = [
     "open_role",
     "outcome_digest",
     "role_digest",
+    "rows_digest",
     "sealed",
     "unsealed",
 ]

@@ -68,6 +68,16 @@ def outcome_digest(data: DataSpec, role: RoleName) -> str:
     return codec.digest((role_digest(data, role), data.label or "", spec.group or "", *sorted(spec.slices), *judged))
 
 
+def rows_digest(data: DataSpec, role: RoleName) -> str:
+    """The rows that a role draws from, however they are sampled, fed or judged: what looks wear out.
+
+    Raises:
+        DataError: as `role_digest`, but for a sealed file nothing is looked at.
+    """
+    spec = _require_role(data, role)
+    return codec.digest(("npz", spec.seal.sha256) if spec.seal is not None else (_source(spec),))
+
+
 def sealed(data: DataSpec) -> DataSpec:
     """The same data with each `.npz` file's digest beside its path: whoever gets the record need not read it for that.
 

@@ -32,7 +32,7 @@ class Family:
     model_digest: str
     target: str
     gate_set: str
-    """Digest of the gate rows."""
+    """Digest of the gate rows, as their file has them."""
     toolchain: tuple[tuple[str, str], ...]
 
     @property

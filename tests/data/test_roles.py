@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qpipe.data import check_overlap, open_role, outcome_digest, role_digest, sealed
+from qpipe.data import check_overlap, open_role, outcome_digest, role_digest, rows_digest, sealed
 from qpipe.data.batches import preprocess
 from qpipe.data.sources import draw, draw_groups
 from qpipe.errors import ConfigError, DataError
@@ -266,6 +266,31 @@ def test_digest_follows_what_reaches_the_model(tmp_path):
     changed = images()
     changed["label"] = changed["label"][::-1]
     assert role_digest(spec(tmp_path, changed, compressed=False), "gate") != before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"batch": 32},
+        {"preprocess": ()},
+        {"label": None},
+        {"trim": "mask"},
+        {"samples": 9},
+        {"seed": 5},
+        {"slices": ("label",)},
+    ],
+)
+def test_rows_that_are_read_otherwise_are_the_same_rows(tmp_path, change):
+    data = sealed(spec(tmp_path, images()))
+    before = rows_digest(data, "gate")
+    if change.keys() & {"samples", "seed", "slices"}:
+        changed = replace(data, roles=(replace(data.roles[0], **change),))
+    else:
+        changed = replace(data, **change)
+    assert rows_digest(changed, "gate") == before
+    (tmp_path / "gate.npz").unlink()
+    assert rows_digest(changed, "gate") == before
+    assert rows_digest(sealed(spec(tmp_path, images(11))), "gate") != before
 
 
 def test_a_sealed_file_is_not_read_again_for_its_digest(tmp_path):

@@ -131,7 +131,9 @@ def _look(
     """The look that this cell's evaluation takes at its family; none where nothing was evaluated.
 
     A look is at gate rows: what identifies it is the evaluation, so that a new profile of the same outcomes is free.
+    The rows are those of the file: another `samples`, `seed`, `batch` or `preprocess` is another look at them.
     """
+    from qpipe.data import rows_digest
     from qpipe.gates import Family, record_look
 
     if not isinstance(evidence.evaluation, Evaluation) or one.outcome is None:
@@ -144,7 +146,7 @@ def _look(
     family = Family(
         model_digest=one.cell.model.digest,
         target=one.cell.target.name,
-        gate_set=evidence.evaluation.data_digest,
+        gate_set=rows_digest(one.cell.data, "gate"),
         toolchain=(("qpipe", __version__), *engine.toolchain),
     )
     return record_look(
