@@ -21,7 +21,7 @@ def expand_variables(text: str) -> str:
         if not os.environ.get(name):
             raise ConfigError(
                 f"environment variable {name} is not set, and {text!r} needs it{nearest(name, os.environ)}",
-                hint=f"export {name}=FOLDER",
+                hint=f"export {name}=…",
             )
     return _VARIABLE.sub(lambda match: os.environ[match[1]], text)
 
@@ -30,6 +30,11 @@ def resolve_path(text: str, folder: Path) -> Path:
     """The path that the file means, absolute.
 
     Raises:
-        ConfigError: an environment variable that is not set.
+        ConfigError: an environment variable that is not set, or a `~` of nobody.
     """
-    return Path(os.path.normpath(folder / Path(expand_variables(text)).expanduser()))
+    try:
+        return Path(os.path.normpath(folder / Path(expand_variables(text)).expanduser()))
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{text!r} begins with a home folder that nobody has", hint="write the whole path, or set HOME"
+        ) from error

@@ -416,3 +416,10 @@ def test_schema_describes_gates_and_stages(names):
     assert set(gates) == {"quality", "slices", "size", "speedup", "finite"}
     assert gates["slices"]["required"] == ["by", "margin"]
     assert "required" in gates["slices"]["properties"]
+
+
+def test_a_home_folder_that_nobody_has(tmp_path):
+    from qpipe.config.paths import resolve_path
+
+    with pytest.raises(ConfigError, match="a home folder that nobody has"):
+        resolve_path("~nobody-of-that-name/x.npz", tmp_path)
