@@ -126,7 +126,7 @@ def _check(
     found = read_params(gate.params, params, at)
     if isinstance(found, tuple):
         return tuple(found)
-    reason = gate.check(found, metric) if gate.check is not None and metric is not None else None
+    reason = gate.objection(found, metric) if metric is not None else ""
     return (Problem(at=at, message=f"gate {at[-1]!r}: {reason}"),) if reason else ()
 
 

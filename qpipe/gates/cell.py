@@ -65,8 +65,7 @@ def decide_gate(outcomes: Outcomes, spec: GateSpec, types: Mapping[str, GateType
     """
     gate = gate_type(spec, types)
     params = read_params(gate, spec)
-    problem = gate.check(params, outcomes.metric) if gate.check is not None else None
-    if problem:
+    if problem := gate.objection(params, outcomes.metric):
         raise ConfigError(f"gate '{spec.name}': {problem}", hint=gate.summary)
     seen = replace(outcomes, accept=spec.accept)
     # Asked here too, so that a plugin's gate cannot pass on evidence that was never measured.

@@ -9,7 +9,7 @@ from typing import TypeVar, get_args
 
 from qpipe.gates.verdicts import not_accepted
 from qpipe.plugins.calls import one_line, prints_aside
-from qpipe.plugins.code import module_of
+from qpipe.plugins.code import is_ours
 from qpipe.plugins.gate import Alpha, GateType, Outcomes
 from qpipe.records.engine import Kind
 from qpipe.records.verdict import Decision, SliceVerdict, Verdict
@@ -19,8 +19,8 @@ V = TypeVar("V", Verdict, SliceVerdict)
 
 def ask(gate: GateType[object], outcomes: Outcomes, params: object, alpha: Alpha) -> Verdict:
     """The verdict of a gate; of a plugin's one that says what was wrong, where it gives none that can be kept."""
-    if module_of(gate.decide).startswith("qpipe."):
-        return gate.decide(outcomes, params, alpha)  # an error in here is a bug of ours and keeps its traceback
+    if is_ours(gate.decide):
+        return gate.decide(outcomes, params, alpha)
     try:
         with prints_aside():
             found: object = gate.decide(outcomes, params, alpha)

@@ -54,6 +54,5 @@ def check_gates(specs: Iterable[GateSpec], types: Mapping[str, GateType[object]]
     for spec in specs:
         found = gate_type(spec, types)
         params = read_params(found, spec)
-        problem = found.check(params, metric) if found.check is not None else None
-        if problem:
+        if problem := found.objection(params, metric):
             raise ConfigError(f"gate '{spec.name}': {problem}", hint=found.summary)

@@ -29,6 +29,11 @@ def module_of(value: object) -> str:
     return str(getattr(value, "__module__", None) or type(value).__module__)
 
 
+def is_ours(value: object) -> bool:
+    """Whether it is the core's: an error in there is a bug of ours and keeps its traceback."""
+    return _top(module_of(value)) == "qpipe"
+
+
 def _files(module: str, *, whole: bool) -> list[Path]:
     top = sys.modules.get(_top(module))
     if whole and top is not None and top.__name__ != "qpipe" and _is_package(top):

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
+from qpipe.plugins.calls import one_line, prints_aside
+from qpipe.plugins.code import is_ours
 from qpipe.plugins.metric import Metric
 from qpipe.records.evidence import Evidence
 from qpipe.records.verdict import Verdict
@@ -61,3 +63,15 @@ class GateType(Generic[P]):
     needs: tuple[Need, ...] = ()
     check: Callable[[P, Metric], str | None] | None = None
     """A reason why these parameters cannot be meant for this metric (margin outside its range), or None."""
+
+    def objection(self, params: P, metric: Metric) -> str:
+        """Why these parameters cannot be meant: what `check` says, or how a plugin's check failed; empty for none."""
+        if self.check is None:
+            return ""
+        try:
+            with prints_aside():
+                return self.check(params, metric) or ""
+        except Exception as error:
+            if is_ours(self.check):
+                raise
+            return f"the gate's own check raised {one_line(error)}"

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from qpipe.errors import DataError
-from qpipe.gates import decide_cell
+from qpipe.errors import ConfigError, DataError
+from qpipe.gates import check_gates, decide_cell
 from qpipe.plugins.gate import GateType
 from qpipe.records.codec import decode, encode
 from qpipe.records.verdict import Decision, GateSpec, SliceVerdict, Verdict, overall
@@ -78,3 +78,14 @@ def test_what_a_gate_prints_is_no_result(made, capsys):
 
     assert judged(made, decide).decision is Decision.PASS
     assert capsys.readouterr() == ("", "hello\n")
+
+
+def test_a_check_that_raises_is_an_objection(made):
+    def check(*_):
+        print("looking at the margin")
+        raise KeyError("margin")
+
+    gate = GateType(name="mine", summary="", params=Nothing, decide=says(), check=check)
+    assert gate.objection(Nothing(), made.flips(0, 0, 400).metric) == "the gate's own check raised KeyError: 'margin'"
+    with pytest.raises(ConfigError, match="gate 'mine': the gate's own check raised KeyError"):
+        check_gates([GateSpec(name="mine", type="mine")], {"mine": gate}, made.flips(0, 0, 400).metric)
