@@ -48,12 +48,12 @@ class Interval:
         return "FAIL" if self.high < limit and self.p_fail <= ALPHA_FAIL else "INCONCLUSIVE"
 
 
-def feeds(rows: dict[str, np.ndarray], spec: dict[str, object]) -> list[dict[str, np.ndarray]]:
-    """Batches of 16 rows in order: images as (x · scale − mean) / std, tokens cut to the longest row of their batch."""
+def feeds(rows: dict[str, np.ndarray], spec: dict[str, object], size: int = BATCH) -> list[dict[str, np.ndarray]]:
+    """Batches in order: images as (x · scale − mean) / std, tokens cut to the longest row of their batch."""
     count = len(next(iter(rows.values())))
     found = []
-    for start in range(0, count, BATCH):
-        part = {name: column[start : start + BATCH] for name, column in rows.items()}
+    for start in range(0, count, size):
+        part = {name: column[start : start + size] for name, column in rows.items()}
         if "trim" in spec:
             longest = int(part[str(spec["trim"])].sum(axis=1).max())
             found.append({name: part[name][:, :longest] for name in ("input_ids", "attention_mask")})
