@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 
 def run_pipelines(
-    paths: Sequence[Path], run: Callable[[Path], RunResult], *, as_json: bool, junit: Path | None = None
+    paths: Sequence[Path],
+    run: Callable[[Path], RunResult],
+    *,
+    as_json: bool,
+    junit: Path | None = None,
+    store: str | None = None,
 ) -> int:
     """Run many pipeline files, print what came out of all, and return the worst exit code."""
     from qpipe.config import without_bases
@@ -36,7 +41,23 @@ def run_pipelines(
         from qpipe.report.fleet import render_fleet
 
         Console().print(render_fleet(ended))
+        _say_report(ended, store)
     return worst(one.exit_code for one in ended)
+
+
+def _say_report(ended: Sequence[Ended], store: str | None) -> None:
+    """The command that makes one page of all runs, in one line however long it is: it is to be copied."""
+    import shlex
+
+    from rich.console import Console
+
+    from qpipe.records.result import RunResult
+
+    ids = dict.fromkeys(one.end.run_id for one in ended if isinstance(one.end, RunResult))
+    where = f" --store {shlex.quote(store)}" if store else ""
+    if ids:
+        line = f"as one page: qpipe report {' '.join(ids)}{where}"
+        Console(soft_wrap=True).print(line, markup=False, highlight=False)
 
 
 def check_junit(path: Path | None) -> None:

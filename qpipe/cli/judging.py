@@ -43,29 +43,40 @@ def gate(
 
 
 def report(
-    run_id: RunId = "last",
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="run_id", help="Ids of runs, beginnings of them, or `last`. [default: last]", show_default=False
+        ),
+    ] = None,
     *,
     out: Annotated[Path, typer.Option("--out", help="Folder for report.html and the plots.")] = Path("qpipe-report"),
     store: StoreOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write the HTML report and the plots of a finished run."""
+    """Write the HTML report and the plots of a finished run; of several, also one page with all at a glance."""
     from qpipe.errors import ConfigError
-    from qpipe.flow.finished.report import write_report
+    from qpipe.flow.finished.report import write_report, write_reports
     from qpipe.flow.finished.runs import recall_run
     from qpipe.flow.workplace import open_store
 
     opened = open_store(store)
-    found = recall_run(opened, run_id).result
+    recalled = (recall_run(opened, run_id).result for run_id in runs or ("last",))
+    found = tuple({result.run_id: result for result in recalled}.values())  # `last` may be one of the others
     try:
         out.mkdir(parents=True, exist_ok=True)
-        files = write_report(found, opened, out)
+        files = write_report(found[0], opened, out) if len(found) == 1 else write_reports(found, opened, out)
     except OSError as error:
         raise ConfigError(f"the report cannot be written to {out}: {error.strerror}", hint="--out FOLDER") from error
     if as_json:
-        print_json({"run_id": found.run_id, "files": [str(path) for path in files]})
-    else:
+        ids = [result.run_id for result in found]
+        print_json(
+            {**({"run_id": ids[0]} if len(ids) == 1 else {"run_ids": ids}), "files": [str(one) for one in files]}
+        )
+    elif len(found) == 1:
         typer.echo("\n".join(str(path) for path in files))
+    else:
+        typer.echo(f"{files[0]}\n{len(found)} reports of one run each, with their plots, in the folders beside it")
 
 
 def compare(before: RunId, after: RunId, *, store: StoreOption = None, as_json: JsonFlag = False) -> None:

@@ -60,7 +60,9 @@ def run(
     check_junit(junit)
     if len(pipelines) == 1:
         return run_pipeline(pipelines[0], options, as_json=as_json, junit=junit)
-    return run_pipelines(pipelines, lambda path: _run(path, options, as_json=as_json), as_json=as_json, junit=junit)
+    return run_pipelines(
+        pipelines, lambda path: _run(path, options, as_json=as_json), as_json=as_json, junit=junit, store=store
+    )
 
 
 def run_pipeline(path: Path, options: RunOptions, *, as_json: bool, junit: Path | None = None) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qpipe.records.fleet import Ended, Refusal
@@ -19,6 +19,7 @@ from qpipe.report.overview import (
     glance,
     look_first,
     standing,
+    told_apart,
 )
 from qpipe.report.table import NOTHING, STYLE, promoted_text, render_result, results_table, search_table
 
@@ -39,7 +40,7 @@ def render_fleet(ended: Sequence[Ended]) -> Group:
 
     results = [one.end for one in ended if isinstance(one.end, RunResult)]
     refused = [one for one in ended if isinstance(one.end, Refusal)]
-    cells = _told_apart(results)
+    cells = [cell for cells in told_apart(results) for cell in cells]
     parts: list[RenderableType] = [*render_glance(cells)] if cells else []
     parts += ["", _refusals(refused)] if refused else []
     parts += _outcome(results)
@@ -57,16 +58,6 @@ def render_run(result: RunResult) -> Group:
     parts: list[RenderableType] = [results_table(result.cells), "", *render_glance(result.cells)]
     parts += ["", search_table(result.search)] if result.search else []
     return Group(*parts, *_outcome((result,)), f"{counted(result.cells)}; {more}")
-
-
-def _told_apart(results: Sequence[RunResult]) -> tuple[CellResult, ...]:
-    """All cells; a model of several pipelines has the pipeline's name before its own."""
-    names = [model for result in results for model in {cell.model for cell in result.cells}]
-    return tuple(
-        replace(cell, model=f"{result.pipeline}/{cell.model}") if names.count(cell.model) > 1 else cell
-        for result in results
-        for cell in result.cells
-    )
 
 
 def _outcome(results: Sequence[RunResult]) -> list[RenderableType]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from qpipe.records.result import CellResult
@@ -13,34 +13,36 @@ from qpipe.report.table import NOTHING
 
 def glance_section(cells: Sequence[CellResult]) -> list[str]:
     """Nothing where there are few cells: their own table is short."""
-    if not are_many(cells):
-        return []
+    return [glances(cells, {cell.label: f"#{cell.key}" for cell in cells})] if are_many(cells) else []
+
+
+def glances(cells: Sequence[CellResult], links: Mapping[str, str]) -> str:
+    """The section. `links`: where more is said of a cell, by its label."""
     targets, lines = glance(cells)
-    rows = "".join(row(escape(line.name), *map(_linked, line.cells)) for line in lines)
+    rows = "".join(row(escape(line.name), *(_linked(cell, links) for cell in line.cells)) for line in lines)
     table = f'<div class="wide"><table>{head(("model", *targets))}<tbody>{rows}</tbody></table></div>'
-    return [f"<section><h2>At a glance</h2>{_troubles(look_first(cells), cells)}{table}</section>"]
+    return f"<section><h2>At a glance</h2>{_troubles(look_first(cells), links)}{table}</section>"
 
 
-def _linked(cell: CellResult | None) -> str:
+def _linked(cell: CellResult | None, links: Mapping[str, str]) -> str:
     if cell is None:
         return NOTHING
-    return f'<a class="plain" href="#{escape(cell.key)}">{mark(standing(cell))}</a>'
+    return f'<a class="plain" href="{escape(links[cell.label])}">{mark(standing(cell))}</a>'
 
 
-def _troubles(troubles: Sequence[Trouble], cells: Sequence[CellResult]) -> str:
+def _troubles(troubles: Sequence[Trouble], links: Mapping[str, str]) -> str:
     if not troubles:
         return ""
-    keys = {cell.label: cell.key for cell in cells}
-    rows = "".join(_trouble(one, keys) for one in troubles[:TROUBLES])
+    rows = "".join(_trouble(one, links) for one in troubles[:TROUBLES])
     left = sum(len(one.labels) for one in troubles[TROUBLES:])
     more = row("", str(left), "for other reasons") if left else ""
     names = ("look first", "cells", "why")
     return f'<div class="wide"><table>{head(names)}<tbody>{rows}{more}</tbody></table></div>'
 
 
-def _trouble(trouble: Trouble, keys: dict[str, str]) -> str:
+def _trouble(trouble: Trouble, links: Mapping[str, str]) -> str:
     first = trouble.labels[0]
     worst = f"{first}: {trouble.worst}" if trouble.worst else ""
     hint = "".join(f"<br><small>{escape(line)}</small>" for line in (worst, trouble.hint) if line)
-    link = f'<a href="#{escape(keys[first])}">{escape(trouble.named)}</a>'
+    link = f'<a href="{escape(links[first])}">{escape(trouble.named)}</a>'
     return row(mark(trouble.word), str(len(trouble.labels)), f"{escape(trouble.what)}: {link}{hint}")

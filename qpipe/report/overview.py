@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from qpipe.records.recipe import REFERENCE
-from qpipe.records.result import CellResult
+from qpipe.records.result import CellResult, RunResult
 from qpipe.records.verdict import Decision, Verdict
 
 AWAY = "unavailable"
@@ -65,6 +66,23 @@ def glance(cells: Iterable[CellResult]) -> tuple[tuple[str, ...], tuple[Line, ..
     for cell in shown:
         lines.setdefault(f"{cell.model}/{cell.recipe}" if several else cell.model, {})[cell.target] = cell
     return targets, tuple(Line(name=name, cells=tuple(map(found.get, targets))) for name, found in lines.items())
+
+
+def told_apart(results: Sequence[RunResult]) -> tuple[tuple[CellResult, ...], ...]:
+    """The cells of each run; a model of several has its pipeline's name before its own, and the run's where that helps.
+
+    Two runs of one pipeline would else be one line, the later of them.
+    """
+    models = Counter(model for result in results for model in {cell.model for cell in result.cells})
+    names = Counter(result.pipeline for result in results)
+    firsts = [
+        f"{result.pipeline}@{result.run_id[:8]}" if names[result.pipeline] > 1 else result.pipeline
+        for result in results
+    ]
+    return tuple(
+        tuple(replace(cell, model=f"{first}/{cell.model}") if models[cell.model] > 1 else cell for cell in result.cells)
+        for result, first in zip(results, firsts, strict=True)
+    )
 
 
 def folded(lines: Sequence[Line]) -> tuple[Line, ...]:

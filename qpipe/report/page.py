@@ -10,14 +10,14 @@ from types import MappingProxyType
 
 from qpipe.records.evidence import Evaluation, NotMeasured, Profile
 from qpipe.records.explanation import Explanation
-from qpipe.records.result import CellResult, Promoted, RunResult
+from qpipe.records.result import CellResult, RunResult
 from qpipe.records.verdict import Verdict
+from qpipe.report.frame import framed, notes, promotions
 from qpipe.report.glance import glance_section
 from qpipe.report.html import badge, head, mark, row
 from qpipe.report.insight import insight
 from qpipe.report.overview import words_counted
 from qpipe.report.plots import Plots, slug
-from qpipe.report.style import STYLE
 from qpipe.report.table import NOTHING, fewer_rows, number, size
 
 NOBODY: Mapping[str, Explanation] = MappingProxyType({})
@@ -38,22 +38,17 @@ def write_run_report(
 
 def run_page(result: RunResult, plots: tuple[Path, ...], explained: Mapping[str, Explanation] = NOBODY) -> str:
     """The page, with the plots inside it."""
-    title = f"{escape(result.pipeline)} · {escape(result.run_id)}"
-    return "\n".join(
+    return framed(
+        f"{result.pipeline} · {result.run_id}",
         [
-            "<!doctype html>",
-            f'<html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<style>{STYLE}</style></head><body><main>",
             *_header(result),
-            *_notes(result.warnings),
+            *notes(result.warnings),
             *glance_section(result.cells),
             _overview(result.cells),
-            *_promoted(result.promoted),
+            *promotions(result.promoted),
             *(_figure(path) for path in plots if path.name.startswith("quality")),
             *(_cell(cell, result.cells, plots, explained) for cell in result.cells),
-            "</main></body></html>",
-        ]
+        ],
     )
 
 
@@ -66,10 +61,6 @@ def _header(result: RunResult) -> list[str]:
     }
     pairs = "".join(f"<dt>{escape(name)}</dt><dd><code>{escape(value)}</code></dd>" for name, value in facts.items())
     return [f"<header><h1>{escape(result.pipeline)}</h1><p>{counts}</p><dl>{pairs}</dl></header>"]
-
-
-def _notes(warnings: Iterable[str]) -> list[str]:
-    return [f'<p class="note">{escape(warning)}</p>' for warning in warnings]
 
 
 def _overview(cells: Iterable[CellResult]) -> str:
@@ -116,15 +107,6 @@ def _overview_row(cell: CellResult, fewer: str) -> str:
         number(smaller),
         f"{placement.integer} of {total}" if placement else NOTHING,
     )
-
-
-def _promoted(promoted: Iterable[Promoted]) -> list[str]:
-    lines = [
-        f"<li><b>{escape(one.model)}</b> version {escape(one.version)} is <b>{escape(one.alias)}</b>"
-        f" <code>{escape(one.engine[:12])}</code> {escape(one.note)}</li>"
-        for one in promoted
-    ]
-    return [f"<section><h2>Promoted</h2><ul>{''.join(lines)}</ul></section>"] if lines else []
 
 
 def _cell(

@@ -1,6 +1,7 @@
 """Many pipelines of one command: what is wrong with one stops no other."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from small_pipeline import write_small_pipeline
@@ -49,6 +50,14 @@ def test_hours_of_a_fleet_are_told_meanwhile_beside_the_object_too(fleet, capsys
     assert [line.split(":")[0] for line in told.err.splitlines()] == [
         f"[{count}/4] {file}" for count, file in enumerate((fleet[1], fleet[2], fleet[0], fleet[3]), 1)
     ]
+
+
+def test_the_command_that_makes_one_page_of_all_stands_at_the_end_in_one_line(fleet, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    runs = {"a": replace(OK, run_id="a" * 16), "d": replace(OK, run_id="d" * 16)}
+    run_pipelines(fleet, lambda file: runs[file.stem], as_json=False, store="my store")
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"as one page: qpipe report {'a' * 16} {'d' * 16} --store 'my store'"
 
 
 def test_an_error_and_a_bug_are_results_of_their_file(fleet, capsys):

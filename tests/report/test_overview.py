@@ -13,7 +13,8 @@ from qpipe.records.result import CellResult
 from qpipe.records.verdict import Decision, Verdict
 from qpipe.report.document import fleet_document
 from qpipe.report.fleet import render_fleet, render_glance, render_run
-from qpipe.report.overview import counted, folded, glance, look_first
+from qpipe.report.fleetpage import fleet_page
+from qpipe.report.overview import counted, folded, glance, look_first, told_apart
 from qpipe.report.page import run_page
 from qpipe.report.shapes import FleetShape
 from qpipe.report.table import as_text
@@ -179,3 +180,22 @@ def test_a_hundred_promotions_and_notes_are_one_line_each(result):
     assert "200 engines are champion now" in text
     assert "note: 80 more: qpipe report RUN_ID" in text
     assert len(text.splitlines()) < 60
+
+
+def test_two_runs_of_one_pipeline_are_lines_of_their_own(result):
+    runs = [replace(result, run_id=run_id, cells=CELLS[:2]) for run_id in ("1" * 16, "2" * 16)]
+    names = [{cell.model for cell in cells} for cells in told_apart(runs)]
+    assert names == [{"digits <demo>@11111111/a"}, {"digits <demo>@22222222/a"}]
+
+
+def test_the_page_of_several_runs_leads_to_the_cells_on_theirs(result):
+    first = replace(result, cells=CELLS, pipeline="first", warnings=("both <say> it",))
+    second = replace(first, run_id="run-2", cells=(cell("a", "cpu", LOST),), pipeline="second", promoted=())
+    page = fleet_page((first, second), {"run-1": "run-1/report.html", "run-2": "run-2/report.html"})
+    links = re.findall('href="([^"]+)"', page)
+    assert {"run-1/report.html", "run-2/report.html", "run-1/report.html#acpuint8", "run-2/report.html#acpuint8"} <= {
+        *links
+    }
+    assert page.count("both &lt;say&gt; it") == 1
+    for part in ("<h1>2 runs</h1>", "<td>second/a</td>", "lost 4 points", "Promoted", "not logged"):
+        assert part in page, part

@@ -1,4 +1,4 @@
-"""The report of a run as files: one HTML page and its plots."""
+"""Reports as files: one HTML page of a run and its plots; of several runs one page more, with all at a glance."""
 
 from __future__ import annotations
 
@@ -32,3 +32,17 @@ def write_report(result: RunResult, store: Store, folder: Path, plots: Plots | N
     folder.mkdir(parents=True, exist_ok=True)
     drawn = draw(result.cells, store, folder) if plots is None else plots
     return write_run_report(result, drawn, folder, explained(store, result.cells))
+
+
+def write_reports(results: Sequence[RunResult], store: Store, folder: Path) -> tuple[Path, ...]:
+    """Write the report of each run into a folder of its id, and `report.html` of all beside them.
+
+    Returns their paths, the page of all first.
+    """
+    from qpipe.report import fleet_page
+
+    written = [write_report(result, store, folder / result.run_id) for result in results]
+    page = folder / "report.html"
+    pages = {result.run_id: f"{result.run_id}/{files[0].name}" for result, files in zip(results, written, strict=True)}
+    page.write_text(fleet_page(results, pages), encoding="utf-8")
+    return (page, *(file for files in written for file in files))

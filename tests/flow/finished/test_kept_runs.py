@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from qpipe.cli.guarded import run_app
 from qpipe.errors import ConfigError
 from qpipe.flow.finished.runs import KeptRun, find_cell, keep_result, kept_uri, latest_with_cell, recall_run
 from qpipe.records.data import DataSpec
@@ -101,3 +103,24 @@ def test_a_password_of_mlflow_is_not_kept(tmp_path, monkeypatch):
         kept_uri(found, None)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", whole)
     assert kept_uri(found, None) == whole
+
+
+def test_several_runs_are_reported_on_a_page_of_their_own_and_one_as_ever(tmp_path, capsys):
+    store = Store(tmp_path / ".qpipe")
+    for run_id, model in (("a1", "resnet"), ("b2", "unet"), ("c3", "lstm")):
+        keep_result(store, kept(run_id, tmp_path, model))
+
+    def files(*run_ids: str) -> tuple[dict[str, object], list[str]]:
+        out = tmp_path / "-".join(run_ids)
+        assert run_app(["report", *run_ids, "--store", str(store.location), "--out", str(out), "--json"]) == 0
+        said = json.loads(capsys.readouterr().out)
+        written = [Path(one) for one in said.pop("files")]
+        assert all(one.exists() for one in written)
+        return said, [str(one.relative_to(out)) for one in written]
+
+    assert files("a1", "last", "c3") == (
+        {"run_ids": ["a1", "c3"]},
+        ["report.html", "a1/report.html", "c3/report.html"],
+    )
+    assert "c3/report.html#k-lstm" in (tmp_path / "a1-last-c3" / "report.html").read_text()
+    assert files("last") == files("last", "c3") == ({"run_id": "c3"}, ["report.html"])
