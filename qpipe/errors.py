@@ -106,6 +106,10 @@ class Interrupted(QpipeError):
     code = 130
 
 
+class InterruptedFleet(Interrupted):
+    """Of many pipelines: what was finished, and that the rest was not, stands on stdout already."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The tail of a message about an unknown name: `; did you mean 'int8'?`, or empty where nothing is near."""
     names = {candidate.lower(): candidate for candidate in known if candidate != name}

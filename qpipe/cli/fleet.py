@@ -9,6 +9,7 @@ from qpipe.cli.options import print_json
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
+    from threading import Event
 
     from qpipe.flow.options import RunOptions
     from qpipe.records.fleet import Ended
@@ -22,14 +23,21 @@ def run_pipelines(
     as_json: bool,
     junit: Path | None = None,
     store: str | None = None,
+    stop: Event | None = None,
 ) -> int:
-    """Run many pipeline files, print what came out of all, and return the worst exit code."""
+    """Run many pipeline files, print what came out of all, and return the worst exit code.
+
+    `stop`: set by `run` where it was interrupted.
+
+    Raises:
+        InterruptedFleet: after all that, if some are not finished.
+    """
     from qpipe.config import without_bases
     from qpipe.flow.exitcodes import worst
     from qpipe.flow.fleet import run_fleet
 
     files = without_bases(paths, kind="pipeline")
-    ended = run_fleet(files, run, _Roll(total=len(files)).call)
+    ended = run_fleet(files, run, _Roll(total=len(files)).call, stop)
     write_junit(junit, ended)
     if as_json:
         from qpipe.report.document import fleet_document
@@ -42,7 +50,17 @@ def run_pipelines(
 
         Console().print(render_fleet(ended))
         _say_report(ended, store)
+    _check_finished(ended)
     return worst(one.exit_code for one in ended)
+
+
+def _check_finished(ended: Sequence[Ended]) -> None:
+    from qpipe.errors import InterruptedFleet
+    from qpipe.flow.stopping import GO_ON
+
+    left = sum(one.exit_code == InterruptedFleet.code for one in ended)
+    if left:
+        raise InterruptedFleet(f"interrupted: {left} of {len(ended)} pipelines are not finished", hint=GO_ON)
 
 
 def _say_report(ended: Sequence[Ended], store: str | None) -> None:

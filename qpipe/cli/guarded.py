@@ -16,9 +16,9 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn, TextIO, cast
 
-from qpipe.errors import Interrupted, QpipeError
+from qpipe.errors import Interrupted, InterruptedFleet, QpipeError
+from qpipe.flow.stopping import GO_ON
 
-GO_ON = "run the same command again: it goes on from what is finished"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 READER_GONE = 128 + signal.SIGPIPE
 """What a shell reports of every program whose reader has gone."""
@@ -48,7 +48,8 @@ def _run(arguments: list[str]) -> int:
         if code == Interrupted.code:  # typer turns Ctrl-C into this code without a word
             raise KeyboardInterrupt  # noqa: TRY301  (the same words as below)
     except QpipeError as error:
-        return say_error(error.message, error.hint, error.code, as_json=as_json)
+        said = isinstance(error, InterruptedFleet)  # one object on stdout, not two
+        return say_error(error.message, error.hint, error.code, as_json=as_json and not said)
     except (KeyboardInterrupt, Abort):
         return _say_interrupted(as_json=as_json)
     except TyperException as error:

@@ -60,8 +60,14 @@ def run(
     check_junit(junit)
     if len(pipelines) == 1:
         return run_pipeline(pipelines[0], options, as_json=as_json, junit=junit)
+    stop = threading.Event()
     return run_pipelines(
-        pipelines, lambda path: _run(path, options, as_json=as_json), as_json=as_json, junit=junit, store=store
+        pipelines,
+        lambda path: _run(path, options, as_json=as_json, stop=stop),
+        as_json=as_json,
+        junit=junit,
+        store=store,
+        stop=stop,
     )
 
 
@@ -87,8 +93,13 @@ def run_pipeline(path: Path, options: RunOptions, *, as_json: bool, junit: Path 
     return result.exit_code
 
 
-def _run(path: Path, options: RunOptions, *, as_json: bool, alone: bool = False) -> RunResult:
-    """One pipeline; `alone` sows the seed before there is known to be work, which is nothing where most is cached."""
+def _run(
+    path: Path, options: RunOptions, *, as_json: bool, alone: bool = False, stop: threading.Event | None = None
+) -> RunResult:
+    """One pipeline; `alone` sows the seed before there is known to be work, which is nothing where most is cached.
+
+    `stop` is set where Ctrl-C was pressed meanwhile, even if the run came to its end.
+    """
     from qpipe.execute.children.nursery import Nursery
     from qpipe.flow.workplace import open_workplace
 
@@ -97,7 +108,7 @@ def _run(path: Path, options: RunOptions, *, as_json: bool, alone: bool = False)
         nursery.opened() if alone and options.executor == "local" else nullcontext()
     ):  # loads while the pipeline is read
         workplace = open_workplace(path, options, nursery)
-        return _conduct(workplace, options, as_json=as_json)
+        return _conduct(workplace, options, stop or threading.Event(), as_json=as_json)
 
 
 def show_result(result: RunResult) -> None:
@@ -109,7 +120,7 @@ def show_result(result: RunResult) -> None:
     Console().print(render_run(result))
 
 
-def _conduct(workplace: Workplace, options: RunOptions, *, as_json: bool) -> RunResult:
+def _conduct(workplace: Workplace, options: RunOptions, stop: threading.Event, *, as_json: bool) -> RunResult:
     """Run in a thread, so that Ctrl-C here can stop the children and still let them be cleaned up."""
     from concurrent.futures import ThreadPoolExecutor
 
@@ -117,7 +128,6 @@ def _conduct(workplace: Workplace, options: RunOptions, *, as_json: bool) -> Run
     from qpipe.execute.children.watch import Silence
     from qpipe.flow.conduct import conduct
 
-    stop = threading.Event()
     with ThreadPoolExecutor(max_workers=1) as pool, nullcontext(Silence()) if as_json else Screen() as watch:
         future = pool.submit(conduct, workplace, options, watch, stop)
         try:

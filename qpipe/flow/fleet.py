@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import traceback
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING
 
 from qpipe.errors import ConfigError, Interrupted, QpipeError
 from qpipe.flow.cells.claims import promoted_name
 from qpipe.flow.exitcodes import BUG
+from qpipe.flow.stopping import GO_ON, heed
 from qpipe.records.fleet import Ended, Refusal
 from qpipe.records.recipe import REFERENCE
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
@@ -24,21 +27,35 @@ if TYPE_CHECKING:
 
 
 def run_fleet(
-    files: Sequence[Path], run: Callable[[Path], RunResult], told: Callable[[Ended], None]
+    files: Sequence[Path],
+    run: Callable[[Path], RunResult],
+    told: Callable[[Ended], None],
+    stop: threading.Event | None = None,
 ) -> tuple[Ended, ...]:
     """Run each file; `told` hears of each as it ends. All files are read first: mistakes are told before any work.
 
-    Raises:
-        Interrupted: the rest is not begun; the same command goes on from what is finished.
+    Interrupted (Ctrl-C, or `stop` is set), the rest is not begun, and each file of it ends with exit code 130.
     """
-    ended = {file: Ended(file=file, end=why) for file, why in look_over(files).items()}
-    for one in ended.values():
-        told(one)
-    for file in files:
-        if file not in ended:
-            ended[file] = _run(file, run)
-            told(ended[file])
-    return tuple(ended[file] for file in files)
+    ended: dict[Path, Ended] = {}
+    begun: list[Path] = []
+    with suppress(Interrupted, KeyboardInterrupt):
+        ended.update((file, Ended(file=file, end=why)) for file, why in look_over(files).items())
+        for one in tuple(ended.values()):
+            told(one)
+        for file in files:
+            if file not in ended:
+                if stop is not None:
+                    heed(stop)
+                begun.append(file)
+                ended[file] = _run(file, run)
+                told(ended[file])
+    return tuple(
+        ended.get(file) or Ended(file=file, end=_left("finished" if file in begun else "begun")) for file in files
+    )
+
+
+def _left(what: str) -> Refusal:
+    return Refusal(message=f"not {what}: interrupted", hint=GO_ON, code=Interrupted.code)
 
 
 def plan_fleet(files: Sequence[Path], options: RunOptions) -> tuple[tuple[Path, tuple[Forecast, ...] | Refusal], ...]:

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     import threading
 
 
+GO_ON = "run the same command again: it goes on from what is finished"
+
+
 def heed(stop: threading.Event) -> None:
     """Go no further once `stop` is set.
 
@@ -17,4 +20,4 @@ def heed(stop: threading.Event) -> None:
         Interrupted: it is.
     """
     if stop.is_set():
-        raise Interrupted("interrupted", hint="run the same command again: it goes on from what is finished")
+        raise Interrupted("interrupted", hint=GO_ON)

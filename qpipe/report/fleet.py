@@ -11,6 +11,7 @@ from qpipe.records.fleet import Ended, Refusal
 from qpipe.records.result import CellResult, RunResult
 from qpipe.report.overview import (
     MANY,
+    NAMED,
     TROUBLES,
     Line,
     are_many,
@@ -171,8 +172,12 @@ def _refusals(refused: Sequence[Ended]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     table.add_column("not run", no_wrap=True, overflow="fold")
     table.add_column("why")
+    found: dict[Refusal, list[str]] = {}
     for one in refused:
         if isinstance(one.end, Refusal):
-            hint = f"\nhint: {one.end.hint}" if one.end.hint else ""
-            table.add_row(Text(str(one.file)), Text(f"{one.end.message}{hint}"))
+            found.setdefault(one.end, []).append(str(one.file))
+    for why, files in found.items():
+        more = [f"and {len(files) - NAMED} more"] if len(files) > NAMED else []
+        hint = f"\nhint: {why.hint}" if why.hint else ""
+        table.add_row(Text("\n".join((*files[:NAMED], *more))), Text(f"{why.message}{hint}"))
     return table

@@ -2,16 +2,22 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
+from threading import Event
+from xml.etree import ElementTree
 
 import pytest
 from small_pipeline import write_small_pipeline
 
 from qpipe.cli.fleet import run_pipelines
-from qpipe.errors import BuildError, Interrupted
+from qpipe.cli.guarded import run_app
+from qpipe.errors import BuildError, Interrupted, InterruptedFleet
 from qpipe.flow.fleet import plan_fleet, run_fleet
 from qpipe.flow.options import RunOptions
-from qpipe.records.fleet import Refusal
+from qpipe.records.fleet import Ended, Refusal
 from qpipe.records.result import RunResult
+from qpipe.report.fleet import render_fleet
+from qpipe.report.table import as_text
 
 OK = RunResult(run_id="r", mlflow_run_id=None, pipeline="p", exit_code=0, warnings=(), cells=(), promoted=())
 PROMOTE = {"model": "{model}-{target}", "alias": "champion"}
@@ -72,16 +78,66 @@ def test_an_error_and_a_bug_are_results_of_their_file(fleet, capsys):
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_ctrl_c_stops_them_all(fleet):
+@pytest.mark.parametrize("end", [Interrupted("interrupted"), KeyboardInterrupt()], ids=["a child", "this process"])
+def test_ctrl_c_stops_them_all_and_what_was_finished_is_told(fleet, tmp_path, capsys, end):
+    """A night of work left no JUnit file and no overview: 13 of 14 had been judged."""
     begun = []
 
     def run(file):
         begun.append(file.stem)
-        raise Interrupted("interrupted")
+        if file.stem == "d":
+            raise end
+        return OK
 
-    with pytest.raises(Interrupted):
-        run_fleet(fleet, run, lambda _: None)
-    assert begun == ["a"]
+    junit = tmp_path / "junit.xml"
+    with pytest.raises(InterruptedFleet, match="2 of 5 pipelines"):
+        run_pipelines([*fleet, later(fleet)], run, as_json=True, junit=junit)
+    assert begun == ["a", "d"]
+    found = json.loads(capsys.readouterr().out)
+    assert found["exit_code"] == 130
+    assert [one["exit_code"] for one in found["pipelines"]] == [0, 2, 2, 130, 130]
+    assert [one["error"]["message"] for one in found["pipelines"][3:]] == [
+        "not finished: interrupted",
+        "not begun: interrupted",
+    ]
+    cases = [case.get("message") for case in ElementTree.parse(junit).iter("error")]
+    assert cases[2:] == ["not finished: interrupted", "not begun: interrupted"]
+
+
+def test_ctrl_c_while_a_pipeline_ends_well_stops_the_next(fleet):
+    stop = Event()
+
+    def run(_):
+        stop.set()
+        return OK
+
+    ended = run_fleet(fleet, run, lambda _: None, stop)
+    assert [one.exit_code for one in ended] == [0, 2, 2, 130]
+
+
+def test_an_interrupted_fleet_is_one_object_and_two_lines(fleet, capsys, monkeypatch):
+    def run(_path, _options, *, as_json, stop):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("qpipe.cli.running._run", run)
+    assert run_app(["run", *map(str, fleet), "--json"]) == 130
+    told = capsys.readouterr()
+    assert json.loads(told.out)["exit_code"] == 130
+    assert told.err.splitlines()[-2] == "error: interrupted: 2 of 4 pipelines are not finished"
+
+
+def test_many_that_were_not_begun_are_one_line_of_the_overview(fleet):
+    why = Refusal(message="not begun: interrupted", hint="again", code=130)
+    text = as_text(render_fleet([Ended(file=Path(f"{n}.yaml"), end=why) for n in range(60)]))
+    assert text.count("not begun") == 1
+    assert "and 57 more" in text
+
+
+def later(fleet):
+    """One pipeline more."""
+    file = fleet[0].with_name("e.yaml")
+    file.write_text(fleet[0].read_text().replace('"name": "a"', '"name": "e"'))
+    return file
 
 
 def test_two_files_never_promote_to_one_name(tmp_path, fleet):
