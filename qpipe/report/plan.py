@@ -58,7 +58,7 @@ def plan_table(lines: Iterable[Line]) -> Table:
 def plans_table(plans: Iterable[tuple[Path, Sequence[Line] | Refusal]]) -> Table:
     """One line a pipeline: how many cells, what of them is cached, what the others took, and why they would run.
 
-    What cannot be built or run here is told below, once for all pipelines.
+    Why cells cannot be built or run here, or were refused before, is told below, once for all pipelines.
     """
     from rich.markup import escape
 
@@ -69,13 +69,16 @@ def plans_table(plans: Iterable[tuple[Path, Sequence[Line] | Refusal]]) -> Table
         table.add_row(str(file), *_sum(plan))
     every = [line for _, plan in plans if not isinstance(plan, Refusal) for line in plan]
     table.add_row(f"{len(plans)} pipelines", *_sum(every)[:-1], "", style="bold")
-    for why, count in Counter(line.note for line in every if _is_away(line)).items():
+    for why, count in Counter(line.note for line in every if _short(line) != line.note).items():
         table.add_row("", str(count), "", "", escape(why))
     return table
 
 
-def _is_away(line: Line) -> bool:
-    return line.note.startswith("cannot be ")
+def _short(line: Line) -> str:
+    """The note without a reason that many cells share."""
+    if line.note.startswith("cannot be "):
+        return "cannot be built or run here"
+    return "refused before" if line.note.startswith("refused before: ") else line.note
 
 
 def _sum(plan: Sequence[Line] | Refusal) -> tuple[str, str, str, str]:
@@ -84,9 +87,9 @@ def _sum(plan: Sequence[Line] | Refusal) -> tuple[str, str, str, str]:
     if isinstance(plan, Refusal):
         return "–", "–", "–", f"[red]error:[/] {escape(plan.message)}"
     took = [line.seconds for line in plan if line.seconds is not None and not line.cached]
-    notes = Counter("cannot be built or run here" if _is_away(line) else line.note for line in plan if not line.cached)
+    notes = Counter(_short(line) for line in plan)
+    cached = notes.pop("cached", 0)
     why = "; ".join(f"{count} {note}" for note, count in notes.items())
-    cached = sum(line.cached for line in plan)
     return str(len(plan)), str(cached), f"{sum(took):.1f} s" if took else "–", escape(why)
 
 

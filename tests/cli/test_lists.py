@@ -1,6 +1,8 @@
 """What tables print is what is there: nothing is cut off on a narrow screen, and no bracket is taken for a style."""
 
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +15,7 @@ from qpipe.records.explanation import Explanation, Layer, Step
 from qpipe.records.verdict import Decision
 from qpipe.report.compare import compare_table
 from qpipe.report.explain import render_explanation
-from qpipe.report.plan import plan_table
+from qpipe.report.plan import plan_table, plans_table
 from qpipe.report.table import as_text
 from qpipe.tracking.promotion.ledger import Move
 
@@ -75,6 +77,22 @@ def a_forecast():
 def test_a_narrow_screen_shows_every_sign(render, texts):
     shown = whole(render)
     assert [text for text in texts if text not in shown] == []
+
+
+def test_a_plan_of_many_counts_what_was_refused_by_itself_with_the_reason_once():
+    done = replace(a_forecast(), cached=True, note="cached")
+    refused = replace(done, note="refused before: node [/conv1] has NaN")
+    away = replace(a_forecast(), note="cannot be run here: no board")
+    shown = as_text(plans_table([(Path("a.yaml"), (done, refused)), (Path("b.yaml"), (refused, done, away))]), NARROW)
+    head, *rows = [line.split() for line in shown.splitlines()]
+    assert head[:3] == ["pipeline", "cells", "cached"]
+    assert [row[:3] for row in rows[:2]] == [["a.yaml", "2", "1"], ["b.yaml", "3", "1"]]
+    assert rows[0][-3:] == ["1", "refused", "before"]
+    assert rows[-3][:4] == ["2", "pipelines", "5", "2"]
+    assert [" ".join(row) for row in rows[-2:]] == [
+        "2 refused before: node [/conv1] has NaN",
+        "1 cannot be run here: no board",
+    ]
 
 
 def test_names_of_targets_can_be_copied(monkeypatch, capsys):
