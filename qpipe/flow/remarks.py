@@ -57,7 +57,7 @@ def lint_warnings(results: Sequence[CellResult]) -> tuple[str, ...]:
 
 
 def _lines(labels: tuple[str, ...], found: list[Remark]) -> list[str]:
-    subject = "" if all(remark.kind == "neighbours" for remark in found) else "calibration of "
+    subject = "" if all(remark.kind in {"neighbours", "copies"} for remark in found) else "calibration of "
     where = f"{subject}{', '.join(labels)}"
     lines = [f"{where}: {_text(remark)}" for remark in found[:SHOWN]]
     rest = len(found) - SHOWN
@@ -65,4 +65,8 @@ def _lines(labels: tuple[str, ...], found: list[Remark]) -> list[str]:
 
 
 def _text(remark: Remark) -> str:
-    return remark.message if remark.subject in {"calibration", "batch"} else f"'{remark.subject}': {remark.message}"
+    return (
+        remark.message
+        if remark.subject in {"calibration", "batch", "gate"}
+        else f"'{remark.subject}': {remark.message}"
+    )

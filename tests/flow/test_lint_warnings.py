@@ -36,8 +36,9 @@ def test_many_alike_are_counted():
     assert found[-1].startswith(f"calibration of a: {9 - SHOWN} more like this")
 
 
-def test_what_is_said_of_answers_is_no_word_on_calibration():
-    (line,) = lint_warnings([result("a", Remark(kind="neighbours", subject="batch", message="judged at 1"))])
+@pytest.mark.parametrize(("kind", "subject"), [("neighbours", "batch"), ("copies", "gate")])
+def test_what_is_said_of_answers_and_gate_rows_is_no_word_on_calibration(kind, subject):
+    (line,) = lint_warnings([result("a", Remark(kind=kind, subject=subject, message="judged at 1"))])
     assert line == "a: judged at 1"
 
 

@@ -10,6 +10,7 @@ from qpipe.data import open_role
 from qpipe.execute.jobs import EvaluationPair
 from qpipe.execute.work.answering import Answers, collect_answers
 from qpipe.execute.work.attributing import Judged, attribute
+from qpipe.execute.work.copying import copies_of, copy_remarks, groups_of
 from qpipe.execute.work.pairs import save_pair
 from qpipe.execute.work.reference import reference_outputs
 from qpipe.gates import save_outcomes
@@ -22,7 +23,7 @@ from qpipe.records.codec import digest
 from qpipe.records.evidence import Evaluation
 
 if TYPE_CHECKING:
-    from qpipe.data import Role
+    from qpipe.data import Copies, Role
     from qpipe.execute.work.bench import Bench
     from qpipe.plugins.metric import Metric, Units
     from qpipe.records.engine import Engine, Prepared
@@ -62,8 +63,11 @@ def evaluate_engine(bench: Bench, engine: Engine, folder: Path, prepared: Prepar
     pair = _evaluated(cell, whole.digest, answers, reference, measured)
     if prepared is not None:
         pair = _attributed(bench, pair, prepared, answers, reference)
-    save_pair(folder, replace(pair, remarks=(*pair.remarks, *answers.remarks)))
-    _save_rows(folder, answers.role, measured)
+    judged = cell.role == "gate" and not cell.recipe.is_reference
+    copies = copies_of(bench, answers.role) if judged else None
+    remarks = copy_remarks(answers.role, copies) if copies is not None else ()
+    save_pair(folder, replace(pair, remarks=(*pair.remarks, *answers.remarks, *remarks)))
+    _save_rows(folder, answers.role, measured, copies)
 
 
 def _measure(metric: Metric, answers: Answers, reference: Outputs) -> _Measured:
@@ -111,14 +115,14 @@ def _evaluated(
     )
 
 
-def _save_rows(folder: Path, role: Role, measured: _Measured) -> None:
+def _save_rows(folder: Path, role: Role, measured: _Measured, copies: Copies | None) -> None:
     """What gates decide from, row by row."""
     save_outcomes(
         folder,
         engine=measured.engine,
         reference=measured.reference,
         agreement=compare_rows(measured.metric, measured.ours, measured.theirs),
-        groups=role.column(role.spec.group) if role.spec.group else None,
+        groups=groups_of(role, copies),
         slices={name: role.column(name) for name in role.spec.slices},
         labelled=measured.labelled,
     )
