@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 from numpy.typing import NDArray
 
 from qpipe.errors import RefusedError
+from qpipe.measure.probe import probe_inputs as made_up
 from qpipe.records.engine import Prepared
 from qpipe.records.tensors import TensorSpec
 
@@ -37,17 +36,10 @@ def probe_shape(prepared: Prepared, spec: TensorSpec) -> tuple[int | None, ...]:
     return tuple(dims)
 
 
-def probe_inputs(prepared: Prepared, rows: int, seed: int = 0) -> Mapping[str, Array]:
-    """Random inputs by name: uniform in the plan's own input range, else standard normal; integers are 0 or 1."""
-    rng = np.random.default_rng(seed)
-    ranges = {spec.tensor: spec for spec in prepared.plan.activations} if prepared.plan else {}
-    made: dict[str, Array] = {}
-    for spec in prepared.signature.inputs:
-        shape = [rows if dim is None else dim for dim in probe_shape(prepared, spec)]
-        if np.issubdtype(np.dtype(spec.dtype), np.floating):
-            known = ranges.get(spec.name)
-            values = rng.uniform(known.low, known.high, shape) if known else rng.normal(size=shape)
-            made[spec.name] = values.astype(spec.dtype)
-        else:
-            made[spec.name] = rng.integers(0, 2, shape).astype(spec.dtype)
-    return made
+def probe_inputs(prepared: Prepared, rows: int, seed: int = 0) -> dict[str, Array]:
+    """`rows` made-up rows by name (`qpipe.measure.probe`)."""
+    shapes = {
+        spec.name: [rows if dim is None else dim for dim in probe_shape(prepared, spec)]
+        for spec in prepared.signature.inputs
+    }
+    return made_up(prepared, shapes, seed)

@@ -11,30 +11,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from qpipe.errors import BuildError, EngineError
-from qpipe.measure.evaluation import sqnr_db
 from qpipe.measure.ort import OrtSession, refusal
+from qpipe.measure.probe import FLOAT_DB, QUANTIZED_DB, agreements, probe_inputs, probe_shapes, worst
 from qpipe.records.engine import Prepared
 from qpipe.records.target import Target
 from qpipe_onnxruntime.options import read_options
 from qpipe_onnxruntime.ort_format import UnknownFieldError, in_order
 from qpipe_onnxruntime.session import load, session_options
 
-Array = NDArray[np.generic]
 ORT_MODEL = "model.ort"
 OPERATORS = "model.required_operators_and_types.config"
 USABILITY = "mobile-usability.txt"
-LEAST_DB = {"float": 60.0, "quantized": 30.0}
-"""SQNR of the `.ort` file against the `.onnx` engine: other fusions may move a rounding, not the answer."""
 _TOO_LARGE = 2**31 - 1
 _MUCH_LARGER = 1.3
 _COUNTS_FROM_BYTES = 2**17
 """Smaller files differ by what the format itself takes."""
-_FREE = 16
 _VERDICT = "Model should perform well with "
 
 
@@ -132,7 +126,7 @@ def compare(prepared: Prepared, engine: Path, mobile: Path, target: Target) -> s
     Raises:
         BuildError: the `.ort` file cannot be loaded, or computes something else.
     """
-    feed = probe(prepared)
+    feed = probe_inputs(prepared, probe_shapes(prepared))
     options = session_options(target, read_options(target))
     try:
         wanted, found = (OrtSession(load(path, options), prepared.signature).run(feed) for path in (engine, mobile))
@@ -140,46 +134,13 @@ def compare(prepared: Prepared, engine: Path, mobile: Path, target: Target) -> s
         raise BuildError(f"{mobile.name} cannot be run: {error.message}") from error
     except Exception as error:
         raise BuildError(f"{mobile.name} cannot be loaded: {refusal(error)[0]}") from error
-    least = LEAST_DB["float" if prepared.plan is None else "quantized"]
-    worst = min(_agreement(wanted[name], found[name]) for name in wanted)
-    if worst == np.inf:
-        return "the same numbers"
-    if worst < least:
+    agreed = worst(agreements(wanted, found))
+    if agreed.db < (FLOAT_DB if prepared.plan is None else QUANTIZED_DB):
         raise BuildError(
-            f"{mobile.name} does not compute what {engine.name} computes: {worst:.1f} dB",
+            f"{mobile.name} does not compute what {engine.name} computes: {agreed.output}: {agreed}",
             hint="options: {mobile: false} builds the engine without it; report this to onnxruntime",
         )
-    return f"{worst:.1f} dB"
-
-
-def _agreement(wanted: Array, found: Array) -> float:
-    if wanted.shape != found.shape:
-        return -np.inf
-    a, b = wanted.astype(np.float64), found.astype(np.float64)
-    if np.array_equal(a, b, equal_nan=True):
-        return float(np.inf)
-    ratio = sqnr_db(a, b)
-    return -np.inf if ratio is None else ratio
-
-
-def probe(prepared: Prepared) -> dict[str, Array]:
-    """Two made-up rows: uniform in the plan's range of an input, else standard normal; integers are 0 or 1."""
-    random = np.random.default_rng(0)
-    ranges = {spec.tensor: (spec.low, spec.high) for spec in prepared.plan.activations} if prepared.plan else {}
-    best = {shape.name: shape.best for shape in prepared.shapes}
-    feed: dict[str, Array] = {}
-    for spec in prepared.signature.inputs:
-        usual = best.get(spec.name) or (_FREE,) * len(spec.shape)
-        shape = [
-            dim if isinstance(dim, int) else (2 if axis == 0 else usual[axis]) for axis, dim in enumerate(spec.shape)
-        ]
-        if spec.dtype.startswith("float"):
-            low, high = ranges.get(spec.name, (0.0, 0.0))
-            values = random.uniform(low, high, shape) if high > low else random.normal(size=shape)
-        else:
-            values = random.integers(0, 2, shape).astype(np.float64)
-        feed[spec.name] = values.astype(spec.dtype)
-    return feed
+    return str(agreed)
 
 
 def report_usability(path: Path) -> tuple[str, ...]:

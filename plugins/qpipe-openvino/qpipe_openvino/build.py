@@ -13,6 +13,7 @@ from qpipe.measure.cpu import read_cpu
 from qpipe.records.engine import Built, Prepared
 from qpipe.records.target import Target
 from qpipe.records.tensors import Signature
+from qpipe_openvino.comparing import compare
 from qpipe_openvino.compiling import compile_for, read, refusal
 from qpipe_openvino.machine import requirements, toolchain
 from qpipe_openvino.placement import Origin, place, read_layers
@@ -31,6 +32,7 @@ def build_engine(prepared: Prepared, target: Target, workdir: Path, progress: Pr
 
     Raises:
         BuildError: OpenVINO refused the graph, or gave it another border; the message has its reason.
+        RefusedError: what it compiled computes something else than the graph.
     """
     try:
         progress.step("convert")
@@ -41,7 +43,10 @@ def build_engine(prepared: Prepared, target: Target, workdir: Path, progress: Pr
         raise BuildError(f"OpenVINO refuses this graph: {refusal(error)}") from error
     _check_border(compiled, prepared.signature)
     graph = onnx.load(prepared.graph.path, load_external_data=False).graph
-    placement = place(read_layers(compiled), prepared.plan, _origins(graph), stored=_stored(graph))
+    stored = _stored(graph)
+    progress.step("compare with onnxruntime")
+    agreed = compare(compiled, prepared, half=bool(stored))
+    placement = place(read_layers(compiled), prepared.plan, _origins(graph), stored=stored)
     quantized = prepared.plan is not None
     return Built(
         files=(Path(MAIN), Path(WEIGHTS)),
@@ -50,6 +55,7 @@ def build_engine(prepared: Prepared, target: Target, workdir: Path, progress: Pr
             target, read_cpu(), quantized=quantized, bfloat16=not quantized and placement.integer > 0
         ),
         toolchain=toolchain(),
+        notes=(agreed,),
     )
 
 

@@ -13,8 +13,9 @@ from qpipe_openvino.machine import BF16, OPENVINO, OPENVINO_AVX2, OPENVINO_BF16,
 from qpipe_openvino.session import SHAPES_KEPT
 
 from qpipe.engines import read_engine, write_engine
-from qpipe.errors import BuildError, EngineError, TargetError
+from qpipe.errors import BuildError, EngineError, RefusedError, TargetError
 from qpipe.measure.cpu import read_cpu
+from qpipe.models import read_model
 from qpipe.prepare import builtin_recipe, prepare
 from qpipe.records.target import Host, Target
 from qpipe.testing.models import small_batches, small_rows, write_small_model
@@ -165,6 +166,49 @@ def test_an_operator_that_openvino_lacks_is_named(tmp_path):
     onnx.save_model(graph, prepared.deployable.path)
     with pytest.raises(BuildError, match="Mystery"):
         BACKEND.build(prepared, TARGET, tmp_path, Silent())
+
+
+PADS = ((4, 5, 6), (8, 4, 1, 1), "pads=[1,1,1,1], strides=[1,2]")
+VOLUME = ((1, 1, 6, 6), (5, 1, 3, 3, 3), "pads=[1,1,1,1,1,1]")
+
+
+def build_conv(folder, recipe, conv):
+    """An engine of one convolution behind a Relu."""
+    shape, weight, attributes = conv
+    random = np.random.default_rng(1)
+    head = '<ir_version: 8, opset_import: ["" : 17]> g (float[N,{}] x) => (float[N{}] y)'
+    head = head.format(",".join(map(str, shape)), ",D" * len(shape))
+    graph = onnx.parser.parse_model(f"{head} {{ r = Relu(x) y = Conv<{attributes}>(r, w) }}")
+    graph.graph.initializer.append(onnx.numpy_helper.from_array(random.normal(size=weight).astype(np.float32), "w"))
+    onnx.save_model(graph, folder / "conv.onnx")
+    model = read_model(folder / "conv.onnx", name="conv", origin="conv")
+    rows = random.normal(size=(8, *shape)).astype(np.float32)
+    for name in ("stages", "engine"):
+        (folder / name).mkdir()
+    made = builtin_recipe(recipe, OPENVINO)
+    prepared = prepare(model, made, OPENVINO, lambda: iter([{"x": rows}]), folder / "stages", None, Silent(), rows=8)
+    return BACKEND.build(prepared, TARGET, folder / "engine", Silent())
+
+
+@pytest.mark.parametrize(
+    ("recipe", "conv", "reason", "hint"),
+    [
+        ("none", PADS, r"its shape is \[2, 8, 7, 5\], the graph's \[2, 8, 7, 4\]", "backend onnxruntime"),
+        ("int8", VOLUME, r"-?\d+\.\d dB", "`keep_float`"),
+    ],
+)
+def test_a_graph_that_openvino_computes_wrongly_is_refused(tmp_path, recipe, conv, reason, hint):
+    # OpenVINO 2026.4.1: pads of a 1x1 Conv with strides behind a Relu; int8 volumes of depth 1 and few channels.
+    with pytest.raises(
+        RefusedError, match=f"computes another 'y' than onnxruntime on made-up rows: {reason}"
+    ) as caught:
+        build_conv(tmp_path, recipe, conv)
+    assert hint in caught.value.hint
+
+
+def test_how_well_an_engine_agrees_is_noted(tmp_path):
+    built = build_conv(tmp_path, "none", VOLUME)
+    assert [note for note in built.notes if note.startswith("agrees with onnxruntime on made-up rows: ")]
 
 
 @pytest.mark.parametrize(
