@@ -12,36 +12,53 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from qpipe.plugins.registry import Registry
+    from qpipe.records.target import Target
+    from qpipe.report.offers import Offer
 
 
-def targets(*, as_json: JsonFlag = False) -> None:
+def targets(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="target", help="Only these, with all that is said of them.")
+    ] = None,
+    *,
+    as_json: JsonFlag = False,
+) -> None:
     """List hardware targets: whether engines can be built and run here, and if not, why."""
     from qpipe.flow.workplace import open_registry
 
     registry = open_registry()
-    rows = []
-    for target in sorted(registry.targets.values(), key=lambda found: found.name):
-        state = _check(registry, target.name)
-        rows.append((target.name, target.backend, *state, target.summary))
-    folds = ("build", "run", "summary")
-    _show(("target", "backend", *folds), rows, key="targets", folds=folds, as_json=as_json)
+    offers = [_offer(registry, registry.target(name)) for name in names or sorted(registry.targets)]
+    if as_json:
+        from dataclasses import asdict
+
+        print_json({"targets": [asdict(offer) for offer in offers]})
+        return
+    from rich.console import Console
+
+    from qpipe.report.offers import offer_table, offers_list
+
+    for shown in map(offer_table, offers) if names else (offers_list(offers),):
+        Console().print(shown)
 
 
-def _check(registry: Registry, name: str) -> tuple[str, str]:
+def _offer(registry: Registry, target: Target) -> Offer:
     from qpipe.errors import QpipeError
     from qpipe.records.engine import Unavailable
+    from qpipe.report.offers import READY, Offer
 
-    target = registry.target(name)
     try:
         found = registry.backend(target.backend).check(target)
     except QpipeError as error:
-        return error.message, error.message
-    states = (found.build, found.run)
-    build, run = (
-        state.reason if isinstance(state, Unavailable) else "; ".join(filter(None, ("ready", state.note)))
-        for state in states
-    )
-    return build, run
+        build = run = error.message
+        hint = error.hint
+    else:
+        states = (found.build, found.run)
+        build, run = (
+            state.reason if isinstance(state, Unavailable) else "; ".join(filter(None, (READY, state.note)))
+            for state in states
+        )
+        hint = next((state.hint for state in states if isinstance(state, Unavailable)), "")
+    return Offer(target=target.name, backend=target.backend, build=build, run=run, hint=hint, summary=target.summary)
 
 
 def stages(*, as_json: JsonFlag = False) -> None:

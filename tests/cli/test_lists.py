@@ -15,6 +15,7 @@ from qpipe.records.explanation import Explanation, Layer, Step
 from qpipe.records.verdict import Decision
 from qpipe.report.compare import compare_table
 from qpipe.report.explain import render_explanation
+from qpipe.report.offers import Offer, offer_table, offers_list
 from qpipe.report.plan import plan_table, plans_table
 from qpipe.report.table import as_text
 from qpipe.tracking.promotion.ledger import Move
@@ -95,12 +96,35 @@ def test_a_plan_of_many_counts_what_was_refused_by_itself_with_the_reason_once()
     ]
 
 
-def test_names_of_targets_can_be_copied(monkeypatch, capsys):
+def test_targets_are_a_line_each_on_a_narrow_screen_and_their_names_can_be_copied(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", str(NARROW))
+    names = sorted(workplace.open_registry().targets)
     assert run_app(["targets"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert {line.split()[0] for line in lines if line[0] != " "} == {"target", *workplace.open_registry().targets}
-    assert max(map(len, lines)) <= NARROW
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.split() == ["target", "backend", "here", "summary"]
+    assert [line.split()[0] for line in lines[: len(names)]] == names
+    assert lines[len(names)] == ""
+    assert max(map(len, (head, *lines))) <= NARROW
+    assert len(lines) < len(names) + 20
+
+
+def test_a_target_by_its_name_has_all_that_is_said_of_it(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(NARROW))
+    registry = workplace.open_registry()
+    target = max(registry.targets.values(), key=lambda one: len(one.summary))
+    assert run_app(["targets", target.name]) == 0
+    assert target.summary.replace(" ", "") in "".join(capsys.readouterr().out.split())
+    assert run_app(["targets", "cpu-locl"]) == 2
+    assert "did you mean 'cpu-local'?" in capsys.readouterr().err
+
+
+def test_what_is_missing_is_told_once_for_the_targets_that_miss_it():
+    told = {"backend": "b", "build": "ready; the first build fetches [tools]", "hint": HINT, "summary": "a board " * 12}
+    offers = [Offer(target=name, run="no driver [/x]", **told) for name in ("a", "b")]
+    shown = as_text(offers_list([*offers, Offer(target="c", run="ready", **told)]), NARROW)
+    assert shown.count("no driver [/x]: a, b\n") == shown.count("the first build fetches [tools]: a, b, c\n") == 1
+    assert [line.split()[2] for line in shown.splitlines()[1:4]] == ["builds", "builds", "ready"]
+    assert whole(lambda: offer_table(offers[0])).count(HINT) == 1
 
 
 def test_doctor_prints_hints_and_paths_whole(monkeypatch, capsys):
