@@ -39,7 +39,7 @@ def mlflow_as_before():
 
 @pytest.fixture(scope="session", autouse=True)
 def signals_are_heard() -> None:
-    """A suite in the background of a shell ignores SIGINT, one under `nohup` SIGHUP, and so would all that it starts."""
+    """A shell ignores SIGINT in the background, `nohup` SIGHUP, and all that is started would inherit it."""
     for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, usual)
