@@ -28,12 +28,14 @@ def doctor(*, store: StoreOption = None, tracking_uri: UriOption = None, as_json
 def _show(findings: tuple[Finding, ...]) -> None:
     from rich.console import Console
 
+    from qpipe.flow.doctor import abridged
     from qpipe.report.columns import columns, plain
 
     marks = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "broken": "[red]broken[/]"}
-    table = columns("", "what", "found", "hint", folds=("found", "hint"), gap=2)
+    table = columns("", "what", "found", folds=("found",), gap=2)
     table.show_header = False
-    for found in findings:
+    for found in abridged(findings):
         what, said, hint = plain(found.what, found.found, found.hint)
-        table.add_row(marks[found.state], what, said, f"[dim]{hint}[/]" if hint else "")
+        table.add_row(marks[found.state], what, f"{said}\n[dim]hint: {hint}[/]" if hint else said)
     Console().print(table)
+    Console().print("all of it, a finding each: qpipe doctor --json", style="dim")

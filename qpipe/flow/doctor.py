@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from qpipe.plugins.registry import Registry
     from qpipe.records.target import Target
 
+FEW = 3
+"""Parts of a plugin that are named even in brief."""
 PACKAGES = ("onnxruntime", "onnx", "onnx-ir", "mlflow", "numpy", "scipy", "pydantic")
 
 
@@ -29,6 +32,9 @@ class Finding:
     what: str
     found: str
     hint: str = ""
+    kind: Literal["", "package", "plugin", "target"] = ""
+    brief: str = ""
+    """What is enough to know where nothing is wrong."""
 
 
 def diagnose(*, store: str | None, tracking_uri: str | None) -> tuple[Finding, ...]:
@@ -43,21 +49,53 @@ def diagnose(*, store: str | None, tracking_uri: str | None) -> tuple[Finding, .
     )
 
 
+def abridged(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    """As few lines as say the same to a reader: packages in one, targets of the same state in one, parts counted."""
+    groups: dict[tuple[str, ...], list[Finding]] = {}
+    for one in findings:
+        alike = {"package": ("package",), "target": ("target", one.found, one.hint)}.get(one.kind)
+        groups.setdefault(alike if alike and one.state != "broken" else (one.what, one.found), []).append(one)
+    return tuple(_as_one(group) for group in groups.values())
+
+
+def _as_one(group: list[Finding]) -> Finding:
+    first = group[0]
+    if first.kind == "package" and first.state == "ok":
+        return replace(first, what="packages", found=", ".join(f"{one.what} {one.brief}" for one in group))
+    if first.kind == "target" and len(group) > 1:
+        names = ", ".join(one.brief for one in group)
+        return replace(first, what=f"{len(group)} targets", found=f"{first.found}: {names}")
+    return replace(first, found=first.brief) if first.kind == "plugin" and first.state == "ok" else first
+
+
 def _versions() -> Iterator[Finding]:
     yield Finding(state="ok", what="qpipe", found=f"{__version__} on Python {platform.python_version()}")
     for name in PACKAGES:
         number = package_version(name)
         missing = number == "absent"
         hint = f"pip install {name}" if missing else ""
-        yield Finding(state="broken" if missing else "ok", what=name, found=number, hint=hint)
+        state: Literal["ok", "broken"] = "broken" if missing else "ok"
+        yield Finding(state=state, what=name, found=number, hint=hint, kind="package", brief=number)
 
 
 def _plugins(registry: Registry) -> Iterator[Finding]:
     for plugin in registry.plugins:
-        brings = ", ".join(registry.brings(plugin)) or "nothing"
-        yield Finding(state="ok", what=f"plugin {plugin.name}", found=f"{plugin.version}: {brings}".removeprefix(": "))
+        brings = registry.brings(plugin)
+        said, brief = (
+            f"{plugin.version}: {parts or 'nothing'}".removeprefix(": ")
+            for parts in (", ".join(brings), _counted(brings))
+        )
+        yield Finding(state="ok", what=f"plugin {plugin.name}", found=said, kind="plugin", brief=brief)
     for problem in registry.problems:
         yield Finding(state="broken", what=f"plugin {problem.name}", found=problem.reason, hint=problem.hint)
+
+
+def _counted(brings: tuple[str, ...]) -> str:
+    """The names where they are few, e.g. `backend litert`; else how many of a kind: `10 stages, 15 gates`."""
+    if len(brings) <= FEW:
+        return ", ".join(brings)
+    counts = Counter(part.split(" ")[0] for part in brings)
+    return ", ".join(f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in counts.items())
 
 
 def _targets(registry: Registry) -> Iterator[Finding]:
@@ -71,14 +109,22 @@ def look_at(target: Target, registry: Registry) -> Finding:
     try:
         found = registry.backend(target.backend).check(target)
     except QpipeError as error:
-        return Finding(state="note", what=what, found=error.message, hint=error.hint)
+        return Finding(state="note", what=what, kind="target", brief=target.name, found=error.message, hint=error.hint)
     notes = []
     for state in (found.build, found.run):
         if isinstance(state, Unavailable):
-            return Finding(state="note", what=what, found=state.reason, hint=state.hint)
+            return Finding(
+                state="note", what=what, kind="target", brief=target.name, found=state.reason, hint=state.hint
+            )
         if state.note:
             notes.append(state.note)
-    return Finding(state="note" if notes else "ok", what=what, found="; ".join(("can be built and run here", *notes)))
+    return Finding(
+        state="note" if notes else "ok",
+        what=what,
+        kind="target",
+        brief=target.name,
+        found="; ".join(("can be built and run here", *notes)),
+    )
 
 
 def _store(root: str | None) -> Finding:

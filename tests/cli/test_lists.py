@@ -1,5 +1,6 @@
 """What tables print is what is there: nothing is cut off on a narrow screen, and no bracket is taken for a style."""
 
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -139,3 +140,35 @@ def test_doctor_prints_hints_and_paths_whole(monkeypatch, capsys):
     said = "".join(capsys.readouterr().out.split())
     assert path in said
     assert "".join(HINT.split()) in said
+
+
+def test_doctor_fits_a_screen_and_names_every_target_and_version(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("COLUMNS", str(NARROW))
+    monkeypatch.chdir(tmp_path)
+    found = doctor.diagnose(store=None, tracking_uri=None)
+    monkeypatch.setattr(doctor, "diagnose", lambda **_: found)
+    assert run_app(["doctor"]) in (0, 5)
+    out = capsys.readouterr().out
+    words = {word.strip(",") for word in out.split()}
+    assert {one.brief for one in found if one.kind in ("target", "package")} <= words
+    assert re.search(r"\d+ stages, \d+ gates", out)
+    assert len(out.splitlines()) < 50
+
+
+def test_doctor_says_what_is_missing_once_and_what_is_broken_each_by_itself():
+    away = {"state": "note", "found": "no driver", "hint": HINT, "kind": "target"}
+    broken = {"state": "broken", "found": "absent", "kind": "package"}
+    findings = (
+        doctor.Finding(what="scipy", **broken),
+        doctor.Finding(what="numpy", state="ok", found="2.4", kind="package", brief="2.4"),
+        doctor.Finding(what="mlflow", **broken),
+        *(doctor.Finding(what=f"target {name}", brief=name, **away) for name in "ab"),
+        doctor.Finding(what="target c", brief="c", **(away | {"hint": "another"})),
+    )
+    assert [(one.state, one.what, one.found) for one in doctor.abridged(findings)] == [
+        ("broken", "scipy", "absent"),
+        ("ok", "packages", "numpy 2.4"),
+        ("broken", "mlflow", "absent"),
+        ("note", "2 targets", "no driver: a, b"),
+        ("note", "target c", "no driver"),
+    ]
