@@ -23,10 +23,12 @@ def run(pipeline: str | Path, options: RunOptions | None = None) -> RunResult:
     Raises:
         QpipeError: what can be found before work: a bad file, model, data, target, an unreachable MLflow.
     """
+    from qpipe.allowance import check_address_space
     from qpipe.flow.conduct import conduct
     from qpipe.flow.options import RunOptions
     from qpipe.flow.workplace import open_workplace
 
+    check_address_space()
     chosen = options or RunOptions()
     return conduct(open_workplace(Path(pipeline), chosen), chosen)
 
@@ -51,10 +53,12 @@ def step(
     Raises:
         QpipeError: as `run`.
     """
+    from qpipe.allowance import check_address_space
     from qpipe.flow.conduct import conduct
     from qpipe.flow.options import RunOptions
     from qpipe.flow.workplace import open_pipeline, open_registry
 
+    check_address_space()
     source = {"uri": model_uri} if ":/" in model_uri else {"path": model_uri}
     document: dict[str, object] = {
         "name": name,

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from qpipe.allowance import check_address_space
 from qpipe.cli import drafting, judging, listing, promoting, running, scaffolding
 from qpipe.cli.doctor import doctor
 from qpipe.cli.settingup import setup
@@ -32,7 +33,8 @@ def _version(asked: bool) -> None:
 def _root(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
-    pass
+    del version  # said by its callback
+    check_address_space()
 
 
 app.command("demo")(running.demo)

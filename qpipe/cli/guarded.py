@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import errno
 import io
 import json
 import os
@@ -16,10 +15,10 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn, TextIO, cast
 
+from qpipe.allowance import exhausted
 from qpipe.errors import Interrupted, InterruptedFleet, QpipeError
 from qpipe.flow.stopping import GO_ON
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
 READER_GONE = 128 + signal.SIGPIPE
 """What a shell reports of every program whose reader has gone."""
 
@@ -108,9 +107,9 @@ def _streams() -> Iterator[bool]:
 
 
 def _say_unexpected(error: Exception, *, as_json: bool) -> int:
-    """A full disk is nobody's bug; whatever else nobody has foreseen is ours."""
-    if isinstance(error, OSError) and error.errno in FULL:
-        return say_error(str(error), "make room there, then run the same command again", 5, as_json=as_json)
+    """A full disk and whatever else is used up are nobody's bug; what else nobody has foreseen is ours."""
+    if hint := exhausted(error):
+        return say_error(str(error) or "no more memory", hint, 5, as_json=as_json)
     traceback.print_exc()
     return say_error(f"{type(error).__name__}: {error}", "this is a bug in qpipe: please report it", 1, as_json=as_json)
 

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from qpipe.allowance import EXHAUSTED
 from qpipe.errors import StoreError
 
 _HINTS = {
+    **EXHAUSTED,
     errno.ENOSPC: "free some space there, or put the store on another disk",
     errno.EDQUOT: "your disk quota is used up: free some space there, or put the store on another disk",
     errno.EFBIG: "a file is larger than this file system or `ulimit -f` allows",

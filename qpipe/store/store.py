@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import re
@@ -49,6 +50,7 @@ class Store:
 
         Raises:
             ConfigError: it cannot; the message says where and why.
+            StoreError: this process may open no more files, or gets no more memory.
         """
         there = next(path for path in (self.root, *self.root.parents) if path.exists() or path.is_symlink())
         try:
@@ -56,6 +58,8 @@ class Store:
                 (Path(folder) / "probe").write_bytes(b"qpipe")
         except OSError as error:
             found = store_error(error, "write", self.root)
+            if error.errno in {errno.EMFILE, errno.ENFILE, errno.ENOMEM}:
+                raise found from error
             raise ConfigError(found.message, hint=found.hint) from error
 
     def put_folder(self, path: Path) -> str:

@@ -165,16 +165,38 @@ def test_nobody_at_stdout_is_no_success_and_no_bug(monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_a_full_disk_is_no_bug(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("error", "said", "todo"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/there"), "[Errno 28] No space left", "make room there"),
+        (OSError(errno.EMFILE, "Too many open files", "/proc"), "[Errno 24] Too many open files", "raise `ulimit -n`"),
+        (OSError(errno.ENFILE, "Too many open files in system"), "[Errno 23] Too many open", "raise fs.file-max"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "[Errno 12] Cannot allocate", "fewer --workers"),
+        (MemoryError(), "no more memory", "fewer --workers"),
+    ],
+    ids=["disk", "files", "files of the machine", "memory", "memory of Python"],
+)
+def test_what_is_used_up_is_no_bug(monkeypatch, capsys, error, said, todo):
     def full(*_: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", "/there")
+        raise error
 
     monkeypatch.setattr("qpipe.flow.workplace.open_registry", full)
     assert run_app(["targets"]) == 5
-    assert capsys.readouterr().err.splitlines() == [
-        "error: [Errno 28] No space left on device: '/there'",
-        "hint: make room there, then run the same command again",
-    ]
+    line, hint = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {said}")
+    assert hint.startswith("hint: ")
+    assert todo in hint
+
+
+@pytest.mark.parametrize(("option", "kib"), [("-v", 300_000), ("-d", 250_000)])
+def test_too_little_address_space_is_told_before_the_import_that_would_never_end(option, kib):
+    command = [*MAIN, "targets", "--json"]
+    limited = ["sh", "-c", f'ulimit {option} {kib}; exec "$@"', "sh", *command]
+    done = subprocess.run(limited, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 5, done.stderr
+    error = json.loads(done.stdout)["error"]
+    assert error["message"].startswith(f"`ulimit {option}` allows {kib >> 10} MiB of address space")
+    assert error["hint"].startswith(f"`ulimit {option} unlimited`")
 
 
 def test_an_error_without_a_hint_is_one_line(capsys):

@@ -170,3 +170,9 @@ def many_threads(request, progress):
     for thread in threads:
         thread.join()
     return ""
+
+
+def open_too_many(request, progress):
+    import errno
+
+    raise OSError(errno.EMFILE, "Too many open files")

@@ -131,6 +131,13 @@ def test_exceptions_are_results(tmp_path, entry, kind, error):
     assert ("Traceback" in ended.log_tail) == (entry != "refuse")
 
 
+def test_a_limit_of_the_machine_is_no_bug_of_the_child(tmp_path):
+    error = guarded("open_too_many", "", tmp_path).error
+    assert error is not None
+    assert error.code == 5
+    assert "raise `ulimit -n`" in error.hint
+
+
 def test_a_hang_is_stopped_with_its_grandchild(tmp_path):
     began = time.monotonic()
     ended = guarded("hang", str(tmp_path / "pids"), tmp_path, timeout_s=1.5)

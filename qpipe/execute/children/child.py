@@ -109,7 +109,10 @@ def _describe(error: BaseException) -> dict[str, object]:
     if isinstance(error, MemoryError):  # numpy raises one of its own
         message = f"MemoryError: {str(error) or 'more than this machine can give'}"
         return {"type": "MemoryError", "message": message, "hint": "use a smaller batch", "code": 5}
-    return {"type": name, "message": f"{name}: {error}", "hint": "", "code": 1}
+    from qpipe.allowance import exhausted
+
+    hint = exhausted(error)
+    return {"type": name, "message": f"{name}: {error}", "hint": hint, "code": 5 if hint else 1}
 
 
 if __name__ == "__main__":
