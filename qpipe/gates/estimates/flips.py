@@ -11,6 +11,7 @@ from qpipe.gates.estimates.advice import flip_spread
 from qpipe.gates.estimates.estimate import Estimate
 from qpipe.gates.estimates.sample import Sample, changed_groups, few_groups, mean_change, undecidable
 from qpipe.gates.statistics import binomial, tango
+from qpipe.gates.statistics.student import standard_error
 from qpipe.plugins.gate import Alpha
 from qpipe.plugins.metric import Metric
 
@@ -38,13 +39,44 @@ def _rows(sample: Sample) -> Estimate:
 
 
 def _groups(sample: Sample) -> Estimate:
-    """Rows of a group are alike: t over groups, and the guard counts groups with a loss."""
+    """Rows of a group are alike: the wider of t over groups and Tango's interval; the guard counts groups with a loss.
+
+    With few flips t is too narrow: where each of 3,000 rows stood twice and losses alone made up the margin, it passed
+    in .075 of trials, with both in .054.
+    """
     flipped, count = changed_groups(sample.change != 0, sample.groups)
     lost, _ = changed_groups(sample.change < 0, sample.groups)
-    found = mean_change(sample)
+    found = _widened(mean_change(sample), sample)
     if few := few_groups(sample.groups):
         return undecidable(found, few)
     return replace(found, no_pass="" if flipped >= tango.FEW_FLIPS else _guard(lost, count, sample, "groups"))
+
+
+def _widened(found: Estimate, sample: Sample) -> Estimate:
+    """With Tango's bounds too, of counts divided by the design effect: so many rows they are worth.
+
+    Source: Rao & Scott 1992, Biometrics 48:577–585.
+    """
+    change, alpha = sample.change, sample.alpha
+    rows, gains, losses = len(change), int((change > 0).sum()), int((change < 0).sum())
+    worth = _worth(change, sample.groups)
+    counts = (gains * worth, losses * worth, rows * worth)
+    low, high = tango.bounds(*counts, low_alpha=alpha.to_pass, high_alpha=alpha.to_fail)
+    return replace(
+        found,
+        low=low if found.low is None else min(low, found.low),
+        high=high if found.high is None else max(high, found.high),
+        p_fail=max(found.p_fail, tango.p_worse(*counts, sample.margin)),
+    )
+
+
+def _worth(change: NDArray[np.float64], groups: NDArray[np.int64] | None) -> float:
+    """How many independent rows a row is worth, above 0 and at most 1."""
+    clustered, count = standard_error(change, groups)
+    alone, rows = standard_error(change)
+    if not 0 < clustered < np.inf:
+        return count / rows
+    return min(1.0, (alone / clustered) ** 2)
 
 
 def _guard(losses: int, count: int, sample: Sample, noun: str) -> str:

@@ -19,7 +19,7 @@ FEW_FLIPS = 20
 def score(
     gains: NDArray[np.float64] | float,
     losses: NDArray[np.float64] | float,
-    rows: int,
+    rows: float,
     difference: float,
 ) -> NDArray[np.float64]:
     """Tango's z for the null `P(gain) − P(loss) = difference`; positive where more was gained than the null says.
@@ -44,9 +44,9 @@ def score(
 
 @lru_cache(maxsize=1024)  # a thousand small slices have a few tables between them
 def bounds(
-    gains: int, losses: int, rows: int, *, low_alpha: float = 0.05, high_alpha: float = 0.05
+    gains: float, losses: float, rows: float, *, low_alpha: float = 0.05, high_alpha: float = 0.05
 ) -> tuple[float, float]:
-    """One-sided lower and upper bound of `P(gain) − P(loss)`, each at its own alpha."""
+    """One-sided lower and upper bound of `P(gain) − P(loss)`, each at its own alpha; counts may be effective ones."""
     observed = (gains - losses) / rows
 
     def at(z: float, left: float, right: float) -> float:
@@ -59,7 +59,7 @@ def bounds(
     return at(_z(1 - low_alpha), -1.0, observed), at(_z(high_alpha), observed, 1.0)
 
 
-def p_worse(gains: int, losses: int, rows: int, margin: float) -> float:
+def p_worse(gains: float, losses: float, rows: float, margin: float) -> float:
     """One-sided p of the null "at most `margin` worse": small where the engine is surely worse than that."""
     return NormalDist().cdf(float(score(gains, losses, rows, -margin)))
 
