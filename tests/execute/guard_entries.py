@@ -40,6 +40,11 @@ def parent(request, progress):
     return str(os.getppid())
 
 
+def stop_parent(request, progress):
+    os.kill(os.getppid(), signal.SIGSTOP)
+    return request
+
+
 def luck(request, progress):
     import random
 

@@ -131,6 +131,15 @@ def test_a_seed_that_was_killed_takes_its_children_and_no_more(tmp_path):
     assert gone_soon(seed)
 
 
+def test_a_whole_result_is_taken_although_the_seed_cannot_say_how_the_child_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr("qpipe.execute.children.nursery.PATIENCE_S", 0.7)
+    nursery = Nursery(modules=())
+    with nursery.opened():
+        ended = guarded("stop_parent", "whole", tmp_path, nursery)
+        assert (ended.kind, ended.result, ended.error) == ("ok", "whole", None)
+        assert seed_of(nursery, tmp_path) == os.getpid()  # spawned
+
+
 def test_a_closed_nursery_leaves_nothing_and_spawns(tmp_path):
     nursery = Nursery(modules=())
     with nursery.opened():

@@ -73,8 +73,12 @@ class _Answer:
 
 
 def read_exit(workdir: Path, ended: ExitKind, usage: Usage, limits: Limits) -> Exit:
-    """The exit of a child that has ended by itself (`ok`, whatever it was) or was stopped."""
-    answer = _read_answer(workdir) if ended == "ok" and usage.status == 0 else None
+    """The exit of a child that has ended by itself (`ok`, whatever it was) or was stopped.
+
+    An answer appears at once and whole, as the child's last act: one that stands is taken also of a child that was
+    killed after it, or whose seed could not say how it ended.
+    """
+    answer = _read_answer(workdir) if ended == "ok" and usage.status in {0, -signal.SIGKILL} else None
     log_tail = _tail(workdir / "log.txt")
     kind = ended
     error: ExitError | None
