@@ -35,7 +35,7 @@ def run_rows(session: Session, batches: Iterable[Tensors], progress: Progress | 
     """Outputs of one session over all batches.
 
     Raises:
-        EngineError: the session gives other names or shapes than its signature says, or there was no batch.
+        EngineError: the session gives other names, shapes or dtypes than its signature says, or there was no batch.
     """
     return run_all({"": session}, batches, progress)[""]
 
@@ -78,7 +78,7 @@ def fixed_batch(signature: Signature) -> int | None:
 
 
 def _run_batch(session: Session, batch: Tensors, rows: int, name: str) -> dict[str, NDArray[np.generic]]:
-    """One batch in one or several runs, with the shapes checked."""
+    """One batch in one or several runs, with shapes and dtypes checked."""
     size = fixed_batch(session.signature) or rows
     chunks = [_checked(session, chunk, name) for chunk in _chunks(batch, rows, size)]
     if len(chunks) == 1 and size == rows:
@@ -103,7 +103,17 @@ def _checked(session: Session, batch: Tensors, name: str) -> dict[str, NDArray[n
         if not _fits(found[spec.name], spec, rows):
             shape = list(found[spec.name].shape)
             raise EngineError(f"{who} gives '{spec.name}' as {shape} for {rows} rows where the model has {spec}")
+        if not _is_of(found[spec.name].dtype, spec.dtype):
+            raise EngineError(
+                f"{who} gives '{spec.name}' as {found[spec.name].dtype} where the model has {spec}",
+                hint=f"its backend converts outputs to {spec.dtype}, the dtype of the user's model",
+            )
     return {spec.name: found[spec.name] for spec in session.signature.outputs}
+
+
+def _is_of(dtype: np.dtype[np.generic], name: str) -> bool:
+    """Whether it is the dtype of a specification; text may come as objects."""
+    return dtype.kind in "OUS" if name == "str" else dtype == np.dtype(name)
 
 
 def _fits(tensor: NDArray[np.generic], spec: TensorSpec, rows: int) -> bool:

@@ -57,6 +57,30 @@ def batches(*sizes: int, width: int = 2) -> Iterator[dict[str, np.ndarray]]:
         start += size
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float64", "int32", "object"])
+def test_another_dtype_than_the_signatures_is_refused(dtype):
+    class Board(Doubling):
+        def run(self, inputs):
+            return {name: tensor.astype(dtype) for name, tensor in super().run(inputs).items()}
+
+    with pytest.raises(
+        EngineError, match=rf"session 'board' gives 'y' as {dtype} where the model has y: float32\[N, L\]"
+    ) as caught:
+        run_all({"board": Board()}, batches(2))
+    assert "float32" in caught.value.hint
+
+
+def test_strings_come_as_objects_or_as_text():
+    words = Signature(inputs=OPEN.inputs, outputs=(TensorSpec(name="y", dtype="str", shape=("N", "L")),))
+    for dtype in ("str", "object"):
+
+        class Speaking(Doubling):
+            def run(self, inputs, dtype=dtype):
+                return {"y": inputs["x"].astype("str").astype(dtype)}
+
+        assert run_rows(Speaking(words), batches(2)).rows == 2
+
+
 def test_rows_come_back_in_order_and_are_counted():
     progress = Counting()
     found = run_rows(Doubling(), batches(3, 3, 1), progress)
