@@ -132,7 +132,7 @@ def _published(
         lost = published.lost
         try:
             if not lost:
-                finish(tracker, parent, workplace, final, plots)
+                finish(tracker, parent, workplace, final, plots=plots, stop=stop)
         except TrackingError as error:
             lost = True
             final = replace(

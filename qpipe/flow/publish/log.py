@@ -152,13 +152,22 @@ def promote_passed(
     return tuple(_promote(tracker, result, spec, models.get(result.key)) for result in promotable(results, spec))
 
 
-def finish(tracker: Tracker | None, parent: str | None, workplace: Workplace, result: RunResult, plots: Plots) -> None:
+def finish(
+    tracker: Tracker | None,
+    parent: str | None,
+    workplace: Workplace,
+    result: RunResult,
+    *,
+    plots: Plots,
+    stop: threading.Event,
+) -> None:
     """Close the parent run with the tables, the report and the JSON of the whole run.
 
     A run that was finished before with the same results keeps the report that it has.
 
     Raises:
         TrackingError: MLflow is lost.
+        Interrupted: `stop` was set, and MLflow says nothing: the same command finishes the run.
     """
     if tracker is None or parent is None:
         return
@@ -166,7 +175,8 @@ def finish(tracker: Tracker | None, parent: str | None, workplace: Workplace, re
 
     with TemporaryDirectory() as scratch:
         files = () if _reported(workplace, result) else write_report(result, workplace.store, Path(scratch), plots)
-        tracker.finish(parent, run_status(result.exit_code), result=result, artifacts=files)
+        status = run_status(result.exit_code)
+        answered(lambda: tracker.finish(parent, status, result=result, artifacts=files), stop)
 
 
 def _reported(workplace: Workplace, result: RunResult) -> bool:

@@ -18,8 +18,8 @@ GRACE_S = 5.0
 POLL_S = 0.1
 
 
-def answered(work: Callable[[], T], stop: threading.Event, *, grace_s: float = GRACE_S) -> T:
-    """What `work` returns or raises; once `stop` is set, it is left behind if it does not end within `grace_s`.
+def answered(work: Callable[[], T], stop: threading.Event, *, grace_s: float | None = None) -> T:
+    """What `work` returns or raises; once `stop` is set, it is left behind if it does not end within `grace_s` (5 s).
 
     Raises:
         Interrupted: it was left behind.
@@ -29,7 +29,7 @@ def answered(work: Callable[[], T], stop: threading.Event, *, grace_s: float = G
     thread.start()
     while thread.is_alive() and not stop.is_set():
         thread.join(POLL_S)
-    thread.join(grace_s)
+    thread.join(GRACE_S if grace_s is None else grace_s)
     if thread.is_alive():
         heed(stop)
     return answer.result()

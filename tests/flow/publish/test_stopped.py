@@ -87,6 +87,17 @@ def test_a_request_that_ends_soon_after_ctrl_c_is_waited_for():
         answered(lambda: int("refused"), stop)
 
 
+def test_ctrl_c_is_heeded_while_the_parent_run_is_closed(hung, monkeypatch):
+    monkeypatch.setattr("qpipe.flow.publish.waiting.GRACE_S", 0.1)
+    monkeypatch.setattr(log, "_reported", lambda *_: True)
+    stop, tracker = threading.Event(), SimpleNamespace(finish=lambda *_, **__: hung())
+    threading.Timer(0.05, stop.set).start()
+    before = time.monotonic()
+    with pytest.raises(Interrupted):
+        log.finish(tracker, "parent", None, SimpleNamespace(exit_code=0), plots=NO_PLOTS, stop=stop)
+    assert time.monotonic() - before < 5
+
+
 @pytest.mark.parametrize("where", ["reaching", "finishing"])
 def test_a_run_is_given_up_although_nobody_answers(hung, where):
     reached = Reached(tracker=SimpleNamespace(finish=hung), parent="parent")
