@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qpipe.records.fleet import Ended, Refusal
 from qpipe.records.result import CellResult, RunResult
+from qpipe.report.labels import AFTER_HYPHEN, filled, pieces
 from qpipe.report.overview import (
     MANY,
     NAMED,
@@ -22,7 +22,7 @@ from qpipe.report.overview import (
     standing,
     told_apart,
 )
-from qpipe.report.table import NOTHING, STYLE, promoted_text, render_result, results_table, search_table
+from qpipe.report.table import NOTHING, STYLE, CellsView, promoted_text, render_result, search_table
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -56,7 +56,7 @@ def render_run(result: RunResult) -> Group:
     if not are_many(result.cells):
         return render_result(result)
     more = f"the gates of every cell: qpipe report {result.run_id}"
-    parts: list[RenderableType] = [results_table(result.cells), "", *render_glance(result.cells)]
+    parts: list[RenderableType] = [CellsView(cells=result.cells), "", *render_glance(result.cells)]
     parts += ["", search_table(result.search)] if result.search else []
     return Group(*parts, *_outcome((result,)), f"{counted(result.cells)}; {more}")
 
@@ -147,14 +147,8 @@ def _shown(cell: CellResult | None, *, short: bool) -> str:
 
 def _head(target: str, column: Sequence[str]) -> str:
     """The name in lines that are no wider than they must be beside the words below."""
-    pieces = re.findall(r"[^-]+-?", target) or [target]
-    room, lines = _width((*column, *pieces)), [pieces[0]]
-    for piece in pieces[1:]:
-        if len(lines[-1]) + len(piece) <= room:
-            lines[-1] += piece
-        else:
-            lines.append(piece)
-    return "\n".join(lines)
+    parts = pieces(target, AFTER_HYPHEN)
+    return filled(parts, _width((*column, *parts)))
 
 
 def _width(texts: Sequence[str]) -> int:

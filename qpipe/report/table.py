@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from io import StringIO
+from textwrap import indent
 from typing import TYPE_CHECKING
 
 from qpipe.records.evidence import Evaluation, Profile
 from qpipe.records.result import CellResult, Promoted, RunResult, SearchTrial
 from qpipe.records.verdict import Decision, Verdict
+from qpipe.report.labels import label_lines
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -21,6 +23,10 @@ STYLE = {
     Decision.INCONCLUSIVE: "bold yellow",
 }
 NOTHING = "–"
+CACHED = " cached"
+INDENT = "  "
+ROOM = 12
+"""Columns that names of cells have at least."""
 WIDE = 120
 """Columns from which on the reasons of gates stand in the table itself."""
 
@@ -46,19 +52,45 @@ def decision_text(decision: Decision | None, otherwise: str = NOTHING) -> str:
     return f"[{STYLE[decision]}]{decision.value}[/]" if decision else otherwise
 
 
-def results_table(cells: Iterable[CellResult]) -> Table:
-    """One line a cell: decision, metric of the float model and of the engine, latency, ratio, size."""
-    from rich.table import Table
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellsView:
+    """One line a cell: decision, metric of the float model and of the engine, latency, ratio, size.
 
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
-    for name in ("cell", "verdict", "float → engine", "p50 ms", "× float", "size"):
-        text = name in ("cell", "verdict", "float → engine")
-        # Names fold where the screen is narrow; a number that is cut off (0.0202 to 0.02) would be another one.
-        table.add_column(name, justify="left" if text else "right", no_wrap=name != "cell", overflow="fold")
-    shown = tuple(cells)
-    for cell, fewer in zip(shown, fewer_rows(shown), strict=True):
-        table.add_row(*_cell_row(cell, fewer))
-    return table
+    Where whole names have no room, a model's name stands once above its cells.
+    """
+
+    cells: tuple[CellResult, ...]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Choose by the width there is."""
+        from rich.table import Table
+        from rich.text import Text
+
+        names = ("verdict", "float → engine", "p50 ms", "× float", "size")
+        rows = [_cell_row(cell, fewer) for cell, fewer in zip(self.cells, fewer_rows(self.cells), strict=True)]
+        widths = [max(Text.from_markup(text).cell_len for text in column) for column in zip(names, *rows, strict=True)]
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+        table.add_column("cell", overflow="fold")
+        for name in names:
+            text = name in ("verdict", "float → engine")
+            # A number that is cut off (0.0202 to 0.02) would be another one.
+            table.add_column(name, justify="left" if text else "right", no_wrap=True, overflow="fold")
+        self._fill(table, rows, room=max(options.max_width - sum(widths) - len(names), ROOM))
+        yield table
+
+    def _fill(self, table: Table, rows: Sequence[tuple[str, ...]], *, room: int) -> None:
+        from rich.text import Text
+
+        whole = all(len(cell.label) + len(_tail(cell)) <= room for cell in self.cells)
+        model = None
+        for cell, row in zip(self.cells, rows, strict=True):
+            if not whole and cell.model != model:
+                model = cell.model
+                table.add_row(Text(label_lines(f"{model}/", room)))
+            within = label_lines(f"{cell.recipe}/{cell.target}", room - len(INDENT), _tail(cell))
+            shown = Text(cell.label + _tail(cell) if whole else indent(within, INDENT))
+            shown.stylize("dim", len(shown) - len(_tail(cell)))
+            table.add_row(shown, *row)
 
 
 def fewer_rows(cells: Sequence[CellResult]) -> tuple[str, ...]:
@@ -71,12 +103,15 @@ def fewer_rows(cells: Sequence[CellResult]) -> tuple[str, ...]:
 def _cell_row(cell: CellResult, fewer: str) -> tuple[str, ...]:
     otherwise = "reference" if cell.status == "ok" else f"[red]{cell.status}[/]"
     return (
-        _escaped(cell.label) + (" [dim]cached[/]" if cell.cached else ""),
         decision_text(cell.decision, otherwise),
         _quality(cell) + fewer,
         *_speed(cell),
         size(cell.engine.size_bytes if cell.engine else None),
     )
+
+
+def _tail(cell: CellResult) -> str:
+    return CACHED if cell.cached else ""
 
 
 def _quality(cell: CellResult) -> str:
@@ -104,7 +139,10 @@ class GatesView:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Choose by the width there is."""
+        from rich.text import Text
+
         wide = options.max_width >= WIDE
+        yield Text(label_lines(self.cell.label, options.max_width), style="italic")
         yield gates_table(self.cell, reasons=wide)
         if not wide:
             for verdict in self.cell.verdicts:
@@ -115,10 +153,7 @@ def gates_table(cell: CellResult, *, reasons: bool = True) -> Table:
     """One line a gate, with every number that it decided from."""
     from rich.table import Table
 
-    title = _escaped(cell.label)
-    table = Table(
-        box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0), title=title, title_justify="left"
-    )
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for name in ("gate", "verdict", "observed", "low", "high", "limit", "n"):
         left = name in ("gate", "verdict")
         table.add_column(name, justify="left" if left else "right", no_wrap=name != "gate", overflow="fold")
@@ -159,7 +194,7 @@ def render_result(result: RunResult) -> Group:
     from rich.markup import escape
     from rich.text import Text
 
-    parts: list[RenderableType] = [results_table(result.cells)]
+    parts: list[RenderableType] = [CellsView(cells=result.cells)]
     for cell in result.cells:
         if cell.status != "ok":
             parts += ["", f"[red]{escape(cell.label)}: {cell.status}[/]: {escape(cell.reason)}"]
@@ -203,11 +238,11 @@ def promoted_text(promoted: Iterable[Promoted]) -> str:
 
 def cell_text(cell: CellResult) -> str:
     """A cell and its gates as plain text, as it is logged beside the run."""
-    text = as_text(results_table((cell,)))
+    text = as_text(CellsView(cells=(cell,)))
     if cell.reason:
         text += f"\n{cell.status}: {cell.reason}\n" + (f"hint: {cell.hint}\n" if cell.hint else "")
     if cell.verdicts:
-        text += f"\n{as_text(gates_table(cell))}"
+        text += f"\n{cell.label}\n{as_text(gates_table(cell))}"
     return text
 
 

@@ -2,7 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from qpipe.report.table import as_text, cell_text, fewer_rows, number, render_result, size
+from qpipe.report.labels import label_lines
+from qpipe.report.table import CellsView, as_text, cell_text, fewer_rows, number, render_result, size
 
 
 @pytest.mark.parametrize(
@@ -69,3 +70,34 @@ def test_no_number_is_cut_off_where_names_are_long(result):
     wide, narrow = (as_text(render_result(long), width=width) for width in (300, 80))
     for word in ("INCONCLUSIVE", "reference", "kB", "1,500", "p50 ms"):
         assert narrow.count(word) == wide.count(word)
+
+
+def test_names_break_at_slashes_and_hyphens_and_cached_stays_beside_them(result):
+    names = (("none", "cpu-local"), ("int8", "x86-litert"), ("int8-float-stem", "nvidia-rtx-blackwell"))
+    cells = tuple(
+        replace(result.cells[1], model="resnet20-cifar10", recipe=recipe, target=target) for recipe, target in names
+    )
+    lines = as_text(CellsView(cells=cells), width=80).splitlines()
+    assert [line[:24].rstrip() for line in lines[1:]] == [
+        "resnet20-cifar10/",
+        "  none/cpu-local cached",
+        "  int8/x86-litert cached",
+        "  int8-float-stem/",
+        "  nvidia-rtx-",
+        "  blackwell cached",
+    ]
+    assert "resnet20-cifar10/int8/x86-litert cached" in as_text(CellsView(cells=cells), width=160)
+
+
+@pytest.mark.parametrize(
+    ("label", "room", "lines"),
+    [
+        ("m/int8/cpu-local", 30, ["m/int8/cpu-local cached"]),
+        ("m/int8/cpu-local", 18, ["m/int8/", "cpu-local cached"]),
+        ("a-long-name-of-a-model/int8/cpu", 12, ["a-long-name-", "of-a-model/", "int8/", "cpu cached"]),
+        ("a--b//c", 4, ["a--", "b//", "c cached"]),
+        ("", 4, [" cached"]),
+    ],
+)
+def test_a_label_is_broken_where_it_has_parts(label, room, lines):
+    assert label_lines(label, room, " cached").splitlines() == lines
