@@ -52,7 +52,10 @@ class StageContext(Protocol):
         ...
 
     def cached(self, key: str, make: Callable[[Path], None]) -> Path:
-        """A folder made once per key (a digest over everything that shapes it) and kept in the store."""
+        """A folder made once per key and kept in the store.
+
+        The key names the parameters and the graph; calibration rows and the plugin's code are added to it.
+        """
         ...
 
     def onnx_file(self, path: Path) -> OnnxFile:

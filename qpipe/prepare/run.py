@@ -34,18 +34,24 @@ class RecipeContext:
     source: Callable[[], Iterator[Tensors]]
     calibration_digest: str
     cache: Cache | None
+    code: str = ""
+    """Stage and code of the plugin that brings it; empty for the core's, whose keys say their versions."""
 
     def calibration(self) -> Iterator[Tensors]:
         """Batches of model inputs, preprocessed; a fresh pass at each call."""
         return self.source()
 
     def cached(self, key: str, make: Callable[[Path], None]) -> Path:
-        """A folder made once per key and calibration data; without a cache it is made in the work folder."""
+        """A folder made once per key, calibration data and plugin's code; without a cache, in the work folder."""
+        digest = hashlib.sha256("\0".join(filter(None, (key, self.calibration_digest, self.code))).encode()).hexdigest()
         if self.cache is not None and self.calibration_digest:
-            return self.cache(hashlib.sha256(f"{key}\0{self.calibration_digest}".encode()).hexdigest(), make)
-        folder = self.workdir / key[:16]
-        folder.mkdir(parents=True)
-        make(folder)
+            return self.cache(digest, make)
+        folder = self.workdir / digest[:16]
+        if not folder.exists():
+            made = self.workdir / f"{digest[:16]}.part"
+            made.mkdir(parents=True)
+            make(made)
+            made.rename(folder)
         return folder
 
     def onnx_file(self, path: Path) -> OnnxFile:
@@ -65,12 +71,13 @@ def prepare(  # noqa: PLR0917 - each is one noun of the recipe, in the order of 
     calibration_digest: str = "",
     rows: int = 1,
     stages: Sequence[StageType[object]] | None = None,
+    code_of: Callable[[str], str] = lambda _stage: "",
 ) -> Prepared:
     """Run the recipe's stages on the model for one scheme.
 
     `calibration` gives a fresh pass over batches of model inputs at each call; `calibration_digest` names those rows,
     so that statistics are shared through `cache`; `rows` are those that an engine has to serve at a time. `stages`
-    defaults to the built-in ones.
+    defaults to the built-in ones; `code_of` names the code of a plugin's stage (`Registry.code_of_stage`).
 
     Raises:
         ConfigError: the recipe names a stage or a parameter that does not exist.
@@ -86,6 +93,7 @@ def prepare(  # noqa: PLR0917 - each is one noun of the recipe, in the order of 
         progress,
         calibration_digest=calibration_digest,
         stages=stages,
+        code_of=code_of,
     )
     draft = _rendered(draft, workdir, progress)
     return Prepared(
@@ -109,6 +117,7 @@ def run_stages(  # noqa: PLR0917 - as `prepare`
     *,
     calibration_digest: str = "",
     stages: Sequence[StageType[object]] | None = None,
+    code_of: Callable[[str], str] = lambda _stage: "",
 ) -> Draft:
     """The draft after the recipe's stages, before anything is rendered; as `prepare` otherwise."""
     known = {stage.name: stage for stage in (builtin_stages() if stages is None else stages)}
@@ -125,6 +134,7 @@ def run_stages(  # noqa: PLR0917 - as `prepare`
             source=calibration,
             calibration_digest=calibration_digest,
             cache=cache,
+            code=f"{spec.name}: {code}" if (code := code_of(spec.name)) else "",
         )
         draft = stage.apply(draft, read_params(stage, spec), context)
     return draft

@@ -83,6 +83,7 @@ def prepare_model(bench: Bench) -> Prepared:
             calibration_digest=role_digest(cell.data, "calibration") if calibrating else "",
             rows=cell.data.batch,
             stages=tuple(bench.registry.stages.values()),
+            code_of=bench.registry.code_of_stage,
         )
         confirm_onnx(cell.model.file)
         save_prepared(made, folder)

@@ -79,6 +79,7 @@ def _before_quantize(cell: Cell, store: Store, folder: Path, progress: Progress)
     def batches() -> Iterator[Tensors]:
         yield from open_role(cell.data, "calibration", cell.model.signature).batches()
 
+    registry = load_plugins()
     return run_stages(
         cell.model,
         replace(cell.recipe, stages=stages),
@@ -88,5 +89,6 @@ def _before_quantize(cell: Cell, store: Store, folder: Path, progress: Progress)
         lambda key, fill: store.made_once("statistics", key, fill),
         progress,
         calibration_digest=role_digest(cell.data, "calibration"),
-        stages=tuple(load_plugins().stages.values()),
+        stages=tuple(registry.stages.values()),
+        code_of=registry.code_of_stage,
     )
