@@ -12,8 +12,12 @@ from qpipe.plugins.metric import Metric
 from qpipe.plugins.origin import PluginInfo
 from qpipe.plugins.shelf import Kind
 from qpipe.plugins.stage import StageType
+from qpipe.records.codec import unreadable
 from qpipe.records.target import Target
 
+PARAMETERS = (
+    "numbers, text, paths, Literal, enums, dataclasses, None; tuples and lists of them, and mappings from text to them"
+)
 _DEFAULT_OWNER = Target(name="", backend="").owner
 
 
@@ -32,6 +36,8 @@ def _complain_unless(kind: type[object]) -> Callable[[object], str | None]:
             return f"it is no {kind.__name__}"
         if isinstance(value, StageType | GateType) and not is_dataclass(value.params):
             return "its params are not a dataclass type"
+        if isinstance(value, StageType) and (field := unreadable(value.params)):
+            return f"stage {value.name}: its parameter {field}; a recipe can hold {PARAMETERS}"
         return _complain_of_name(value)
 
     return complain

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from enum import Enum
 from functools import lru_cache
 from pathlib import PurePath
@@ -66,6 +66,40 @@ def decode(kind: type[T], text: str | bytes) -> T:
 def digest(value: object) -> str:
     """SHA-256 (64 hexadecimal characters) of the canonical JSON of a record."""
     return hashlib.sha256(encode(value).encode()).hexdigest()
+
+
+def unreadable(kind: type) -> str:
+    """The first field of a dataclass that `decode` could not read, and its type; empty where there is none."""
+    return next(_unreadable(kind, "", ()), "")
+
+
+def _unreadable(kind: Hashable, at: str, seen: tuple[Hashable, ...]) -> Iterator[str]:
+    if kind in seen:
+        return
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        try:
+            hints = get_type_hints(kind)
+        except Exception as error:  # noqa: BLE001  (annotations are anybody's text)
+            yield f"{at or ', '.join(_fields(kind))}: {error}"
+            return
+        for name in _fields(kind):
+            yield from _unreadable(hints[name], f"{at}.{name}" if at else name, (*seen, kind))
+        return
+    try:
+        _reader(kind)
+    except (TypeError, IndexError):
+        yield f"{at} is {kind.__name__ if isinstance(kind, type) and not get_args(kind) else kind}"
+        return
+    origin, args = get_origin(kind), get_args(kind)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        if args[0] is not str:
+            yield f"{at}{{}} has keys that are {getattr(args[0], '__name__', args[0])}"
+        yield from _unreadable(args[1], f"{at}{{}}", seen)
+    elif origin is not Literal:
+        inside = at if origin in (Union, UnionType) else f"{at}[]"
+        for one in args:
+            if one is not Ellipsis:
+                yield from _unreadable(one, inside, seen)
 
 
 @lru_cache(maxsize=256)

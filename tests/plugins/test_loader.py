@@ -178,6 +178,25 @@ def test_backends_stages_and_nothing_are_checked():
     assert "TypeError" in reasons["qpipe_gates"]
 
 
+@dataclass(frozen=True)
+class Layers:
+    names: frozenset[str] = frozenset()
+
+
+def test_a_stage_whose_parameters_cannot_be_sent_is_refused_when_it_is_loaded():
+    class Pruning:
+        @hookimpl
+        def qpipe_stages(self):
+            return [StageType(name="prune", summary="", params=Layers, apply=lambda draft, _params, _context: draft)]
+
+    registry = load_plugins((Pruning(),))
+    (problem,) = problems_of(registry, "Pruning")
+    assert "stage prune: its parameter names is frozenset[str]; a recipe can hold numbers, text" in problem.reason
+    with pytest.raises(ConfigError, match="unknown stage 'prune'") as caught:
+        registry.stage("prune")
+    assert (caught.value.code, problem.reason in caught.value.hint) == (2, True)
+
+
 def test_duplicates_are_refused_on_use_with_both_owners(site):
     mine = Target(name="good-board", backend="fake", owner="/home/me/targets/board.yaml")
     registry = load_plugins((Targets(mine, Target(name="other", backend="fake")),))

@@ -1,17 +1,19 @@
 """Records to JSON and back: what comes back is what went in, as pydantic reads it too."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
 from qpipe.execute.jobs import EvaluationPair
 from qpipe.records.cell import Timing
-from qpipe.records.codec import decode, digest, encode, plain
+from qpipe.records.codec import decode, digest, encode, plain, unreadable
 from qpipe.records.data import DataSpec, Preprocess, RoleSpec
 from qpipe.records.engine import Ready, Unavailable
 from qpipe.records.evidence import Evaluation, NotMeasured
@@ -122,3 +124,43 @@ def test_what_is_no_record_is_not_encoded():
 def test_every_annotation_of_a_pipeline_is_readable():
     with pytest.raises(ValueError, match="Pipeline lacks"):
         decode(Pipeline, "{}")
+
+
+class Settings(BaseModel):
+    level: int
+
+
+@dataclass(frozen=True)
+class Inner:
+    day: date
+
+
+@dataclass(frozen=True)
+class Fine:
+    bits: int
+    names: tuple[str, ...] = ()
+    pair: tuple[int, float] | None = None
+    inner: Mapping[str, list["Fine"]] | None = None
+    folder: Path = Path()
+    anything: object = None
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        (Fine, ""),
+        (set[str], "field is set[str]"),
+        (frozenset[int] | None, "field is frozenset[int]"),
+        (Settings, "field is Settings"),
+        (Inner, "field.day is date"),
+        (tuple[Inner, ...], "field[].day is date"),
+        (list[tuple[int, date]], "field[][] is date"),
+        (Mapping[str, set[str]], "field{} is set[str]"),
+        (dict[int, str], "field{} has keys that are int"),
+        (tuple, "field is tuple"),
+        ("Nowhere", "field: name 'Nowhere' is not defined"),
+    ],
+)
+def test_fields_that_no_record_can_have_are_named(kind, said):
+    record = dataclass(type("Params", (), {"__annotations__": {"field": kind}, "__module__": __name__}))
+    assert unreadable(record) == said
