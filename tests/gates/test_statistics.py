@@ -9,7 +9,10 @@ from scipy.special import gammaln, xlogy
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
+from qpipe.gates.estimates.flips import FEW_SHARE, paired_flips
+from qpipe.gates.estimates.sample import sample_of
 from qpipe.gates.statistics import binomial, bootstrap, latency, multiple, student, tango
+from qpipe.plugins.gate import Alpha
 
 Z95 = stats.norm.ppf(0.95)
 
@@ -38,7 +41,7 @@ def test_zero_flips_pass_raw_at_268_and_guarded_at_299():
 
 
 def enumerate_decisions(rows: int, flip_rate: float, margin: float) -> tuple[float, float, float, float]:
-    """Exact chances at the margin: raw PASS, raw FAIL at .05, guarded PASS, FAIL at .025."""
+    """Exact chances at the margin: raw PASS, raw FAIL at .05, guarded PASS and FAIL (at .025)."""
     gain, loss = (flip_rate - margin) / 2, (flip_rate + margin) / 2
     most = min(rows, int(rows * flip_rate + 12 * np.sqrt(rows * flip_rate) + 12))
     b, c = np.meshgrid(np.arange(most + 1), np.arange(most + 1), indexing="ij")
@@ -50,7 +53,8 @@ def enumerate_decisions(rows: int, flip_rate: float, margin: float) -> tuple[flo
     z = tango.score(b, c, rows, -margin)
     guarded = (z > Z95) & ((b + c >= tango.FEW_FLIPS) | (tango.guard(c, rows, margin) <= 0.05))
     raw_pass, raw_fail = chance[z > Z95].sum(), chance[z < -Z95].sum()
-    return raw_pass, raw_fail, chance[guarded].sum(), chance[z < -stats.norm.ppf(0.975)].sum()
+    failed = z < stats.norm.ppf(np.where(b + c >= tango.FEW_FLIPS, 0.025, 0.025 * FEW_SHARE))
+    return raw_pass, raw_fail, chance[guarded].sum(), chance[failed].sum()
 
 
 def test_error_rates_at_the_margin_by_exact_enumeration():
@@ -58,12 +62,22 @@ def test_error_rates_at_the_margin_by_exact_enumeration():
     assert (raw_pass, raw_fail) == (pytest.approx(0.0488, abs=5e-5), pytest.approx(0.0510, abs=5e-5))
 
 
-@pytest.mark.parametrize("rows", [200, 500, 1000, 2000, 5000])
-@pytest.mark.parametrize("flip_rate", [0.01, 0.05])
+@pytest.mark.parametrize("rows", [100, 200, 300, 400, 500, 1000, 2000, 5000])
+@pytest.mark.parametrize("flip_rate", [0.01, 0.012, 0.05])
 def test_guarded_error_rates_over_the_grid(rows, flip_rate):
     *_, guarded_pass, fail = enumerate_decisions(rows, flip_rate, 0.01)
     assert guarded_pass <= 0.052
-    assert fail <= 0.053
+    assert fail <= 0.035
+
+
+def test_a_few_losses_fail_at_half_the_rate(made):
+    """Seven losses in 200 rows: p is .013 by the score alone, and counts twice; twenty count once."""
+    few, many = (
+        paired_flips(sample_of(made.flips(0, losses, rows), 0.01, Alpha())) for losses, rows in ((7, 200), (20, 900))
+    )
+    assert few.p_fail == pytest.approx(2 * tango.p_worse(0, 7, 200, 0.01))
+    assert few.high == pytest.approx(tango.bounds(0, 7, 200, high_alpha=0.0125)[1])
+    assert many.p_fail == pytest.approx(tango.p_worse(0, 20, 900, 0.01))
 
 
 def test_student_without_groups_is_the_paired_t_test():
