@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import socket
 import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +19,7 @@ from qpipe.report.document import run_json
 from qpipe.store.locks import lock_file
 from qpipe.tracking.experiment import Experiment, RunStatus
 from qpipe.tracking.orphans import HEARTBEAT
+from qpipe.tracking.owners import this_process
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -43,7 +42,7 @@ def start_run(where: Experiment, run_id: str, pipeline: str, params: Mapping[str
         "qpipe.run_id": run_id,
         "qpipe.role": "pipeline",
         "qpipe.pipeline": pipeline,
-        HEARTBEAT: heartbeat(),
+        HEARTBEAT: str(this_process()),
     }
     if join:
         tags[_PARENT] = join
@@ -52,7 +51,7 @@ def start_run(where: Experiment, run_id: str, pipeline: str, params: Mapping[str
         where.client.update_run(run.info.run_id, status="RUNNING")
     known = run.data.params
     fresh = [Param(key, value[:PARAM_LIMIT]) for key, value in params.items() if key not in known]
-    where.client.log_batch(run.info.run_id, params=fresh, tags=[RunTag(HEARTBEAT, heartbeat())])
+    where.client.log_batch(run.info.run_id, params=fresh, tags=[RunTag(HEARTBEAT, str(this_process()))])
     return str(run.info.run_id)
 
 
@@ -112,11 +111,6 @@ def find_runs(where: Experiment, experiment: str, identity: Mapping[str, str]) -
 def cut(tags: Mapping[str, str]) -> dict[str, str]:
     """Tag values as MLflow can hold them, the cut marked."""
     return {key: value if len(value) <= TAG_LIMIT else f"{value[: TAG_LIMIT - 1]}…" for key, value in tags.items()}
-
-
-def heartbeat() -> str:
-    """Owner and time; a RUNNING run whose heartbeat is old and whose pid is gone is an orphan."""
-    return f"{os.getpid()}@{socket.gethostname()} {datetime.now(UTC).isoformat(timespec='seconds')}"
 
 
 def finish_run(
