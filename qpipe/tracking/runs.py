@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qpipe.errors import ConfigError
-from qpipe.records.result import RunResult
+from qpipe.records.result import Promoted, RunResult
 from qpipe.report.document import run_json
 from qpipe.store.locks import lock_file
 from qpipe.tracking.experiment import Experiment, RunStatus
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 TAG_LIMIT = 8000
 """MLflow cuts longer tag values silently."""
 PARAM_LIMIT = 6000
+PROMOTED = "qpipe.promoted"
+"""Tag of a parent run: what it promoted, and what was promoted of it by hand."""
 MAKER = "qpipe.maker"
 """Tag with a token of the call that made a run or a model: its doubles by a retried request have the same."""
 _PARENT = "mlflow.parentRunId"
@@ -133,8 +135,28 @@ def _outcome(result: RunResult) -> dict[str, str]:
     return {
         "qpipe.exit_code": str(result.exit_code),
         "qpipe.cells": ", ".join(f"{label}: {decision}" for label, decision in decisions.items()),
-        "qpipe.promoted": ", ".join(f"{one.model} v{one.version} as {one.alias}" for one in result.promoted),
+        PROMOTED: ", ".join(map(_moved, result.promoted)),
     }
+
+
+def _moved(promoted: Promoted) -> str:
+    return f"{promoted.model} v{promoted.version} as {promoted.alias}"
+
+
+def note_promoted(where: Experiment, run_id: str, promoted: Promoted) -> None:
+    """Add a promotion by hand to the tag of its run; a run that is not there any more has none."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        told = where.client.get_run(run_id).data.tags.get(PROMOTED, "")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return
+    before = [one for one in told.split(", ") if one]
+    if _moved(promoted) not in before:
+        tags = cut({PROMOTED: ", ".join([*before, _moved(promoted)])})
+        where.client.set_tag(run_id, PROMOTED, tags[PROMOTED])
 
 
 def log_text(where: Experiment, run_id: str, name: str, text: str) -> None:

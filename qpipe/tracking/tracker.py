@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from qpipe.records.result import CellResult, RunResult
+from qpipe.records.result import CellResult, Promoted, RunResult
 from qpipe.records.target import Target
 from qpipe.tracking.cells import log_cell
 from qpipe.tracking.experiment import Dataset, Experiment, Logged, RunStatus
 from qpipe.tracking.orphans import end_orphans
-from qpipe.tracking.patience import BEGIN, calling
-from qpipe.tracking.runs import finish_run, start_run
+from qpipe.tracking.patience import BEGIN, PROMOTE, calling
+from qpipe.tracking.runs import finish_run, note_promoted, start_run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +76,11 @@ class Tracker(Experiment):
         """End the parent run; `result` becomes run tags and `result.json`, `artifacts` are files beside it."""
         with calling(self.uri, "finishing the run"):
             finish_run(self, parent, status, result, artifacts)
+
+    def note_promoted(self, parent: str, promoted: Promoted) -> None:
+        """Say on the parent run what was promoted of it after it had ended."""
+        with calling(self.uri, f"noting {promoted.model}@{promoted.alias}, which is moved, on its run", PROMOTE):
+            note_promoted(self, parent, promoted)
 
 
 def joined_run() -> str | None:

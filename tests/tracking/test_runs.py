@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from qpipe.errors import ConfigError
+from qpipe.records.result import Promoted
 from qpipe.tracking.experiment import Dataset
 
 DATASET = Dataset(name="digits-gate", digest="cd" * 32, source="gate.npz", rows=500)
@@ -214,3 +215,12 @@ def test_a_cell_without_plots_promises_none(tracker, result):
     note = tracker.client.get_run(logged.run_id).data.tags["mlflow.note.content"]
     assert "report.html" in note
     assert "plots" not in note
+
+
+def test_a_promotion_by_hand_is_added_to_what_its_run_promoted(tracker):
+    parent = tracker.start("run-hand", "digits", {})
+    for version in ("3", "4", "3"):
+        tracker.note_promoted(parent, Promoted(model="digits", version=version, alias="champion", engine="e" * 64))
+    assert tracker.client.get_run(parent).data.tags["qpipe.promoted"] == "digits v3 as champion, digits v4 as champion"
+    gone = Promoted(model="digits", version="1", alias="champion", engine="e" * 64)
+    tracker.note_promoted("0" * 32, gone)  # of another server, or deleted for good

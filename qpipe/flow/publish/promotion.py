@@ -49,13 +49,15 @@ def promote_run(store: Store, order: PromoteOrder, *, tracking_uri: str | None) 
         )
     wanted = kept.pipeline.tracking
     tracker = connect(kept_uri(wanted, tracking_uri), wanted.experiment, folder=Path.cwd())
-    return tuple(_promote(tracker, cell, spec, order) for cell in cells)
+    return tuple(_promote(tracker, kept.result.mlflow_run_id, cell, spec, order) for cell in cells)
 
 
-def _promote(tracker: Tracker, cell: CellResult, spec: PromoteSpec, order: PromoteOrder) -> Promoted:
+def _promote(
+    tracker: Tracker, parent: str | None, cell: CellResult, spec: PromoteSpec, order: PromoteOrder
+) -> Promoted:
     from qpipe.tracking import promote
 
-    return promote(
+    promoted = promote(
         tracker,
         cell,
         model_name=promoted_name(spec, cell.model, cell.recipe, cell.target),
@@ -63,3 +65,6 @@ def _promote(tracker: Tracker, cell: CellResult, spec: PromoteSpec, order: Promo
         expected=order.expected,
         force_reason=order.force_reason,
     )
+    if parent is not None:
+        tracker.note_promoted(parent, promoted)
+    return promoted
