@@ -19,7 +19,7 @@ SHOWN = 3
 
 def remarks(workplace: Workplace, results: tuple[CellResult, ...]) -> tuple[str, ...]:
     """What plugins say of finished cells, which no gate can pass, which change their answers, what a look costs."""
-    from qpipe.gates import look_advice
+    from qpipe.gates import is_change, look_advice
 
     said = [warning for result in results for warning in workplace.registry.cell_finished(result)]
     ungated = [
@@ -38,9 +38,16 @@ def remarks(workplace: Workplace, results: tuple[CellResult, ...]) -> tuple[str,
         if result.look and result.alpha and result.decision
         if (advice := look_advice(result.look, result.alpha, result.decision))
     ]
+    changed = [
+        f"{result.label}: {verdict.gate}: {note}"
+        for result in results
+        for verdict in result.verdicts
+        for note in verdict.notes
+        if is_change(note)
+    ]
     idle = all(result.status == "ok" and result.decision is None for result in results)
     empty = ("only float models ran: there was nothing to judge",) if idle else ()
-    return (*said, *ungated, *lying, *looks, *lint_warnings(results), *empty)
+    return (*said, *ungated, *lying, *looks, *changed, *lint_warnings(results), *empty)
 
 
 def lint_warnings(results: Sequence[CellResult]) -> tuple[str, ...]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import cast
 
+from qpipe.gates.asked import is_change, with_changes
 from qpipe.gates.cell import decide_cell, decide_gate
-from qpipe.gates.looks import Family, Look, alpha_of, look_advice, past_looks, record_look, take_look
+from qpipe.gates.looks import Family, Look, alpha_of, first_gates, look_advice, past_looks, record_look, take_look
 from qpipe.gates.needs import gate_needs, needs_profile
 from qpipe.gates.outcomes import load_outcomes, save_outcomes
 from qpipe.gates.parameters import check_gates, read_params
@@ -30,7 +31,9 @@ __all__ = [
     "check_gates",
     "decide_cell",
     "decide_gate",
+    "first_gates",
     "gate_needs",
+    "is_change",
     "load_outcomes",
     "look_advice",
     "needs_profile",
@@ -39,6 +42,7 @@ __all__ = [
     "record_look",
     "save_outcomes",
     "take_look",
+    "with_changes",
 ]
 
 

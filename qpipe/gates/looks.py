@@ -10,13 +10,14 @@ Source: alpha spending after Bonferroni with the weights of Σ 1/j² = π²/6 (E
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from qpipe.plugins.gate import Alpha
 from qpipe.records.codec import decode, digest, encode
-from qpipe.records.verdict import Decision
+from qpipe.records.verdict import Decision, GateSpec
 
 SPACE = "looks"
 """Space of keys in the store."""
@@ -132,20 +133,39 @@ def record_look(
 ) -> Look:
     """Take a look and keep it in the store, safe against other processes."""
     with keys.lock(f"{SPACE}-{family.digest}"):
-        past = past_looks(keys, family)
-        look, after = take_look(past, evidence=evidence, run=run, finalists=finalists, declared=declared, fresh=fresh)
-        if after != past:
-            keys.remember(SPACE, family.digest, encode(_Ledger(family=family, looks=after)))
+        book = _read(keys, family)
+        look, after = take_look(
+            book.looks, evidence=evidence, run=run, finalists=finalists, declared=declared, fresh=fresh
+        )
+        if after != book.looks:
+            keys.remember(SPACE, family.digest, encode(replace(book, looks=after)))
     return look
+
+
+def first_gates(keys: Keys, family: Family, gates: Iterable[GateSpec]) -> dict[str, GateSpec]:
+    """The gates as they were when each was first asked at this family; those that are new are kept from now on."""
+    with keys.lock(f"{SPACE}-{family.digest}"):
+        book = _read(keys, family)
+        known = {gate.name: gate for gate in book.asked}
+        new = tuple(gate for gate in gates if gate.name not in known)
+        if new:
+            keys.remember(SPACE, family.digest, encode(replace(book, asked=(*book.asked, *new))))
+    return known | {gate.name: gate for gate in new}
 
 
 def past_looks(keys: Keys, family: Family) -> tuple[Look, ...]:
     """The looks at a family so far, oldest first."""
+    return _read(keys, family).looks
+
+
+def _read(keys: Keys, family: Family) -> _Ledger:
     text = keys.recall(SPACE, family.digest)
-    return () if text is None else decode(_Ledger, text).looks
+    return _Ledger(family=family, looks=()) if text is None else decode(_Ledger, text)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Ledger:
     family: Family
     looks: tuple[Look, ...]
+    asked: tuple[GateSpec, ...] = ()
+    """Each gate as it was at the first look that it judged."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from qpipe.flow.cells.jobs import Worked
     from qpipe.flow.workplace import Workplace
-    from qpipe.gates import Look
+    from qpipe.gates import Family, Look
     from qpipe.plugins.metric import Metric
     from qpipe.plugins.registry import Registry
     from qpipe.records.engine import Engine
@@ -51,9 +51,10 @@ def _decide(
     result = _unjudged(one, engine, evidence)
     if one.outcome is None or engine is None or evidence is None or one.cell.recipe.is_reference:
         return result
-    from qpipe.gates import alpha_of
+    from qpipe.gates import alpha_of, first_gates, with_changes
 
-    look = _look(workplace, one, engine, evidence, run_id=run_id, fresh=fresh)
+    family = _family(one, engine)
+    look = _look(workplace, one, evidence, family, run_id=run_id, fresh=fresh)
     alpha = alpha_of(look) if look else Alpha()
     verdicts = judge(
         evidence,
@@ -65,6 +66,9 @@ def _decide(
         recipe=one.cell.recipe.name,
         target=one.cell.target.name,
     )
+    if look:
+        gates = [gate for gate in workplace.pipeline.gates if gate.applies(one.cell.recipe.name, one.cell.target.name)]
+        verdicts = with_changes(verdicts, gates, first_gates(workplace.store, family, gates))
     return replace(with_verdicts(result, verdicts), look=look.number if look else None, alpha=alpha.to_pass)
 
 
@@ -125,16 +129,27 @@ def _metrics_by_step(evidence: Evidence | None) -> tuple[tuple[str, float], ...]
     return tuple((step.name, step.metric) for step in steps if step.metric is not None)
 
 
+def _family(one: Worked, engine: Engine) -> Family:
+    """What looks are counted for: the rows are those of the file, and another `samples` or `seed` a look at them."""
+    from qpipe.data import rows_digest
+    from qpipe.gates import Family
+
+    return Family(
+        model_digest=one.cell.model.digest,
+        target=one.cell.target.name,
+        gate_set=rows_digest(one.cell.data, "gate"),
+        toolchain=(("qpipe", __version__), *engine.toolchain),
+    )
+
+
 def _look(
-    workplace: Workplace, one: Worked, engine: Engine, evidence: Evidence, *, run_id: str, fresh: bool
+    workplace: Workplace, one: Worked, evidence: Evidence, family: Family, *, run_id: str, fresh: bool
 ) -> Look | None:
     """The look that this cell's evaluation takes at its family; none where nothing was evaluated.
 
     A look is at gate rows: what identifies it is the evaluation, so that a new profile of the same outcomes is free.
-    The rows are those of the file: another `samples`, `seed`, `batch` or `preprocess` is another look at them.
     """
-    from qpipe.data import rows_digest
-    from qpipe.gates import Family, record_look
+    from qpipe.gates import record_look
 
     if not isinstance(evidence.evaluation, Evaluation) or one.outcome is None:
         return None
@@ -143,12 +158,6 @@ def _look(
         for cell in workplace.cells
         if not cell.recipe.is_reference and (cell.model, cell.target) == (one.cell.model, one.cell.target)
     ]
-    family = Family(
-        model_digest=one.cell.model.digest,
-        target=one.cell.target.name,
-        gate_set=rows_digest(one.cell.data, "gate"),
-        toolchain=(("qpipe", __version__), *engine.toolchain),
-    )
     return record_look(
         workplace.store,
         family,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from qpipe.plugins.metric import Metric
     from qpipe.plugins.registry import Registry
     from qpipe.records.result import CellResult, RunResult
-    from qpipe.records.verdict import GateSpec
+    from qpipe.records.verdict import GateSpec, Verdict
     from qpipe.store import Store
 
 
@@ -55,4 +55,15 @@ def _again(
         recipe=cell.recipe,
         target=cell.target,
     )
-    return with_verdicts(cell, verdicts)
+    return with_verdicts(cell, _as_noted(verdicts, cell.verdicts))
+
+
+def _as_noted(verdicts: tuple[Verdict, ...], before: tuple[Verdict, ...]) -> tuple[Verdict, ...]:
+    """With what was noted of gates that asked for something else at the first look."""
+    from qpipe.gates import is_change
+
+    said = {verdict.gate: (verdict.limit, tuple(filter(is_change, verdict.notes))) for verdict in before}
+    return tuple(
+        replace(one, notes=(*one.notes, *said[one.gate][1])) if said.get(one.gate, (None,))[0] == one.limit else one
+        for one in verdicts
+    )

@@ -1,0 +1,52 @@
+"""What gates asked for at the first look at a family, and what they ask for now: told, not forbidden."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+
+from qpipe.records.verdict import GateSpec, Verdict
+
+SINCE = " at the first look and is "
+"""What a note on a changed gate says in its middle."""
+NOT_SET = "not set"
+
+
+def with_changes(
+    verdicts: Iterable[Verdict], specs: Iterable[GateSpec], first: Mapping[str, GateSpec]
+) -> tuple[Verdict, ...]:
+    """The verdicts, each with a note where its gate asked for something else at the first look at these rows."""
+    changes = {spec.name: tuple(_changes(first.get(spec.name, spec), spec)) for spec in specs}
+    return tuple(
+        replace(verdict, notes=(*verdict.notes, *changes.get(verdict.gate, ())))
+        if changes.get(verdict.gate)
+        else verdict
+        for verdict in verdicts
+    )
+
+
+def is_change(note: str) -> bool:
+    """Whether a note says that a gate asked for something else before."""
+    return SINCE in note
+
+
+def _changes(first: GateSpec, now: GateSpec) -> Iterator[str]:
+    before, after = _values(first), _values(now)
+    for key in dict.fromkeys((*before, *after)):
+        was, now_is = before.get(key, NOT_SET), after.get(key, NOT_SET)
+        if was != now_is:
+            yield f"{key} was {was}{SINCE}{now_is} now"
+
+
+def _values(spec: GateSpec) -> dict[str, str]:
+    """All that a gate asks for, as text: stored parameters come back as lists where tuples were."""
+    known = {"type": spec.type, "required": str(spec.required).lower(), "accept": " and ".join(spec.accept)}
+    return known | dict(_flat(spec.params))
+
+
+def _flat(params: Mapping[str, object], lead: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in params.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{lead}{key} ")
+        elif value is not None:
+            yield f"{lead}{key}", ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
