@@ -22,7 +22,7 @@ from qpipe.report.overview import (
     standing,
     told_apart,
 )
-from qpipe.report.table import NOTHING, STYLE, CellsView, promoted_text, render_result, search_table
+from qpipe.report.table import NOTHING, STYLE, CellsView, SearchView, promoted_text, render_result
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
@@ -57,7 +57,7 @@ def render_run(result: RunResult) -> Group:
         return render_result(result)
     more = f"the gates of every cell: qpipe report {result.run_id}"
     parts: list[RenderableType] = [CellsView(cells=result.cells), "", *render_glance(result.cells)]
-    parts += ["", search_table(result.search)] if result.search else []
+    parts += ["", SearchView(trials=result.search)] if result.search else []
     return Group(*parts, *_outcome((result,)), f"{counted(result.cells)}; {more}")
 
 

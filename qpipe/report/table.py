@@ -202,31 +202,43 @@ def render_result(result: RunResult) -> Group:
         if cell.verdicts:
             parts += ["", GatesView(cell=cell)]
     if result.search:
-        parts += ["", search_table(result.search)]
+        parts += ["", SearchView(trials=result.search)]
     if result.promoted:
         parts += ["", Text(promoted_text(result.promoted), style="green")]
     parts += [f"[yellow]note:[/] {escape(warning)}" for warning in result.warnings]
     return Group(*parts)
 
 
-def search_table(trials: Iterable[SearchTrial]) -> Table:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchView:
     """Every candidate of a search, judged on the search rows, and why it was chosen or left."""
-    from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
-    for name in ("search", "float → engine", "× float", "size", "why"):
-        right = name in ("× float", "size")
-        table.add_column(name, justify="right" if right else "left", no_wrap=name != "why", overflow="fold")
-    for trial in trials:
-        label = _escaped(f"{trial.model}/{trial.recipe}/{trial.target}")
-        table.add_row(
-            f"[bold green]{label}[/]" if trial.chosen else label,
-            f"{number(trial.reference)} → {number(trial.value)}",
-            number(trial.ratio),
-            size(trial.size_bytes),
-            _escaped(f"{trial.reason} ({trial.tried})" if trial.tried else trial.reason),
+    trials: tuple[SearchTrial, ...]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Numbers are whole; names and reasons share what is left of the width, names whole where that lets them."""
+        from rich.table import Table
+        from rich.text import Text
+
+        names = ("float → engine", "× float", "size")
+        rows = [
+            (f"{number(one.reference)} → {number(one.value)}", number(one.ratio), size(one.size_bytes))
+            for one in self.trials
+        ]
+        room = (
+            options.max_width - sum(max(map(len, column)) for column in zip(names, *rows, strict=True)) - 1 - len(names)
         )
-    return table
+        labels = [f"{one.model}/{one.recipe}/{one.target}" for one in self.trials]
+        room = max(min(max(map(len, labels), default=ROOM), room - room // 2), ROOM)
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+        for name in ("search", *names, "why"):
+            right = name in ("× float", "size")
+            table.add_column(name, justify="right" if right else "left", no_wrap=name in names, overflow="fold")
+        table.columns[0].width = room
+        for one, label, row in zip(self.trials, labels, rows, strict=True):
+            why = f"{one.reason} ({one.tried})" if one.tried else one.reason
+            table.add_row(Text(label_lines(label, room), style="bold green" if one.chosen else ""), *row, _escaped(why))
+        yield table
 
 
 def promoted_text(promoted: Iterable[Promoted]) -> str:

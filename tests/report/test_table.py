@@ -2,9 +2,10 @@ from dataclasses import replace
 
 import pytest
 
+from qpipe.records.result import SearchTrial
 from qpipe.records.verdict import Decision
 from qpipe.report.labels import label_lines
-from qpipe.report.table import CellsView, as_text, cell_text, fewer_rows, number, render_result, size
+from qpipe.report.table import CellsView, SearchView, as_text, cell_text, fewer_rows, number, render_result, size
 
 
 @pytest.mark.parametrize(
@@ -100,3 +101,18 @@ def test_names_break_at_slashes_and_hyphens_and_cached_stays_beside_them(result)
 )
 def test_a_label_is_broken_where_it_has_parts(label, room, lines):
     assert label_lines(label, room, " cached").splitlines() == lines
+
+
+def test_a_search_says_numbers_and_reasons_whole_on_a_narrow_terminal():
+    """The reasons were gone, and 123 kB was `123 k`."""
+    told = {"chosen": True, "value": 0.9012, "reference": 0.9123, "ratio": 0.512, "size_bytes": 123_456}
+    targets = (("x86-litert", "int8"), ("nvidia-rtx-blackwell", "int8-float-stem"))
+    trials = tuple(
+        SearchTrial(model="resnet20-cifar10", recipe=recipe, target=target, reason="the fastest [x] of those", **told)
+        for target, recipe in targets
+    )
+    narrow, wide = (as_text(SearchView(trials=trials), width=width) for width in (80, 160))
+    for part in ("0.9123 → 0.9012", "0.512", "123 kB", "fastest [x]", "nvidia-rtx-blackwell", "float-stem/"):
+        assert part in narrow, part
+    assert wide.count("the fastest [x] of those\n") == 2
+    assert "resnet20-cifar10/int8-float-stem/nvidia-rtx-blackwell 0.9123" in wide
