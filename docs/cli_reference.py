@@ -24,7 +24,7 @@ stderr. `qpipe schema` prints the JSON Schema of `qpipe run --json`.
 | 2 | bad usage or configuration, or a demand that can never be met; found before work |
 | 3 | a required gate FAILED |
 | 4 | INCONCLUSIVE, and none failed |
-| 5 | something could not be built or run here (a package or machine is missing, a crash, a time-out), or not logged |
+| 5 | something could not be built or run here (what is missing or used up, a crash, a time-out), logged or promoted |
 | 130 | interrupted; the same command goes on from what is finished |
 | 141 | whoever read stdout has gone (`qpipe … \\| head`): what was to be said is not delivered |
 

@@ -211,6 +211,8 @@ def test_a_story_of_promotions(life, make, qpipe_in):
     assert by_hand.code == 0, by_hand.err
     assert by_hand.json["promoted"][0]["version"] == "2"
     assert alias(life, model) == "2"
+    of_its_run = MlflowClient(f"sqlite:///{life}/mlflow.db").get_run(second.json["mlflow_run_id"]).data.tags
+    assert of_its_run["qpipe.promoted"] == f"{model} v2 as champion"
 
     back = qpipe_in(life, "rollback", model, "--reason", "slower in production", "--json")
     assert back.code == 0, back.err

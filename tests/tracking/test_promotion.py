@@ -119,8 +119,9 @@ def test_rollback_goes_back_one_at_a_time(tracker, name, logged):
 
     assert [rollback(tracker, name, "champion").version for _ in range(2)] == ["2", "1"]
     assert at(tracker, name) == "1"
-    with pytest.raises(PromotionError, match="no earlier version"):
+    with pytest.raises(PromotionError, match="no earlier version") as caught:
         rollback(tracker, name, "champion")
+    assert caught.value.code == 5  # the registry refuses: a name that nobody knows is 2
     assert [move.action for move in history(tracker, name)] == ["promote"] * 3 + ["rollback"] * 2
 
 
