@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from qpipe.gates.estimates.advice import POWER, more, more_rows, rows_needed
@@ -34,7 +35,8 @@ def rows_advice(
     if estimate.broken or estimate.observed is None or (estimate.undecidable and not estimate.spread):
         return ""
     exact = outcomes.metric.kind == "binary" or not outcomes.labelled
-    least = rows_for_guard(estimate.changed, margin, alpha.to_pass, power) if exact else estimate.at_least
+    guarded = rows_for_guard(estimate.changed, margin, alpha.to_pass, power) * estimate.per_group
+    least = math.ceil(guarded) if exact else estimate.at_least
     return more_rows(estimate, margin, alpha, at_least=least, power=power, noun=noun)
 
 

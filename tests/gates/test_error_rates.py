@@ -170,3 +170,11 @@ def test_copies_are_worth_the_inputs_that_they_are_of(made):
     assert thrice.low <= once.low + 1e-6
     assert thrice.high >= once.high - 1e-6
     assert bool(thrice.no_pass) == bool(once.no_pass)
+
+
+def test_advice_on_copies_counts_rows_for_the_groups_that_are_missing(made):
+    """299 inputs without a loss pass at .05; of 200 that stand twice 99 are missing, 198 rows as these come."""
+    right = np.ones(400)
+    found = made.decide(made.outcomes(right, right, groups=np.repeat(np.arange(200), 2)), "quality", margin=0.01)
+    assert "299 are needed" in found.reason
+    assert found.advice.startswith("about 200 more rows")

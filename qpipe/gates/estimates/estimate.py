@@ -22,7 +22,9 @@ class Estimate:
     spread: float = 0.0
     """Variance of one unit's contribution: what advice in rows is computed from."""
     changed: float = 0.0
-    """Share of independent 0/1 rows that flipped: where few will, the guard decides, and advice counts with it."""
+    """Share of independent 0/1 rows (groups) that flipped: where few will, the guard decides, and advice counts so."""
+    per_group: float = 1.0
+    """Units in a group, on average: the guard counts groups, advice rows."""
     at_least: int = 0
     """Units without which it cannot pass, whatever its interval: what advice begins with."""
     no_pass: str = ""

@@ -65,7 +65,8 @@ def _groups(sample: Sample) -> Estimate:
     found = _widened(mean_change(sample), sample, few=flipped < tango.FEW_FLIPS)
     if few := few_groups(sample.groups):
         return undecidable(found, few)
-    return replace(found, no_pass="" if flipped >= tango.FEW_FLIPS else _guard(lost, count, sample, "groups"))
+    guard = "" if flipped >= tango.FEW_FLIPS else _guard(lost, count, sample, "groups")
+    return replace(found, changed=flipped / count, per_group=found.n / count, no_pass=guard)
 
 
 def _widened(found: Estimate, sample: Sample, *, few: bool) -> Estimate:
