@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -80,6 +82,16 @@ def test_the_screen_points_without_deciding(made):
     found = decide(made, of)
     assert found.decision is PASS
     assert {one.name: one.screen for one in found.slices} == {"a": True, "b": False, "c": False}
+
+
+def test_the_screen_counts_one_row_of_each_group(made):
+    """A few copies silenced it; and nine losses of one input are one."""
+    of = sliced(made, {"a": 9}, {"a": 300, "b": 300, "c": 300})
+    lost = np.flatnonzero(of.engine[:, 0] != of.reference[:, 0])
+    few, one = np.arange(900), np.arange(900)
+    few[-3:], one[lost] = 896, lost[0]
+    assert [found.screen for found in decide(made, replace(of, groups=few)).slices] == [True, False, False]
+    assert not any(found.screen for found in decide(made, replace(of, groups=one)).slices)
 
 
 def test_slices_without_labels(made):

@@ -12,7 +12,6 @@ from qpipe.gates.comparison import rows_advice, shown
 from qpipe.gates.estimates.advice import SLICE_POWER
 from qpipe.gates.estimates.difference import difference
 from qpipe.gates.estimates.estimate import Estimate, judge, with_confidence
-from qpipe.gates.estimates.sample import real_groups
 from qpipe.gates.statistics.multiple import holm, mcnemar_mid_p
 from qpipe.gates.verdicts import AGREEMENT_ONLY, evaluation_kind, interval_reason, needing, noun_of, undecided
 from qpipe.plugins.gate import Alpha, GateType, Outcomes
@@ -93,13 +92,14 @@ def _after_holm(decision: Decision, rejected: bool) -> Decision:
 
 
 def _screen(outcomes: Outcomes, by: str, names: list[str]) -> tuple[bool, ...]:
-    """Slices with surprisingly many losses: advice, never part of the decision; only for independent 0/1 rows."""
-    if not outcomes.labelled or outcomes.metric.kind != "binary" or real_groups(outcomes.groups) is not None:
+    """Slices with surprisingly many losses: advice, never part of the decision; of rows in groups the first of each."""
+    if not outcomes.labelled or outcomes.metric.kind != "binary":
         return (False,) * len(names)
-    change = outcomes.engine[:, 0] - outcomes.reference[:, 0]
+    alone = slice(None) if outcomes.groups is None else np.unique(outcomes.groups, return_index=True)[1]
+    change = (outcomes.engine[:, 0] - outcomes.reference[:, 0])[alone]
     worse = change < 0 if outcomes.metric.higher_is_better else change > 0
     better = (change != 0) & ~worse
-    column = outcomes.slices[by]
+    column = outcomes.slices[by][alone]
     return holm(
         [mcnemar_mid_p(int(better[column == one].sum()), int(worse[column == one].sum())) for one in names],
         SCREEN_ALPHA,
