@@ -8,16 +8,17 @@ from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 
-SOURCES = ("*.py", "*.so")
+PYTHON = "*.py"
+SOURCES = (PYTHON, "*.so")
 
 
 @cache
-def code_digest(*modules: str) -> str:
+def code_digest(*modules: str, sources: tuple[str, ...] = SOURCES) -> str:
     """SHA-256 over the files of modules that are imported, 16 hexadecimal characters; of a package, over all of it.
 
     A module of another library than the first one is taken alone: a plugin may use a function of a large library.
     """
-    files = {path for module in modules for path in _files(module, whole=_top(module) == _top(modules[0]))}
+    files = {path for module in modules for path in _files(module, sources, whole=_top(module) == _top(modules[0]))}
     lines = sorted(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in files)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]  # by name: paths differ between machines
 
@@ -34,11 +35,11 @@ def is_ours(value: object) -> bool:
     return _top(module_of(value)) == "qpipe"
 
 
-def _files(module: str, *, whole: bool) -> list[Path]:
+def _files(module: str, sources: tuple[str, ...], *, whole: bool) -> list[Path]:
     top = sys.modules.get(_top(module))
     if whole and top is not None and top.__name__ != "qpipe" and _is_package(top):
         root = Path(str(top.__file__)).parent
-        return [path for pattern in SOURCES for path in root.rglob(pattern)]
+        return [path for pattern in sources for path in root.rglob(pattern)]
     file = getattr(sys.modules.get(module), "__file__", None)
     return [Path(file)] if file and Path(file).is_file() else []
 

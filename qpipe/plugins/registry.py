@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, TypeVar
 
 from qpipe.plugins.calls import call_within
-from qpipe.plugins.code import code_digest, module_of
+from qpipe.plugins.code import PYTHON, SOURCES, code_digest, module_of
 from qpipe.plugins.kinds import BACKENDS, GATES, METRICS, STAGES, TARGETS
 from qpipe.plugins.origin import CORE, PluginInfo, PluginProblem
 from qpipe.plugins.shelf import Kind, Owned, Shelf, fill_shelf
@@ -75,11 +75,23 @@ class Registry:
 
     def code_of_stage(self, name: str) -> str:
         """The same of a stage, for the prepare key; empty for the core's, whose rooms are ingredients themselves."""
-        return self._code(self._stages.find(name), lambda stage: (stage.apply,))
+        return self._code(self._stages.find(name), _code_of_stage)
 
     def code_of_metric(self, name: str) -> str:
         """The same of a metric, for the measure key; empty for the core's."""
-        return self._code(self._metrics.find(name), lambda metric: (metric.measure, metric.aggregate))
+        return self._code(self._metrics.find(name), _code_of_metric)
+
+    def python_code(self) -> dict[str, str]:
+        """The same of every stage and metric that plugins bring, by kind and name, from Python files alone.
+
+        It is the same on machines of several architectures, where compiled files differ.
+        """
+        sources = (PYTHON,)
+        found = {
+            **{f"stage {one.name}": self._code(one, _code_of_stage, sources) for one in self._stages.owned},
+            **{f"metric {one.name}": self._code(one, _code_of_metric, sources) for one in self._metrics.owned},
+        }
+        return {name: code for name, code in found.items() if code}
 
     @property
     def backends(self) -> Mapping[str, Backend]:
@@ -153,13 +165,17 @@ class Registry:
     def _metrics(self) -> Shelf[Metric]:
         return self._fill(METRICS)
 
-    def _code(self, owned: Owned[T], parts: Callable[[T], tuple[object, ...]]) -> str:
+    def _code(
+        self, owned: Owned[T], parts: Callable[[T], tuple[object, ...]], sources: tuple[str, ...] = SOURCES
+    ) -> str:
         plugin = owned.plugin
         if plugin.distribution == CORE:
             return ""
         brought = self._manager.get_plugin(plugin.owner)
         home = brought.__name__ if isinstance(brought, ModuleType) else module_of(brought)
-        digest = code_digest(home, *sorted({module_of(part) for part in parts(owned.value)} - {"builtins"}))
+        digest = code_digest(
+            home, *sorted({module_of(part) for part in parts(owned.value)} - {"builtins"}), sources=sources
+        )
         return f"{plugin.distribution} {plugin.version}+{digest}"
 
     def _shelves(self) -> tuple[Shelf[object], ...]:
@@ -176,6 +192,14 @@ class Registry:
             if os.environ.get("QPIPE_TRACE") == "1":
                 sys.stderr.write(f"qpipe: {name} of {plugin.owner}\n")
             yield plugin, found.function, tuple(found.argnames)
+
+
+def _code_of_stage(stage: StageType[object]) -> tuple[object, ...]:
+    return (stage.apply,)
+
+
+def _code_of_metric(metric: Metric) -> tuple[object, ...]:
+    return (metric.measure, metric.aggregate)
 
 
 def _owned(shelf: Shelf[T]) -> tuple[Owned[T], ...]:

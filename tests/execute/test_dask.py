@@ -291,10 +291,10 @@ def test_a_scheduler_that_does_not_answer(place, monkeypatch, capsys):
 
 
 def greeting(seen, /, **changes):
-    return replace(Greeting(host="orin", versions=own_versions(), store=store_identity(seen), trouble=""), **changes)
+    return replace(Greeting(host="orin", versions=OURS, store=store_identity(seen), trouble=""), **changes)
 
 
-OURS = own_versions()
+OURS = replace(own_versions(), plugins=(("metric mine", "scores 1.0+aa"), ("stage prune", "pruning 2.0+bb")))
 
 
 @pytest.mark.parametrize(
@@ -306,12 +306,20 @@ OURS = own_versions()
             {"versions": replace(OURS, packages=(("onnxruntime", "1.0"), *OURS.packages[1:]))},
             "has onnxruntime 1.0; here",
         ),
+        (
+            {"versions": replace(OURS, plugins=(("stage prune", "pruning 2.0+cc"),))},
+            "has stage prune of pruning 2.0+cc; here it is of pruning 2.0+bb",
+        ),
         ({"store": "another"}, "what lies there is not the same store"),
         ({"trouble": "read-only"}, "does not see the store"),
     ],
 )
-def test_the_handshake_refuses_what_would_work_otherwise(tmp_path, changes, words):
+def test_the_handshake_refuses_what_would_work_otherwise(tmp_path, monkeypatch, changes, words):
     store = Store(tmp_path)
+    monkeypatch.setattr("qpipe.execute.elsewhere.handshake.own_versions", lambda: OURS)
+    check_greetings(
+        {"tcp://orin:1": greeting(store, versions=replace(OURS, plugins=(("stage other", "x 1+dd"),)))}, store
+    )
     check_greetings({"tcp://orin:1": greeting(store)}, store)
     with pytest.raises(ConfigError, match=r"worker tcp://orin:1 \(orin\)") as caught:
         check_greetings({"tcp://orin:1": greeting(store, **changes)}, store)

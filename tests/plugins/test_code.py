@@ -65,6 +65,19 @@ def test_any_file_of_the_package_changes_the_code_of_its_stage(package, file):
     assert before.startswith("this process")
 
 
+def test_the_python_code_of_all_stages_and_metrics_leaves_out_what_is_compiled(package):
+    before = load(Mine()).python_code()
+    assert before.keys() >= {"stage prune-for-test", "metric mine"}
+    assert not {"stage quantize", "metric accuracy"} & before.keys()
+    (package / "kernels.so").write_bytes(b"of this architecture")
+    after = load(Mine())
+    assert after.python_code() == before
+    assert "this process" in after.code_of_stage("prune-for-test")
+    (package / "masks.py").write_text("def apply(draft, params, context): return None\n")
+    found = load(Mine()).python_code()
+    assert [name for name in before if found[name] != before[name]] == ["stage prune-for-test"]
+
+
 def test_what_the_core_brings_is_in_other_ingredients():
     registry = load_plugins()
     assert not registry.code_of_stage("quantize")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from qpipe.errors import ConfigError, QpipeError, UnavailableError
 from qpipe.planning.offers import Offer, ask_backend
 from qpipe.planning.sources import source_digest
+from qpipe.plugins.code import code_digest
 from qpipe.plugins.packages import package_versions
 from qpipe.records.codec import decode, encode
 from qpipe.records.target import Target
@@ -46,6 +47,8 @@ class Versions:
     source: str
     """Digest of the code that does the work: two machines may both say 0.1.0."""
     packages: tuple[tuple[str, str], ...]
+    plugins: tuple[tuple[str, str], ...] = ()
+    """Code of the stages and metrics that plugins bring."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +73,16 @@ class Answer:
 
 
 def own_versions() -> Versions:
-    """Those of this process."""
-    packages = package_versions(*PACKAGES)
-    return Versions(qpipe=__version__, source=source_digest(*ROOMS), packages=packages)
+    """Those of this process; the code of plugins is read anew, as a worker may be older than its files."""
+    from qpipe.plugins.loader import load_plugins
+
+    code_digest.cache_clear()
+    return Versions(
+        qpipe=__version__,
+        source=source_digest(*ROOMS),
+        packages=package_versions(*PACKAGES),
+        plugins=tuple(sorted(load_plugins().python_code().items())),
+    )
 
 
 def store_identity(store: Store) -> str:
@@ -165,7 +175,13 @@ def _differences(ours: Versions, theirs: Versions) -> str:
         return f"other code of qpipe {ours.qpipe} than this machine"
     there = dict(theirs.packages)
     found = [f"{name} {there.get(name)}; here {number}" for name, number in ours.packages if there.get(name) != number]
-    return ", ".join(found)
+    return ", ".join(found) or _other_plugins(dict(ours.plugins), dict(theirs.plugins))
+
+
+def _other_plugins(ours: Mapping[str, str], theirs: Mapping[str, str]) -> str:
+    """A stage or metric of one name and two codes; one that a worker lacks is an unknown name there, if it is used."""
+    differing = (name for name in ours if name in theirs and theirs[name] != ours[name])
+    return next((f"{name} of {theirs[name]}; here it is of {ours[name]}" for name in differing), "")
 
 
 def _different_part(one: Offer, other: Offer) -> str:
