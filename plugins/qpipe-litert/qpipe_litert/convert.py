@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,8 +20,8 @@ from qpipe_litert.flatbuffer import read_flatbuffer
 from qpipe_litert.flatbuffer_edit import free_batch, fuse_relu, matmul_as_dense
 from qpipe_litert.interpreter import invoke, open_interpreter
 from qpipe_litert.kept import converted_once
-from qpipe_litert.layout import Layout, input_layouts, output_layout, to_file
-from qpipe_litert.onnx_graph import fix_shapes, fold, load_float, run_reference, widened
+from qpipe_litert.layout import Layout, close, input_layouts, output_layout, to_file
+from qpipe_litert.onnx_graph import fix_shapes, fold, load_float, mixed_outputs, run_reference, widened
 from qpipe_litert.onnx_rewrite import strided_slices_as_pools
 from qpipe_litert.options import Options
 from qpipe_litert.probe import probe_inputs, probe_shape
@@ -29,6 +30,7 @@ from qpipe_litert.tools import ToolEnvironment
 Array = NDArray[np.generic]
 CONVERTED = "converted.tflite"
 _TIMEOUT_S = 300.0
+_SEVERAL = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,10 +77,23 @@ def convert(prepared: Prepared, workdir: Path, options: Options, tool: ToolEnvir
                 raise first or problem from None
             first = problem
             continue
+        if not layout.any_batch:
+            notes = (*notes, *_mixing(prepared, model, shapes))
         if first is not None:
             notes = (*notes, f"converted {name}: the folded graph came out wrong ({first.message})")
         return Converted(path=path, graph=model, half=half, layout=layout, notes=notes)
     raise first or BuildError("no graph was converted")
+
+
+def _mixing(prepared: Prepared, model: onnx.ModelProto, shapes: Mapping[str, tuple[int | None, ...]]) -> Iterator[str]:
+    """A file of one row computes row by row what the model may compute from several."""
+    if not all(shape and shape[0] is None for shape in shapes.values()):
+        return
+    if names := mixed_outputs(model, widened(probe_inputs(prepared, _SEVERAL)), close):
+        yield (
+            f"the model's answer to a row depends on the rows beside it in {', '.join(names)}: this engine computes "
+            "each row alone, which gives other numbers"
+        )
 
 
 def _convert_now(model: onnx.ModelProto, workdir: Path, tool: ToolEnvironment, keep: tuple[str, ...]) -> bytes:

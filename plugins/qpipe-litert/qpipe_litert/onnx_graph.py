@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +111,20 @@ def run_reference(
         first = str(problem).splitlines()[0]
         raise BuildError(f"onnxruntime cannot run the float graph: {first}") from problem
     return dict(zip(names, found, strict=True))
+
+
+def mixed_outputs(
+    model: onnx.ModelProto, inputs: Mapping[str, Array], same: Callable[[Array, Array], bool]
+) -> tuple[str, ...]:
+    """Outputs whose rows are other ones where each row of the inputs is run alone."""
+    together = run_reference(model, inputs)
+    count = len(next(iter(inputs.values())))
+    alone = [run_reference(model, {name: rows[i : i + 1] for name, rows in inputs.items()}) for i in range(count)]
+    return tuple(
+        name
+        for name, rows in together.items()
+        if not all(same(rows[i : i + 1], one[name]) for i, one in enumerate(alone))
+    )
 
 
 def widened(arrays: Mapping[str, Array]) -> dict[str, Array]:

@@ -15,7 +15,7 @@ from qpipe_litert.flatbuffer import read_flatbuffer
 from qpipe_litert.flatbuffer_edit import free_batch, fuse_relu, inline_buffers
 from qpipe_litert.interpreter import invoke, open_interpreter
 from qpipe_litert.layout import Port, close, from_file, output_layout, permutations_of, to_file
-from qpipe_litert.onnx_graph import load_float, run_reference
+from qpipe_litert.onnx_graph import load_float, mixed_outputs, run_reference
 from qpipe_litert.onnx_rewrite import strided_slices_as_pools
 from qpipe_litert.ranges import plan_ranges
 from qpipe_litert.session import from_border, to_border
@@ -54,6 +54,17 @@ def test_strided_slice_becomes_a_pool_of_the_same_values(axes: list[int], steps:
     assert made.graph.node[0].op_type == becomes
     rows = np.random.default_rng(0).normal(size=(3, 2, 8, 6)).astype(np.float32)
     np.testing.assert_array_equal(edge.run_onnx(made, rows)[0], edge.run_onnx(model, rows)[0])
+
+
+def test_outputs_that_mix_rows_are_named() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]> g (float[N,6] x) => (float[N,6] own, float[N,6] cut) {
+        own = Relu(x) most = ReduceMax<axes=[0,1],keepdims=0>(own) half = Mul(most, share) cut = Clip(x,, half)
+    }"""
+    model = onnx.parser.parse_model(text)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(0.5), "share"))
+    rows = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
+    assert mixed_outputs(model, {"x": rows}, close) == ("cut",)
+    assert mixed_outputs(model, {"x": rows[:1]}, close) == ()
 
 
 def test_slice_that_ends_early_is_kept() -> None:
