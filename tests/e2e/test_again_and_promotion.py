@@ -239,7 +239,8 @@ def test_an_alias_that_somebody_else_moved(life, make, qpipe_in):
     assert said.code == 5
     assert said.cell("int8/cpu-local")["verdict"] == "PASS"
     assert said.json["promoted"] == []
-    (warning,) = said.json["warnings"]
+    changed, warning = said.json["warnings"]
+    assert "margin was" in changed
     assert "moved by somebody outside the ledger" in warning
     assert alias(life, model) == "2"
     assert mlflow.get_run(said.json["mlflow_run_id"]).info.status == "FAILED"
