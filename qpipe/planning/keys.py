@@ -61,7 +61,7 @@ def measure_key(
         rows,
         *((("emulated rows", str(target.host.rows)),) if target.host.rows is not None else ()),
         ("metric", metric),
-        ("measuring code", source_digest("measure", "metrics")),
+        ("measuring code", source_digest("data", "execute/work", "measure", "metrics")),
         ("protocol", protocol),
     )
 

@@ -103,7 +103,14 @@ def run_once(bench: Bench, session: Session, role: Role, size: int | None = None
     if not are_small(session.signature, role.rows):
         return compute()
     device = next(item.value for item in bench.cell.measure.ingredients if item.name == "device")
-    parts = (computes, device, digest(session.signature), role.digest, pass_name(size), source_digest("measure"))
+    parts = (
+        computes,
+        device,
+        digest(session.signature),
+        role.digest,
+        pass_name(size),
+        source_digest("data", "measure"),
+    )
     return kept_outputs(bench.store, "outputs", outputs_key(*parts), compute)
 
 

@@ -35,7 +35,7 @@ def run_reference(request: str, progress: Progress) -> str:
 
 def reference_key(model_digest: str, data_digest: str, size: int | None = None) -> str:
     """What names the float model's outputs on the rows of a role, `size` at once (None: as many as stay light)."""
-    code = source_digest("measure")
+    code = source_digest("data", "measure")
     return outputs_key(model_digest, data_digest, pass_name(size), package_version("onnxruntime"), code)
 
 
