@@ -18,6 +18,7 @@ from scipy.optimize import brentq
 
 BATCH = 16
 ALPHA, ALPHA_FAIL = 0.04, 0.025
+FEW_SHARE = 0.5  # of ALPHA_FAIL, with few flips
 """Of the first look at a family whose cells take names of their own, and of FAIL."""
 RESAMPLES = 20_000
 BOOTSTRAP_ERROR = 0.2
@@ -101,18 +102,20 @@ def score(gains: int, losses: int, rows: int, difference: float) -> float:
 def paired_shares(engine: np.ndarray, reference: np.ndarray, margin: float) -> Interval:
     """The difference of two shares of right rows [n], by inversion of the score test; with the guard for few flips."""
     gains, losses, rows = int((engine & ~reference).sum()), int((~engine & reference).sum()), len(engine)
+    few = gains + losses < FEW_FLIPS
+    share = FEW_SHARE if few else 1.0
     observed = (gains - losses) / rows
     low = brentq(lambda d: score(gains, losses, rows, d) - stats.norm.isf(ALPHA), -0.9, observed - 1e-12, xtol=1e-15)
     high = brentq(
-        lambda d: score(gains, losses, rows, d) - stats.norm.ppf(ALPHA_FAIL), observed + 1e-12, 0.9, xtol=1e-15
+        lambda d: score(gains, losses, rows, d) - stats.norm.ppf(ALPHA_FAIL * share), observed + 1e-12, 0.9, xtol=1e-15
     )
     return Interval(
         n=rows,
         observed=observed,
         low=float(low),
         high=float(high),
-        few=gains + losses < FEW_FLIPS and stats.binom.cdf(losses, rows, margin) > ALPHA,
-        p_fail=float(stats.norm.cdf(score(gains, losses, rows, -margin))),
+        few=few and stats.binom.cdf(losses, rows, margin) > ALPHA,
+        p_fail=min(1.0, float(stats.norm.cdf(score(gains, losses, rows, -margin))) / share),
     )
 
 
