@@ -18,8 +18,9 @@ from scipy.optimize import brentq
 
 BATCH = 16
 ALPHA, ALPHA_FAIL = 0.04, 0.025
-FEW_SHARE = 0.5  # of ALPHA_FAIL, with few flips
 """Of the first look at a family whose cells take names of their own, and of FAIL."""
+FEW_SHARE = 0.5
+"""Of FAIL's, with few flips."""
 RESAMPLES = 20_000
 BOOTSTRAP_ERROR = 0.2
 """How far two bootstraps of 5,000 and 20,000 resamples may differ, in standard errors of the statistic."""
