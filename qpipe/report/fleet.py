@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from qpipe.records.fleet import Ended, Refusal
 from qpipe.records.result import CellResult, RunResult
+from qpipe.report.columns import columns
 from qpipe.report.labels import AFTER_HYPHEN, filled, pieces
 from qpipe.report.overview import (
     MANY,
@@ -92,13 +93,9 @@ def render_glance(cells: Sequence[CellResult]) -> tuple[RenderableType, ...]:
     parts: tuple[RenderableType, ...] = (Matrix(targets=targets, lines=folded(lines)),)
     if not troubles:
         return parts
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
-    table.add_column("look first", no_wrap=True)
-    table.add_column("cells", justify="right", no_wrap=True)
-    table.add_column("why")
+    table = columns("look first", "cells", "why", folds=("why",), right=("cells",))
     for one in troubles[:TROUBLES]:
         worst = f"\n{one.labels[0]}: {one.worst}" if one.worst else ""
         hint = f"\nhint: {one.hint}" if one.hint else ""
@@ -126,12 +123,7 @@ class Matrix:
         yield self._table(heads, rows)
 
     def _table(self, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-        from rich.table import Table
-
-        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
-        table.add_column("model", no_wrap=True, overflow="fold")
-        for head in heads:
-            table.add_column(head, overflow="fold")
+        table = columns("model", *heads, folds=heads)
         for line, row in zip(self.lines, rows, strict=True):
             cells = zip(line.cells, row, strict=True)
             table.add_row(line.name, *(_word(standing(cell), word) if cell else word for cell, word in cells))
@@ -160,12 +152,9 @@ def _word(word: str, shown: str = "") -> str:
 
 
 def _refusals(refused: Sequence[Ended]) -> Table:
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
-    table.add_column("not run", no_wrap=True, overflow="fold")
-    table.add_column("why")
+    table = columns("not run", "why", folds=("why",))
     found: dict[Refusal, list[str]] = {}
     for one in refused:
         if isinstance(one.end, Refusal):

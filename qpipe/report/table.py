@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from qpipe.records.evidence import Evaluation, Profile
 from qpipe.records.result import CellResult, Promoted, RunResult, SearchTrial
 from qpipe.records.verdict import Decision, Verdict
+from qpipe.report.columns import columns
 from qpipe.report.labels import label_lines
 
 if TYPE_CHECKING:
@@ -63,18 +64,12 @@ class CellsView:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Choose by the width there is."""
-        from rich.table import Table
         from rich.text import Text
 
         names = ("verdict", "float → engine", "p50 ms", "× float", "size")
         rows = [_cell_row(cell, fewer) for cell, fewer in zip(self.cells, fewer_rows(self.cells), strict=True)]
         widths = [max(Text.from_markup(text).cell_len for text in column) for column in zip(names, *rows, strict=True)]
-        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
-        table.add_column("cell", overflow="fold")
-        for name in names:
-            text = name in ("verdict", "float → engine")
-            # A number that is cut off (0.0202 to 0.02) would be another one.
-            table.add_column(name, justify="left" if text else "right", no_wrap=True, overflow="fold")
+        table = columns("cell", *names, folds=("cell",), right=("p50 ms", "× float", "size"))
         self._fill(table, rows, room=max(options.max_width - sum(widths) - len(names), ROOM))
         yield table
 
@@ -151,14 +146,8 @@ class GatesView:
 
 def gates_table(cell: CellResult, *, reasons: bool = True) -> Table:
     """One line a gate, with every number that it decided from."""
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for name in ("gate", "verdict", "observed", "low", "high", "limit", "n"):
-        left = name in ("gate", "verdict")
-        table.add_column(name, justify="left" if left else "right", no_wrap=name != "gate", overflow="fold")
-    if reasons:
-        table.add_column("reason", overflow="fold")
+    numbers, last = ("observed", "low", "high", "limit", "n"), ("reason",) if reasons else ()
+    table = columns("gate", "verdict", *numbers, *last, folds=("gate", "reason"), right=numbers, gap=2)
     for verdict in cell.verdicts:
         table.add_row(*gate_row(verdict)[: None if reasons else -1])
     return table
@@ -217,7 +206,6 @@ class SearchView:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Numbers are whole; names and reasons share what is left of the width, names whole where that lets them."""
-        from rich.table import Table
         from rich.text import Text
 
         names = ("float → engine", "× float", "size")
@@ -230,10 +218,7 @@ class SearchView:
         )
         labels = [f"{one.model}/{one.recipe}/{one.target}" for one in self.trials]
         room = max(min(max(map(len, labels), default=ROOM), room - room // 2), ROOM)
-        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
-        for name in ("search", *names, "why"):
-            right = name in ("× float", "size")
-            table.add_column(name, justify="right" if right else "left", no_wrap=name in names, overflow="fold")
+        table = columns("search", *names, "why", folds=("search", "why"), right=("× float", "size"))
         table.columns[0].width = room
         for one, label, row in zip(self.trials, labels, rows, strict=True):
             why = f"{one.reason} ({one.tried})" if one.tried else one.reason
