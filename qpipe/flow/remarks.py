@@ -64,16 +64,7 @@ def lint_warnings(results: Sequence[CellResult]) -> tuple[str, ...]:
 
 
 def _lines(labels: tuple[str, ...], found: list[Remark]) -> list[str]:
-    subject = "" if all(remark.kind in {"neighbours", "copies"} for remark in found) else "calibration of "
-    where = f"{subject}{', '.join(labels)}"
-    lines = [f"{where}: {_text(remark)}" for remark in found[:SHOWN]]
+    where = f"{'calibration of ' if found[0].of_calibration else ''}{', '.join(labels)}"  # all are of one kind
+    lines = [f"{where}: {remark.line}" for remark in found[:SHOWN]]
     rest = len(found) - SHOWN
     return [*lines, f"{where}: {rest} more like this: `qpipe explain` lists them"] if rest > 0 else lines
-
-
-def _text(remark: Remark) -> str:
-    return (
-        remark.message
-        if remark.subject in {"calibration", "batch", "gate"}
-        else f"'{remark.subject}': {remark.message}"
-    )

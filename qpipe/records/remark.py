@@ -6,6 +6,10 @@ from dataclasses import dataclass
 
 QUIET = ("rows", "clipped", "device")
 """Kinds that are worth a line in a table and no warning: they describe what was done as asked."""
+JUDGED = ("copies", "neighbours", "device")
+"""Kinds about the rows that judge an engine, and what it answers to them."""
+WHOLE = ("calibration", "gate", "batch")
+"""Subjects that are all rows at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +23,16 @@ class Remark:
     `device`: how outputs of an emulated device agree with those of this machine."""
     subject: str
     message: str
+
+    @property
+    def line(self) -> str:
+        """The message, with the name of its subject where that is one input or tensor of several."""
+        return self.message if self.subject in WHOLE else f"'{self.subject}': {self.message}"
+
+    @property
+    def of_calibration(self) -> bool:
+        """Whether it is about calibration, not about the rows that judge or what was answered to them."""
+        return self.kind not in JUDGED
 
     @property
     def warns(self) -> bool:
