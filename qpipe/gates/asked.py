@@ -17,12 +17,7 @@ def with_changes(
 ) -> tuple[Verdict, ...]:
     """The verdicts, each with a note where its gate asked for something else at the first look at these rows."""
     changes = {spec.name: tuple(_changes(first.get(spec.name, spec), spec)) for spec in specs}
-    return tuple(
-        replace(verdict, notes=(*verdict.notes, *changes.get(verdict.gate, ())))
-        if changes.get(verdict.gate)
-        else verdict
-        for verdict in verdicts
-    )
+    return tuple(replace(one, notes=(*one.notes, *changes.get(one.gate, ()))) for one in verdicts)
 
 
 def is_change(note: str) -> bool:

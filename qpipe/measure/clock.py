@@ -11,6 +11,8 @@ from qpipe.errors import EngineError
 COARSE = 0.05
 """A median of ticks is off by up to one: of both engines, a tenth of their ratio."""
 
+_FINER = "device_ns of the session: a finer clock, or the time of several runs divided by their number"
+
 
 def check_device_ns(took: tuple[int, int]) -> tuple[int, int]:
     """Wall and CPU nanoseconds of one run, as the device gives them.
@@ -22,7 +24,7 @@ def check_device_ns(took: tuple[int, int]) -> tuple[int, int]:
     if not (np.isfinite(wall) and np.isfinite(cpu)) or wall < 1 or cpu < 0:
         raise EngineError(
             f"the device's clock gives {wall} ns of wall time and {cpu} ns of CPU time for a run",
-            hint="device_ns of the session: a finer clock, or the time of several runs divided by their number",
+            hint=_FINER,
         )
     return int(wall), int(cpu)
 
@@ -38,5 +40,5 @@ def check_ticks(engines: Iterable[Sequence[int]]) -> None:
         if len(steps) and steps.min() > COARSE * run:  # a device that counts cycles may take the same time always
             raise EngineError(
                 f"the device's clock counts in steps of {steps.min() / 1e6:.4g} ms, and a run takes {run / 1e6:.4g} ms",
-                hint="device_ns of the session: a finer clock, or the time of several runs divided by their number",
+                hint=_FINER,
             )

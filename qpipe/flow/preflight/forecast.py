@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from qpipe.flow.cells.ingredients import recall_slot
 from qpipe.flow.cells.jobs import recall_cell
-from qpipe.flow.cells.refusals import recall_refusal
+from qpipe.flow.cells.refusals import Refused, recall_refusal
 from qpipe.flow.preflight.checks import check_columns
 from qpipe.planning.keys import changed
 from qpipe.records.cell import Cell
@@ -66,16 +66,24 @@ def _forecast(cell: Cell, workplace: Workplace) -> Forecast:
         prepared=_known(store, "prepared", cell.prepare.digest),
         built=_known(store, "engine", cell.build.digest),
         changed=differing,
-        note=f"refused before: {refused.reason}"
-        if refused is not None
-        else _note(cell, workplace, cached=cached, first=slot is None, differing=differing),
+        note=_note(cell, workplace, refused, cached=cached, first=slot is None, differing=differing),
         seconds=0.0 if cached else slot.seconds if slot else None,
         engine_bytes=slot.engine_bytes if slot else None,
         memory_bytes=cell.target.limits.memory_bytes,
     )
 
 
-def _note(cell: Cell, workplace: Workplace, *, cached: bool, first: bool, differing: tuple[str, ...]) -> str:
+def _note(
+    cell: Cell,
+    workplace: Workplace,
+    refused: Refused | None,
+    *,
+    cached: bool,
+    first: bool,
+    differing: tuple[str, ...],
+) -> str:
+    if refused is not None:
+        return f"refused before: {refused.reason}"
     if cached:
         return "cached"
     state = workplace.offers[cell.target.name].availability
