@@ -20,11 +20,11 @@ def find_disagreement(evaluated: Outputs, answers: Feeds, rows: int) -> dict[int
     one batch size is served in another.
 
     Args:
-        evaluated: outputs of the evaluation, rows in order.
+        evaluated: outputs of the evaluation, rows in order; the first one counts.
         answers: outputs by batch size; the first batches hold the first rows.
         rows: how many of the first rows stand in the same order on both sides.
     """
-    name = next(name for name in evaluated.tensors)
+    name = next(iter(evaluated.tensors))
     if not np.issubdtype(evaluated.tensors[name].dtype, np.floating):
         return {}
     found = {size: _agreement(evaluated, name, batches, rows) for size, batches in answers.items()}

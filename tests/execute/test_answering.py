@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -43,6 +44,17 @@ def whole(tmp_path):
     return open_role(DataSpec(inputs=(), label=None, preprocess=(), roles=(spec,)), "gate", SIGNATURE)
 
 
+class TwoOutputs(Dynamic):
+    """The same as its second output; the first one does not depend on the batch."""
+
+    signature = Signature(
+        inputs=SIGNATURE.inputs, outputs=(TensorSpec(name="same", dtype="float32", shape=("N", 4)), *SIGNATURE.outputs)
+    )
+
+    def run(self, inputs):
+        return {"same": inputs["x"], **super().run(inputs)}
+
+
 def answers_of(session, sizes, whole, tmp_path):
     backend = SimpleNamespace(open=lambda *_: session)
     target = SimpleNamespace(batch_sizes=sizes, name="board")
@@ -73,3 +85,10 @@ def test_an_engine_that_answers_each_row_for_itself_is_run_once(whole, tmp_path)
     found = answers_of(session, (1, 2), whole, tmp_path)
     assert (found.batch, found.remarks) == (None, ())
     assert session.sizes == [9, *[1] * 4, *[2] * 4]
+
+
+@pytest.mark.parametrize(("output", "batch"), [("y", 1), ("same", None)])
+def test_the_output_that_is_judged_decides(output, batch, whole, tmp_path):
+    asked = replace(whole, data=replace(whole.data, output=output))
+    found = answers_of(TwoOutputs(steps=16), (1,), asked, tmp_path)
+    assert (found.batch, next(iter(found.outputs.tensors))) == (batch, output)

@@ -57,7 +57,8 @@ def collect_answers(bench: Bench, engine: Engine, whole: Role) -> Answers:
     session = bench.backend.open(engine, bench.cell.target)
     try:
         role = emulated_rows(bench.cell, whole) if session.kind == "emulated" else whole
-        outputs = run_once(bench, session, role)
+        judged = bench.cell.data.output
+        outputs = judged_first(run_once(bench, session, role), judged)
         said = session.remarks if isinstance(session, Remarking) else ()  # of these rows, before others are run
         feeds = make_feeds(real_batches(whole), bench.cell.target.batch_sizes, bench.cell.model.signature)
         fed = answer_feeds(session, feeds)
@@ -68,10 +69,10 @@ def collect_answers(bench: Bench, engine: Engine, whole: Role) -> Answers:
         elif levels := find_disagreement(outputs, fed, _rows_in_order(role)):
             size = next(iter(fed))
             beside = (_depends_on_neighbours(levels, role, size),)
-            outputs = run_once(bench, session, role, size)
+            outputs = judged_first(run_once(bench, session, role, size), judged)
         return Answers(
             role=role,
-            outputs=judged_first(outputs, bench.cell.data.output),
+            outputs=outputs,
             batch=size,
             kind=session.kind,
             sampled=digest_of(fed),
