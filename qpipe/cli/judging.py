@@ -117,12 +117,11 @@ def explain(
     from qpipe.cli.screen import Screen
     from qpipe.execute.children.watch import Silence
     from qpipe.flow.finished.explanation import explain_run
-    from qpipe.flow.finished.runs import latest_with_cell, recall_run
+    from qpipe.flow.finished.runs import is_label, latest_with_cell, recall_run
     from qpipe.flow.workplace import open_store
 
     opened = open_store(store)
-    newest = "/" in what and cell is None
-    kept, only = latest_with_cell(opened, what) if newest else (recall_run(opened, what), cell)
+    kept, only = latest_with_cell(opened, what) if is_label(what, cell) else (recall_run(opened, what), cell)
     with nullcontext(Silence()) if as_json else Screen() as watch:
         found = explain_run(opened, kept, only, watch)
     if as_json:

@@ -42,14 +42,14 @@ def promote(
 ) -> None:
     """Register engines of a finished run as model versions and move an alias to them."""
     from qpipe.errors import ConfigError
-    from qpipe.flow.finished.runs import latest_with_cell
+    from qpipe.flow.finished.runs import is_label, latest_with_cell
     from qpipe.flow.publish.promotion import PromoteOrder, promote_run
     from qpipe.flow.workplace import open_store
 
     if force != (reason is not None):
         raise ConfigError("--force and --reason go together", hint='--force --reason "why this is right"')
     opened = open_store(store)
-    if "/" in what and cell is None:
+    if is_label(what, cell):
         kept, cell = latest_with_cell(opened, what)
         what = kept.result.run_id
     order = PromoteOrder(run_id=what, cell=cell, alias=alias, expected=expect, force_reason=reason)

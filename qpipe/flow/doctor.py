@@ -6,6 +6,7 @@ import platform
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -105,26 +106,18 @@ def _targets(registry: Registry) -> Iterator[Finding]:
 
 def look_at(target: Target, registry: Registry) -> Finding:
     """Whether engines of one target can be built and run here, and what the first time brings with it."""
-    what = f"target {target.name}"
+    found_of = partial(Finding, what=f"target {target.name}", kind="target", brief=target.name)
     try:
         found = registry.backend(target.backend).check(target)
     except QpipeError as error:
-        return Finding(state="note", what=what, kind="target", brief=target.name, found=error.message, hint=error.hint)
+        return found_of(state="note", found=error.message, hint=error.hint)
     notes = []
     for state in (found.build, found.run):
         if isinstance(state, Unavailable):
-            return Finding(
-                state="note", what=what, kind="target", brief=target.name, found=state.reason, hint=state.hint
-            )
+            return found_of(state="note", found=state.reason, hint=state.hint)
         if state.note:
             notes.append(state.note)
-    return Finding(
-        state="note" if notes else "ok",
-        what=what,
-        kind="target",
-        brief=target.name,
-        found="; ".join(("can be built and run here", *notes)),
-    )
+    return found_of(state="note" if notes else "ok", found="; ".join(("can be built and run here", *notes)))
 
 
 def _store(root: str | None) -> Finding:

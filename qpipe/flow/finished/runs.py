@@ -140,6 +140,11 @@ def find_cell(run: RunResult, wanted: str | None) -> tuple[CellResult, ...]:
     return found
 
 
+def is_label(what: str, cell: str | None) -> bool:
+    """Whether a user means a cell by its label, and not a run by its id (of which `cell` may name one)."""
+    return "/" in what and cell is None
+
+
 def latest_with_cell(store: Store, wanted: str) -> tuple[KeptRun, str]:
     """The newest run that holds a cell, and the cell's label there: each pipeline of many has a run of its own.
 
