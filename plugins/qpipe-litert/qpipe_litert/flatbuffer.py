@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ai_edge_litert.schema_py_generated import ModelT
+    from ai_edge_litert.schema_py_generated import ModelT, OperatorCodeT
 
 KEEPS_VALUES = (
     "RESHAPE",
@@ -110,13 +110,18 @@ def _ops(model: ModelT) -> tuple[FlatOp, ...]:
         custom = code.customCode is not None
         ops.append(
             FlatOp(
-                name=_text(code.customCode) if custom else codes[max(code.builtinCode, code.deprecatedBuiltinCode)],
+                name=_text(code.customCode) if custom else codes[builtin(code)],
                 inputs=tuple(int(index) for index in listed(op.inputs)),
                 outputs=tuple(int(index) for index in listed(op.outputs)),
                 custom=custom,
             )
         )
     return tuple(ops)
+
+
+def builtin(code: OperatorCodeT) -> int:
+    """The built-in operator that a code stands for: files have it in the one field or in the other."""
+    return int(max(code.builtinCode, code.deprecatedBuiltinCode))
 
 
 def _has_data(buffer: object) -> bool:

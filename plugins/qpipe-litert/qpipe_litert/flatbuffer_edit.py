@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qpipe_litert.flatbuffer import listed
+from qpipe_litert.flatbuffer import builtin, listed
+
+if TYPE_CHECKING:
+    from ai_edge_litert.schema_py_generated import ModelT, OperatorT, SubGraphT
 
 WEIGHTED = (
     "FULLY_CONNECTED",
@@ -22,9 +25,6 @@ WEIGHTED = (
 """Operators whose constant operands are most of a file."""
 FEWEST_HALVES = 32
 """Values; an operator that widens fewer takes more of the file than they do."""
-
-if TYPE_CHECKING:
-    from ai_edge_litert.schema_py_generated import ModelT, OperatorT, SubGraphT
 
 
 def inline_buffers(data: bytes) -> bytes:
@@ -44,7 +44,7 @@ def free_batch(data: bytes) -> bytes:
 
     model = _opened(data)
     graph = model.subgraphs[0]
-    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+    codes = [builtin(code) for code in model.operatorCodes]
     for op in graph.operators:
         if codes[op.opcodeIndex] != BuiltinOperator.RESHAPE or len(op.inputs) < 2:
             continue
@@ -70,7 +70,7 @@ def fuse_relu(data: bytes) -> bytes:
 
     model = _opened(data)
     graph = model.subgraphs[0]
-    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+    codes = [builtin(code) for code in model.operatorCodes]
     fused = {
         BuiltinOperator.RELU: ActivationFunctionType.RELU,
         BuiltinOperator.RELU6: ActivationFunctionType.RELU6,
@@ -94,7 +94,7 @@ def matmul_as_dense(data: bytes) -> bytes:
 
     model = _opened(data)
     graph = model.subgraphs[0]
-    codes = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+    codes = [builtin(code) for code in model.operatorCodes]
     for op in list(graph.operators):
         if codes[op.opcodeIndex] != BuiltinOperator.BATCH_MATMUL or op.builtinOptions.adjX:
             continue
@@ -150,7 +150,8 @@ def _weights(model: ModelT) -> dict[int, list[tuple[SubGraphT, int]]]:
     found: dict[int, list[tuple[SubGraphT, int]]] = {}
     refused = {0}
     for graph in model.subgraphs:
-        other = {int(index) for op in graph.operators if _code(model, op) not in codes for index in listed(op.inputs)}
+        others = [op for op in graph.operators if builtin(model.operatorCodes[op.opcodeIndex]) not in codes]
+        other = {int(index) for op in others for index in listed(op.inputs)}
         other |= {int(index) for index in (*graph.inputs, *graph.outputs)}
         for index, tensor in enumerate(graph.tensors):
             held = model.buffers[tensor.buffer].data is not None
@@ -169,11 +170,6 @@ def _widening(model: ModelT, stored: int, wide: int) -> OperatorT:
     op.inputs, op.outputs = [stored], [wide]
     op.builtinOptionsType, op.builtinOptions = BuiltinOptions.DequantizeOptions, DequantizeOptionsT()
     return op
-
-
-def _code(model: ModelT, op: OperatorT) -> int:
-    code = model.operatorCodes[op.opcodeIndex]
-    return int(max(code.builtinCode, code.deprecatedBuiltinCode))
 
 
 def _drop_unused(model: ModelT) -> None:
@@ -203,11 +199,7 @@ def _take_bias(model: ModelT, dense: OperatorT) -> None:
     made = int(dense.outputs[0])
     readers = [op for op in graph.operators if made in op.inputs]
     code = model.operatorCodes[readers[0].opcodeIndex] if len(readers) == 1 else None
-    if (
-        code is None
-        or made in graph.outputs
-        or max(code.builtinCode, code.deprecatedBuiltinCode) != BuiltinOperator.ADD
-    ):
+    if code is None or made in graph.outputs or builtin(code) != BuiltinOperator.ADD:
         return
     add = readers[0]
     other = next((int(index) for index in add.inputs if index != made), made)
@@ -220,16 +212,16 @@ def _take_bias(model: ModelT, dense: OperatorT) -> None:
     graph.operators.remove(add)
 
 
-def _code_index(model: ModelT, builtin: int, version: int) -> int:
+def _code_index(model: ModelT, wanted: int, version: int) -> int:
     """The operator's place among the codes, of this version at least."""
     from ai_edge_litert.schema_py_generated import OperatorCodeT
 
     for index, code in enumerate(model.operatorCodes):
-        if max(code.builtinCode, code.deprecatedBuiltinCode) == builtin:
+        if builtin(code) == wanted:
             code.version = max(code.version, version)
             return index
     code = OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = builtin
+    code.builtinCode = code.deprecatedBuiltinCode = wanted
     code.version = version
     model.operatorCodes.append(code)
     return len(model.operatorCodes) - 1
