@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qpipe.data.files import file_state, is_missing, unreadable
 from qpipe.data.functions import function_file
+from qpipe.data.npz import check_stored
 from qpipe.errors import DataError
 from qpipe.records import codec
 from qpipe.records.data import DataSpec, Preprocess, RoleName, RoleSpec, Seal
@@ -82,10 +84,13 @@ def sealed(data: DataSpec) -> DataSpec:
     """The same data with each `.npz` file's digest beside its path: whoever gets the record need not read it for that.
 
     Raises:
-        DataError: files are missing; names all of them.
+        DataError: files are missing (names all of them), or one is damaged.
     """
     _require_all(data)
-    return replace(data, roles=tuple(_sealed(role) for role in data.roles))
+    seals = {path: _seal(path) for path in dict.fromkeys(role.npz for role in data.roles) if path is not None}
+    for path in seals:
+        check_stored(path)
+    return replace(data, roles=tuple(_with_seal(role, seals) for role in data.roles))
 
 
 def unsealed(data: DataSpec) -> DataSpec:
@@ -100,8 +105,8 @@ def _require_all(data: DataSpec) -> None:
         raise DataError(f"{listed}: no such data files", hint="paths are relative to the pipeline file")
 
 
-def _sealed(role: RoleSpec) -> RoleSpec:
-    return role if role.npz is None else replace(role, seal=_seal(role.npz))
+def _with_seal(role: RoleSpec, seals: Mapping[Path, Seal]) -> RoleSpec:
+    return role if role.npz is None else replace(role, seal=seals[role.npz])
 
 
 def confirm(role: RoleSpec) -> None:

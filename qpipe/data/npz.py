@@ -1,14 +1,20 @@
-"""Columns of an `.npz` file, read in blocks straight from the archive; pickled arrays are refused."""
+"""Columns of an `.npz` file, read in blocks straight from the archive; pickled arrays are refused.
+
+What a compressed column holds is checked by zlib as it is read. A column that is stored as it is has a checksum of its
+own: of a file that is sealed it was compared then, once (`check_stored`), and rows are read into place from the file.
+"""
 
 from __future__ import annotations
 
+import io
 import math
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO
+from typing import cast
 
 import numpy as np
 
@@ -19,13 +25,23 @@ from qpipe.errors import DataError
 _SAVE = "write it with numpy.savez_compressed(path, column=array, …), or use a function: {fn: module:function}"
 _READ_BYTES = 1 << 18
 """Read at once where rows are small: reading 16 rows of 16 bytes costs as much as reading a thousand of them."""
+_CHECKED_BYTES = 1 << 20
+"""Read at once where nothing but a checksum is wanted."""
+_LOCAL_HEADER = struct.Struct("<26x2H")
+"""Of a member: …, lengths of its name and of what is extra. Source: PKWARE, APPNOTE.TXT, section 4.3.7."""
+Stream = zipfile.ZipExtFile | io.FileIO
+"""The bytes of a member: out of the archive, or of the file itself."""
 
 
 class NpzSource:
-    """An open `.npz`; headers are read at once, rows when they are asked for."""
+    """An open `.npz`; headers are read at once, rows when they are asked for.
 
-    def __init__(self, path: Path) -> None:
+    `sealed`: its checksums were compared when it was sealed, and whoever reads asks afterwards whether it has changed.
+    """
+
+    def __init__(self, path: Path, *, sealed: bool = False) -> None:
         self.path = path
+        self.sealed = sealed
         self._headers = _read_headers(path)
         self.columns: Mapping[str, Column] = {
             name: Column(name=name, dtype=dtype, shape=shape[1:], rows=shape[0])
@@ -54,16 +70,24 @@ class NpzSource:
         """These rows of several columns, at most `size` at a time: one pass, no whole column kept."""
         with ExitStack() as stack:
             archive = stack.enter_context(_open(self.path))
-            members = {
-                name: _Member(self, name, stack.enter_context(_open_member(archive, self.place, name)))
-                for name in names
-            }
+            members = {name: self._member(name, archive, stack) for name in names}
             at_once = size * max(1, _READ_BYTES // max(1, size * sum(member.row_bytes for member in members.values())))
             for start in range(0, len(rows), at_once):
                 wanted = rows[start : start + at_once]
                 read = {name: member.take(wanted) for name, member in members.items()}
                 for cut in (slice(at, at + size) for at in range(0, len(wanted), size)):
                     yield wanted[cut], {name: array[cut] for name, array in read.items()}
+
+    def _member(self, name: str, archive: zipfile.ZipFile, stack: ExitStack) -> _Member:
+        known = archive.getinfo(f"{name}.npy")
+        stream: Stream
+        if self.sealed and _is_stored(known):
+            with _damage(self.place, name):
+                stream = _open_stored(self.path, known)
+        else:
+            stream = _open_member(archive, self.place, name)
+        stack.callback(stream.close)
+        return _Member(self, name, stream)
 
     def header(self, name: str) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
         """Shape, Fortran order and dtype of a member."""
@@ -73,7 +97,7 @@ class NpzSource:
 class _Member:
     """One member of the archive as a stream of rows, read forwards."""
 
-    def __init__(self, source: NpzSource, name: str, stream: IO[bytes]) -> None:
+    def __init__(self, source: NpzSource, name: str, stream: Stream) -> None:
         shape, self._fortran, self._dtype = source.header(name)
         self._place, self._name, self._stream = source.place, name, stream
         self._shape = shape
@@ -103,11 +127,10 @@ class _Member:
         done = 0
         while done < len(view):
             with _damage(self._place, self._name):
-                part = self._stream.read(min(len(view) - done, 1 << 20))
+                part = self._stream.readinto(view[done : done + (1 << 20)])
             if not part:
                 raise _damaged(self._place, self._name, "it ends early")
-            view[done : done + len(part)] = part
-            done += len(part)
+            done += part
 
     def _from_memory(self, rows: Rows) -> Array:
         # Rows of a Fortran-ordered array are scattered through the file: read it once.
@@ -117,6 +140,44 @@ class _Member:
             self._whole = flat.reshape(self._shape, order="F")
         taken: Array = np.ascontiguousarray(self._whole[rows])
         return taken
+
+
+def check_stored(path: Path) -> None:
+    """Compare the checksums of the columns that are stored as they are; compressed ones are checked as they are read.
+
+    Raises:
+        DataError: the file is no whole `.npz`, or a column is damaged.
+    """
+    with _open(path) as archive:
+        for member in filter(_is_stored, archive.infolist()):
+            name = member.filename.removesuffix(".npy")
+            with _open_member(archive, str(path), name) as stream, _damage(str(path), name):
+                while stream.read(_CHECKED_BYTES):
+                    pass
+
+
+def _is_stored(member: zipfile.ZipInfo) -> bool:
+    """Whether its bytes stand in the file as they are: neither compressed nor encrypted."""
+    return member.compress_type == zipfile.ZIP_STORED and not member.flag_bits & 1
+
+
+def _open_stored(path: Path, member: zipfile.ZipInfo) -> Stream:
+    """The file itself, where the bytes of a member begin."""
+    file = io.FileIO(path)
+    try:
+        file.seek(member.header_offset)
+        _skip_header(file)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _skip_header(file: io.FileIO) -> None:
+    header = file.read(_LOCAL_HEADER.size)
+    if not header.startswith(b"PK\3\4") or len(header) < _LOCAL_HEADER.size:
+        raise zipfile.BadZipFile("no member begins where the index says")
+    file.seek(sum(_LOCAL_HEADER.unpack(header)), io.SEEK_CUR)
 
 
 def _runs(rows: Rows) -> Iterator[tuple[int, int]]:
@@ -167,7 +228,7 @@ def _checked(path: Path, name: str, archive: zipfile.ZipFile) -> tuple[tuple[int
     return shape, fortran, dtype
 
 
-def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
+def _header(stream: Stream) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
     version = np.lib.format.read_magic(stream)
     if version == (1, 0):
         return np.lib.format.read_array_header_1_0(stream)
@@ -176,9 +237,9 @@ def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.gener
     raise ValueError(f"array format {version[0]}.{version[1]} is not known")
 
 
-def _open_member(archive: zipfile.ZipFile, place: str, name: str) -> IO[bytes]:
+def _open_member(archive: zipfile.ZipFile, place: str, name: str) -> zipfile.ZipExtFile:
     with _damage(place, name):
-        return archive.open(f"{name}.npy")
+        return cast("zipfile.ZipExtFile", archive.open(f"{name}.npy"))
 
 
 @contextmanager

@@ -189,7 +189,7 @@ def _check_output(data: DataSpec, signature: Signature) -> None:
 
 def _open_source(spec: RoleSpec) -> Source:
     if spec.npz is not None:
-        return NpzSource(spec.npz)
+        return NpzSource(spec.npz, sealed=spec.seal is not None)
     if spec.fn is not None:
         return FunctionSource(spec.fn, spec.fn_path)
     raise DataError(f"{spec.role} data names neither npz nor fn", hint=f"add data.{spec.role}: {{npz: FILE}}")

@@ -450,8 +450,8 @@ def test_broken_files(tmp_path):
 
 
 @settings(deadline=None)
-@given(at=st.integers(0, 3000), value=st.integers(0, 255), compressed=st.booleans())
-def test_a_changed_byte_never_changes_the_rows(tmp_path_factory, at, value, compressed):
+@given(at=st.integers(0, 3000), value=st.integers(0, 255), compressed=st.booleans(), seals=st.booleans())
+def test_a_changed_byte_never_changes_the_rows(tmp_path_factory, at, value, compressed, seals):
     columns = images(20)
     data = spec(tmp_path_factory.mktemp("byte"), columns, compressed=compressed)
     path = data.roles[0].npz
@@ -459,12 +459,47 @@ def test_a_changed_byte_never_changes_the_rows(tmp_path_factory, at, value, comp
     content[at % len(content)] = value
     path.write_bytes(content)
     try:
-        role = open_role(data, "gate", IMAGE)
+        role = open_role(sealed(data) if seals else data, "gate", IMAGE)
         got, labels = joined(role), role.column("label")
     except DataError:
         return
     np.testing.assert_array_equal(got, preprocess(columns["image"], SCALED[0]))
     np.testing.assert_array_equal(labels, columns["label"])
+
+
+def test_a_damaged_file_is_found_when_it_is_sealed(tmp_path):
+    data = spec(tmp_path, images(200), compressed=False)
+    path = data.roles[0].npz
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"column 'image' is damaged \(Bad CRC-32"):
+        sealed(data)
+
+
+def test_a_sealed_file_that_is_cut_or_replaced_while_it_is_read(tmp_path):
+    columns = images(20_000)
+    data = sealed(spec(tmp_path, columns, compressed=False))
+    path = data.roles[0].npz
+    batches = open_role(data, "gate", IMAGE).batches(16)
+    np.testing.assert_array_equal(next(batches)["input"], preprocess(columns["image"][:16], SCALED[0]))
+    os.truncate(path, 500_000)
+    with pytest.raises(DataError, match=r"column 'image' is damaged \(it ends early"):
+        list(batches)
+    np.savez(path, **images(20_000, seed=1))
+    with pytest.raises(DataError, match="was changed after the run was planned"):
+        joined(open_role(data, "gate", IMAGE))
+
+
+def test_a_member_that_does_not_begin_where_the_index_says(tmp_path):
+    data = sealed(spec(tmp_path, images(200), compressed=False))
+    path = data.roles[0].npz
+    found = path.stat()
+    role = open_role(data, "gate", IMAGE)
+    path.write_bytes(b"XX" + path.read_bytes()[2:])
+    os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
+    with pytest.raises(DataError, match=r"column 'image' is damaged \(no member begins"):
+        joined(role)
 
 
 def test_a_role_that_the_pipeline_lacks(tmp_path):
