@@ -145,17 +145,25 @@ def _refuse_missing_operator(said: Said) -> None:
 
 
 def _refuse_any_arena(said: Said, arena_bytes: int) -> None:
-    """What fails in an arena of any size is a kernel that does not take its tensors."""
-    found = re.search(r"Node (\w+) \(number \d+\) failed to prepare", said.text)
+    """What fails in an arena of any size is a kernel that does not take its tensors, or a model beyond all arenas."""
+    if "Requested: " in said.text:  # the library ran out of its arena; this machine gave it
+        raise RefusedError(
+            f"tflite-micro needs an arena of more than {arena_bytes // 2**20} MiB for this model",
+            hint="a smaller model, or smaller inputs",
+        )
+    found = re.search(r"Node (\w+) \(number \d+\) failed to (?:prepare|invoke)", said.text)
     if found is None:
-        raise BuildError(f"tflite-micro cannot allocate the model in {arena_bytes // 2**20} MiB: {_reason(said)}")
+        raise BuildError(
+            f"tflite-micro cannot allocate the model in {arena_bytes // 2**20} MiB: {_last_line(said.text, said.error)}"
+        )
     half = found[1] == "DEQUANTIZE"  # what a float16 weight stands behind
+    reason = _last_line(said.text[: found.start()], "it gives no reason")
     raise RefusedError(
-        f"tflite-micro's {found[1]} does not take these types or shapes: {_reason(said)}",
+        f"tflite-micro's {found[1]} does not take these types or shapes: {reason}",
         hint="float16 weights have no kernel there: use recipe int8" if half else "replace the nodes that become it",
     )
 
 
-def _reason(said: Said) -> str:
-    lines = [line for line in said.text.splitlines() if line.strip()]
-    return (lines[-1] if lines else said.error)[:200]
+def _last_line(text: str, otherwise: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return (lines[-1] if lines else otherwise)[:200]
