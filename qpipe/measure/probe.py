@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from qpipe.errors import EngineError
 from qpipe.measure.evaluation import sqnr_db
+from qpipe.measure.ort import OrtSession, cpu_options, refusal
 from qpipe.plugins.backend import Tensors
 from qpipe.records.engine import Prepared
 
@@ -16,6 +19,8 @@ Array = NDArray[np.generic]
 FLOAT_DB = 60.0
 QUANTIZED_DB = 30.0
 """SQNR of an engine against its graph: other fusions move a rounding, not the answer."""
+_OWN_DB = 6.0
+"""An engine may be that much further from the float graph than the plan's own rounding is: roundings fall otherwise."""
 _FREE = 16
 _PIXELS_RANK = 3
 _NOTHING = 1e-6
@@ -76,6 +81,40 @@ def probe_inputs(prepared: Prepared, shapes: Mapping[str, Sequence[int]], seed: 
             values = random.integers(0, most, shape).astype(np.float64)
         feed[spec.name] = values.astype(spec.dtype)
     return feed
+
+
+def outputs_as_written(path: Path, prepared: Prepared, feed: Tensors) -> dict[str, Array]:
+    """Outputs of a graph that onnxruntime does not rewrite first.
+
+    Raises:
+        EngineError: onnxruntime cannot load or run it.
+    """
+    import onnxruntime as ort
+
+    options = cpu_options(1)
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise EngineError(f"it cannot load the graph: {refusal(error)[0]}") from error
+    return OrtSession(session, prepared.signature).run(feed)
+
+
+def beyond_rounding(
+    wrong: Iterable[Agreement], prepared: Prepared, feed: Tensors, wanted: Tensors, found: Tensors
+) -> list[Agreement]:
+    """Outputs that are further from the float graph than the plan's own rounding explains.
+
+    Args:
+        wrong: outputs of the engine that agree too little with those of the quantized graph.
+        prepared: both graphs.
+        feed: the made-up batch.
+        wanted: what the quantized graph answers.
+        found: what the engine answers.
+    """
+    ideal = outputs_as_written(prepared.graph.path, prepared, feed)
+    own, engine = ({one.output: one.db for one in agreements(ideal, outputs)} for outputs in (wanted, found))
+    return [one for one in wrong if engine[one.output] < own[one.output] - _OWN_DB]
 
 
 def agreements(wanted: Tensors, found: Tensors) -> tuple[Agreement, ...]:
