@@ -80,6 +80,19 @@ def test_an_engine_whose_answers_depend_on_the_batch_is_judged_in_the_batch_it_i
     assert session.closed
 
 
+class AloneNaN(Dynamic):
+    """Rounds nothing, and has no number for a row that comes alone."""
+
+    def run(self, inputs):
+        return {"y": inputs["x"] * (np.nan if len(inputs["x"]) == 1 else 1)}
+
+
+def test_an_engine_without_numbers_in_the_batch_it_is_served_in_is_judged_there(whole, tmp_path):
+    found = answers_of(AloneNaN(steps=1), (1,), whole, tmp_path)
+    assert np.isnan(found.outputs.tensors["y"]).all()
+    assert "(not finite in the same places at 1 against 16 at once)" in found.remarks[0].message
+
+
 def test_an_engine_that_answers_each_row_for_itself_is_run_once(whole, tmp_path):
     session = Dynamic(steps=1 << 22)
     found = answers_of(session, (1, 2), whole, tmp_path)

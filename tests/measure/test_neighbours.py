@@ -44,3 +44,18 @@ def test_rows_filled_up_in_the_evaluation_are_compared_over_what_both_have():
 def test_classes_as_numbers_are_not_compared():
     classes = np.arange(8)
     assert find_disagreement(evaluated(classes), {2: fed(classes[::-1], 2)}, 8) == {}
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_finite_in_one_size_alone_differs_whatever_the_rest_says(bad):
+    broken = ROWS.copy()
+    broken[2, 1] = bad
+    assert find_disagreement(evaluated(ROWS), {1: fed(broken, 1), 8: fed(ROWS, 8)}, 8) == {1: -np.inf}
+    assert find_disagreement(evaluated(broken), {1: fed(ROWS, 1)}, 8) == {1: -np.inf}
+    assert find_disagreement(evaluated(broken), {1: fed(broken, 1)}, 8) == {}
+
+
+def test_zeros_that_are_no_zeros_in_another_size_differ():
+    zeros = np.zeros_like(ROWS)
+    assert find_disagreement(evaluated(zeros), {1: fed(ROWS, 1)}, 8) == {1: 0}
+    assert find_disagreement(evaluated(zeros), {1: fed(zeros, 1)}, 8) == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -121,12 +122,16 @@ def _rows_in_order(role: Role) -> int:
 
 
 def _depends_on_neighbours(levels: Mapping[int, float], role: Role, served: int) -> Remark:
-    found = ", ".join(f"{level:.1f} dB at {size}" for size, level in levels.items())
+    found = ", ".join(f"{_distance(level)} at {size}" for size, level in levels.items())
     message = (
-        f"the answer to a row depends on the rows beside it (SQNR {found} against {light_rows(role)} at once):"
+        f"the answer to a row depends on the rows beside it ({found} against {light_rows(role)} at once):"
         f" judged at {served}, the target's first batch size"
     )
     return Remark(kind="neighbours", subject="batch", message=message)
+
+
+def _distance(level: float) -> str:
+    return "not finite in the same places" if level == -math.inf else f"SQNR {level:.1f} dB"
 
 
 def emulated_rows(cell: Cell, whole: Role) -> Role:
