@@ -111,9 +111,12 @@ def _profile(order: Order, place: Place) -> dict[str, Profiled]:
 
 
 def _one_by_one(order: Order, place: Place) -> dict[str, Profiled]:
+    """Each engine beside the float engine, whose own profile is the first one that was measured."""
     found: dict[str, Profiled] = {}
     for one in order.others:
-        found = _profile(replace(order, others=(one,)), place) | found
+        pair = _profile(replace(order, others=(one,)), place)
+        known = found.get(order.baseline.label)
+        found |= pair if known is None or known.again else {one.label: pair[one.label]}
     return found
 
 
