@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 
-import numpy as np
 import pytest
 from small_pipeline import write_small_pipeline
 
@@ -18,7 +18,7 @@ from qpipe.measure.samples import load_samples
 from qpipe.records.cell import Cell, Timing
 from qpipe.records.codec import decode, encode
 from qpipe.store import Store
-from qpipe.testing.fake import fake_site
+from qpipe.testing.fake import FakeBackend, fake_site
 from qpipe.testing.progress import Silent
 
 TIMING = Timing(processes=1, rounds=4, blocks=2, min_seconds=0.0, warmup=1)
@@ -49,14 +49,15 @@ class Place:
         """What is known of the engine's outputs."""
         return load_pair(self.store.folder(outcome.evaluation))
 
-    def timed(self, cells: dict[str, Cell]):
+    def timed(self, cells: dict[str, Cell], worked: dict[str, CellOutcome] | None = None):
         """Samples of one process that times all cells, as its child takes them."""
+        worked = worked or {recipe: self.work(cell) for recipe, cell in cells.items()}
         job = TimingJob(
             store=str(self.store.root),
             target=cells["none"].target,
             contestants=tuple(
                 Contestant(label=recipe, engine=found.engine, evaluation=found.evaluation)
-                for recipe, found in ((recipe, self.work(cell)) for recipe, cell in cells.items())
+                for recipe, found in worked.items()
             ),
             data=cells["none"].data,
             signature=cells["none"].model.signature,
@@ -86,3 +87,17 @@ def test_another_protocol_evaluates_nothing_again(place):
     assert cell.measure.digest != again.measure.digest
     assert place.work(cell).evaluation == place.work(again).evaluation
     assert len(list((place.store.root / "keys" / "evaluation").iterdir())) == 1
+
+
+def test_the_time_to_load_an_engine_is_not_that_of_the_runtime(place, monkeypatch):
+    opened, open_engine = [], FakeBackend.open
+
+    def slow_at_first(backend, engine, target):
+        opened.append(engine)
+        time.sleep(0.5 if len(opened) == 1 else 0)
+        return open_engine(backend, engine, target)
+
+    cells = place.cells()
+    found = {recipe: place.work(cell) for recipe, cell in cells.items()}
+    monkeypatch.setattr(FakeBackend, "open", slow_at_first)
+    assert 0 < place.timed(cells, found).load_ms.max() < 500

@@ -33,12 +33,14 @@ def run_timing(request: str, progress: Progress) -> str:
     backend = load_plugins().backend(job.target.backend)
     feeds = _feeds(job, job.target.batch_sizes)
     progress.step(f"time, process {job.number + 1} of {job.timing.processes}")
+    engines = {one.label: read_engine(store.folder(one.engine)) for one in job.contestants}
+    backend.open(engines[job.contestants[0].label], job.target).close()  # whoever is first loads the runtime too
     sessions: dict[str, Session] = {}
     load_ms: dict[str, float] = {}
-    for one in job.contestants:
+    for label, engine in engines.items():
         begin = time.perf_counter()
-        sessions[one.label] = backend.open(read_engine(store.folder(one.engine)), job.target)
-        load_ms[one.label] = (time.perf_counter() - begin) * 1e3
+        sessions[label] = backend.open(engine, job.target)
+        load_ms[label] = (time.perf_counter() - begin) * 1e3
     before = device_conditions(sessions.values())
     samples = time_sessions(
         sessions,
