@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def evaluation_key(cell: Cell) -> str:
     """The measure key without the timing protocol: a new protocol does not evaluate again.
 
-    Other batch sizes do: outputs are sampled in them, and rows whose answers depend on the batch are judged in the first.
+    Other batch sizes do: outputs are sampled in them, and answers that depend on the batch are judged in the first.
     """
     kept = tuple(item for item in cell.measure.ingredients if item.name != "protocol")
     return digest((Key(digest="", ingredients=kept), cell.target.batch_sizes))
