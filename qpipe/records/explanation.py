@@ -57,6 +57,8 @@ class Layer:
     """Share of calibration values outside the range, 0 to 1."""
     kernel: str = ""
     """The kernel that computes it, as the runtime names it; empty where that is not known."""
+    alone_db: float | None = None
+    """The same where everything before it is float: what this layer itself costs; None as above, or not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

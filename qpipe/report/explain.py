@@ -53,10 +53,11 @@ def _steps(one: Explanation) -> Table:
 
 
 def _layers(one: Explanation) -> Table:
-    names = ("tensor", "op", "SQNR dB", "low", "high", "clipped", "kernel")
+    names = ("tensor", "op", "alone dB", "SQNR dB", "low", "high", "clipped", "kernel")
     table = columns(*names, folds=("tensor", "kernel"), right=names[1:])
     for layer in worst_first(one.layers)[:WORST]:
         ends = (number(layer.low), number(layer.high), f"{100 * layer.clipped:.2f} %")
         kernel = (layer.kernel.removeprefix("com.microsoft.") or NOT_KNOWN) if layer.node else NOTHING
-        table.add_row(*plain(layer.tensor, layer.op), number(layer.sqnr_db), *ends, *plain(kernel))
+        noise = (number(layer.alone_db), number(layer.sqnr_db))
+        table.add_row(*plain(layer.tensor, layer.op), *noise, *ends, *plain(kernel))
     return table

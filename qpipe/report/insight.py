@@ -29,8 +29,10 @@ def insight(cell: CellResult, explained: Explanation | None, cells: Iterable[Cel
 
 
 def worst_first(layers: Iterable[Layer]) -> tuple[Layer, ...]:
-    """Layers by their SQNR; those without one last."""
-    return tuple(sorted(layers, key=lambda layer: float("inf") if layer.sqnr_db is None else layer.sqnr_db))
+    """Layers by what each costs alone, or where that is not known by its SQNR; those without either last."""
+    known = ((layer, layer.sqnr_db if layer.alone_db is None else layer.alone_db) for layer in layers)
+    ordered = sorted(known, key=lambda pair: float("inf") if pair[1] is None else pair[1])
+    return tuple(layer for layer, _ in ordered)
 
 
 def _attribution(found: Attribution, beside: tuple[str, ...]) -> str:
@@ -57,7 +59,7 @@ def _remarks(found: tuple[Remark, ...]) -> str:
 def _layers(explained: Explanation | None) -> str:
     if explained is None or not explained.layers:
         return ""
-    names = ("tensor", "op", "SQNR dB", "low", "high", "clipped", "kernel")
+    names = ("tensor", "op", "alone dB", "SQNR dB", "low", "high", "clipped", "kernel")
     rows = "".join(_layer(layer) for layer in worst_first(explained.layers))
     table = f'<div class="wide"><table>{head(names)}<tbody>{rows}</tbody></table></div>'
     return f"<details><summary>{len(explained.layers)} quantized tensors, the worst first</summary>{table}</details>"
@@ -67,6 +69,7 @@ def _layer(layer: Layer) -> str:
     return row(
         escape(layer.tensor),
         escape(layer.op),
+        number(layer.alone_db),
         number(layer.sqnr_db),
         number(layer.low),
         number(layer.high),

@@ -1,5 +1,7 @@
 """Per-layer tables, sensitivity and lint on a network with one layer that is hard to quantize."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from networks import write_network
@@ -9,13 +11,17 @@ from qpipe.quant.calibration.calibrate import calibrate
 from qpipe.quant.calibration.observed import observed_tensors
 from qpipe.quant.calibration.statistics import load_statistics, save_statistics
 from qpipe.quant.check import run_float
+from qpipe.quant.corrections.bias import correct_bias
 from qpipe.quant.diagnosis.clipping import run_watched
 from qpipe.quant.diagnosis.layers import explain_layers
 from qpipe.quant.diagnosis.lint import lint_batches, lint_calibration, lint_shares, load_lint, save_lint
 from qpipe.quant.diagnosis.sensitivity import build, escape, revert_worst, sensitivity
 from qpipe.quant.graph import open_graph
 from qpipe.quant.options import QuantOptions
+from qpipe.quant.plan import make_plan
+from qpipe.quant.rendering.render import render
 from qpipe.quant.schemes import ORT_X86_VNNI
+from qpipe.report.insight import worst_first
 
 
 @pytest.fixture
@@ -160,3 +166,29 @@ def test_lint_is_kept_beside_statistics(hard, tmp_path):
 def test_lint_leaves_graphs_of_one_batch_size_alone(tmp_path):
     path = write_network(tmp_path / "m.onnx", "(float[4,4] x) => (float[4,4] y)", "y = Softmax<axis=0>(x)", {})
     assert lint_batches(open_graph(path), {"x": np.eye(4, dtype=np.float32)}) == ()
+
+
+def test_each_layer_alone_names_both_that_are_hard(tmp_path):
+    """What comes first spoils all that follow: the second one is seen only where its own input is float."""
+    rng = np.random.default_rng(0)
+    body = (
+        "a = MatMul(x, w0) b = Tanh(a) t = Mul(b, big) c = MatMul(t, w1) d = Tanh(c) e = MatMul(d, w2) f = Tanh(e) "
+        "u = Mul(f, big) g = MatMul(u, w3) h = Tanh(g) y = MatMul(h, w4)"
+    )
+    arrays = {f"w{number}": rng.standard_normal((16, 16)).astype(np.float32) * 0.3 for number in range(5)}
+    arrays["big"] = np.ones(16, np.float32)
+    arrays["big"][0] = 3000.0
+    arrays["w1"][0] = arrays["w3"][0] = 1e-4
+    model = open_graph(write_network(tmp_path / "m.onnx", "(float[N,16] x) => (float[N,16] y)", body, arrays))
+    batch = {"x": rng.standard_normal((64, 16)).astype(np.float32)}
+    statistics = calibrate(model, iter([batch]), observed_tensors(model.graph, ORT_X86_VNNI))
+    corrected = model.clone()
+    plan = make_plan(corrected, statistics, ORT_X86_VNNI)
+    done = correct_bias(corrected, plan, statistics)
+    plan = replace(plan, corrected=tuple(one.node for one in done))
+    found = explain_layers(corrected, render(corrected, plan), plan, batch)
+    alone = {row.tensor: row.alone_db for row in found}
+    assert max(alone["d"], alone["h"]) < 15
+    assert min(alone["u"], alone["x"]) > 30
+    assert next(row.sqnr_db for row in found if row.tensor == "u") < 15  # it inherits the loss of `d`
+    assert {row.tensor for row in worst_first(found)[:2]} == {"d", "h"}

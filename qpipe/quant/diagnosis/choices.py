@@ -70,7 +70,7 @@ def spare(model: ir.Model, plan: QuantPlan, like: Scheme, rows: Tensors) -> Spar
         nodes=layout.nodes,
     )
     copy = model.clone()
-    _take_back(copy, plan, frozenset(nodes) & frozenset(plan.corrected), rows)
+    take_back_by_rows(copy, plan, frozenset(nodes) & frozenset(plan.corrected), rows)
     return Spared(qdq=render(copy, less), nodes=nodes)
 
 
@@ -100,7 +100,8 @@ def _both(ours: Iterable[str], theirs: Iterable[str]) -> tuple[str, ...]:
     return tuple(op for op in ours if op in known)
 
 
-def _take_back(model: ir.Model, plan: QuantPlan, names: frozenset[str], rows: Tensors) -> None:
+def take_back_by_rows(model: ir.Model, plan: QuantPlan, names: frozenset[str], rows: Tensors) -> None:
+    """Undo the bias correction of some nodes with the means of these rows; in place."""
     inputs = [node.inputs[0] for node in model.graph if node.name in names]
     axes = {name_of(value): activation_axis(value) for value in inputs if value is not None}
     if axes:

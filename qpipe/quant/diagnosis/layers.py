@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from qpipe.measure.evaluation import sqnr_db
 from qpipe.plugins.backend import Tensors
 from qpipe.quant.check import run_float
+from qpipe.quant.diagnosis.alone import FED, SUFFIX, cut
+from qpipe.quant.diagnosis.choices import take_back_by_rows
 from qpipe.quant.numbers import onnx_type
 from qpipe.records.explanation import Layer
 from qpipe.records.quantization import ActivationSpec, QuantPlan
@@ -27,27 +30,50 @@ def explain_layers(graph: ir.Model, qdq: ir.Model, plan: QuantPlan, batch: Tenso
     """
     produced = {value.name: node for node in graph.graph for value in node.outputs}
     names = {value.name for node in qdq.graph for value in node.outputs}
-    specs = [spec for spec in plan.activations if f"{spec.tensor}_quantized" in names]
+    specs = [spec for spec in plan.activations if f"{spec.tensor}{SUFFIX}" in names]
+    as_given = graph.clone()
+    take_back_by_rows(as_given, plan, frozenset(plan.corrected), batch)
     found: list[Layer] = []
     for start in range(0, len(specs), TENSORS_AT_ONCE):
         part = specs[start : start + TENSORS_AT_ONCE]
-        shown = [f"{spec.tensor}_quantized" for spec in part]
         floats = _intermediates(graph, [spec.tensor for spec in part], batch)
-        types = {f"{spec.tensor}_quantized": onnx_type(spec.dtype) for spec in part}
-        integers = _intermediates(qdq, shown, batch, types)
+        integers = _intermediates(qdq, [f"{spec.tensor}{SUFFIX}" for spec in part], batch, _types(part))
+        alone = _alone(as_given, qdq, plan, part, batch)
         for spec, old, new in zip(part, floats, integers, strict=True):
-            real = (np.asarray(new, np.float64) - spec.zero_point) * spec.scale
-            found.append(_layer(spec, produced.get(spec.tensor), old, real))
+            layer = _layer(spec, produced.get(spec.tensor), _sqnr(spec, old, new))
+            found.append(replace(layer, alone_db=alone.get(spec.tensor)))
     order = {name: number for number, name in enumerate(produced)}
     return tuple(sorted(found, key=lambda layer: order.get(layer.tensor, -1)))
 
 
-def _layer(spec: ActivationSpec, node: ir.Node | None, old: NDArray[np.generic], new: NDArray[np.generic]) -> Layer:
+def _alone(
+    graph: ir.Model, qdq: ir.Model, plan: QuantPlan, part: Sequence[ActivationSpec], batch: Tensors
+) -> dict[str, float | None]:
+    """SQNR of each tensor whose layer reads the float model's own values: nothing is inherited."""
+    own = [spec.tensor for spec in part]
+    segments, fed = cut(qdq, plan, own)
+    names = tuple(dict.fromkeys((*own, *fed)))
+    floats = dict(zip(names, _intermediates(graph, names, batch), strict=True))
+    feed = {**batch, **{f"{name}{FED}": np.asarray(floats[name], np.float32) for name in fed}}
+    integers = _intermediates(segments, [f"{name}{SUFFIX}" for name in own], feed, _types(part))
+    return {spec.tensor: _sqnr(spec, floats[spec.tensor], new) for spec, new in zip(part, integers, strict=True)}
+
+
+def _types(part: Sequence[ActivationSpec]) -> dict[str, ir.DataType]:
+    return {f"{spec.tensor}{SUFFIX}": onnx_type(spec.dtype) for spec in part}
+
+
+def _sqnr(spec: ActivationSpec, old: NDArray[np.generic], new: NDArray[np.generic]) -> float | None:
+    real = (np.asarray(new, np.float64) - spec.zero_point) * spec.scale
+    return sqnr_db(np.asarray(old, np.float64), real)
+
+
+def _layer(spec: ActivationSpec, node: ir.Node | None, sqnr: float | None) -> Layer:
     return Layer(
         tensor=spec.tensor,
         node=(node.name or "") if node is not None else "",
         op=node.op_type if node is not None else "input",
-        sqnr_db=sqnr_db(np.asarray(old, np.float64), np.asarray(new, np.float64)),
+        sqnr_db=sqnr,
         low=spec.low,
         high=spec.high,
         clipped=spec.clipped,
