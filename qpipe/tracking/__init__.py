@@ -2,6 +2,7 @@
 
 from qpipe.tracking.connection import connect, database_mark, knock, resolve_uri, stray_mlruns
 from qpipe.tracking.experiment import Dataset, Logged, run_status
+from qpipe.tracking.onnxmodels import told_otherwise
 from qpipe.tracking.patience import address
 from qpipe.tracking.portable import export_portable
 from qpipe.tracking.promotion.ledger import Move
@@ -34,5 +35,6 @@ __all__ = [
     "run_status",
     "stray_mlruns",
     "sync",
+    "told_otherwise",
     "write_spool",
 ]

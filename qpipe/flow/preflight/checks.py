@@ -51,7 +51,7 @@ def check_before_work(workplace: Workplace) -> tuple[str, ...]:
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="qpipe-trial") as pool:
         trial = pool.submit(try_models, workplace)  # in a child, while data are looked at here
         for model in workplace.models:
-            warnings += _check_data(workplace.pipeline, model, workplace)
+            warnings += [*_check_data(workplace.pipeline, model, workplace), *_declared(model)]
         try_labels(workplace)
         trial.result()
     return tuple(warnings)
@@ -103,6 +103,15 @@ def _check_roles(workplace: Workplace, model: Model) -> None:
     )
     if calibrates and pipeline.data.role("calibration") is None:
         raise DataError("a recipe calibrates, and the pipeline has no calibration data", hint="add data.calibration")
+
+
+def _declared(model: Model) -> list[str]:
+    """That MLflow holds another signature of a model than its graph has."""
+    if not model.origin.startswith(("models:/", "runs:/")):
+        return []
+    from qpipe.tracking import told_otherwise
+
+    return [line] if (line := told_otherwise(model)) else []
 
 
 def _unnamed_output(pipeline: Pipeline, model: Model, workplace: Workplace) -> list[str]:
