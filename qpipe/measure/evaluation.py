@@ -53,7 +53,7 @@ def evaluate(
         metric=metric.name,
         rows=outputs.rows,
         units=len(units.values),
-        value=_value(metric, units),
+        value=metric_value(metric, units),
         nonfinite_rows=int(np.count_nonzero(~finite_rows(outputs.tensors))),
         sqnr_db=sqnr,
         cosine=cosine,
@@ -63,7 +63,8 @@ def evaluate(
     )
 
 
-def _value(metric: Metric, units: Units) -> float | None:
+def metric_value(metric: Metric, units: Units) -> float | None:
+    """The metric over all units; None without units (no labels), or where it is undefined."""
     if not units.values.size:
         return None
     value = float(metric.aggregate(units.values))

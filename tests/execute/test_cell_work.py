@@ -10,17 +10,21 @@ from small_pipeline import write_small_pipeline
 
 from qpipe.execute.jobs import CellJob, CellOutcome, Contestant, TimingJob
 from qpipe.execute.work.cell import run_cell
+from qpipe.execute.work.explaining import load_explanation, run_explanation
 from qpipe.execute.work.pairs import load_pair
 from qpipe.execute.work.timed import run_timing
 from qpipe.flow.options import RunOptions
 from qpipe.flow.workplace import open_workplace
 from qpipe.measure.samples import load_samples
+from qpipe.metrics import builtin_metrics
 from qpipe.records.cell import Cell, Timing
 from qpipe.records.codec import decode, encode
 from qpipe.store import Store
 from qpipe.testing.fake import FakeBackend, fake_site
 from qpipe.testing.progress import Silent
 
+METRICS = {metric.name: metric for metric in builtin_metrics()}
+STEPS = ("float", "prepared", "float nodes", "float outputs", "quantized", "engine")
 TIMING = Timing(processes=1, rounds=4, blocks=2, min_seconds=0.0, warmup=1)
 
 
@@ -101,3 +105,29 @@ def test_the_time_to_load_an_engine_is_not_that_of_the_runtime(place, monkeypatc
     found = {recipe: place.work(cell) for recipe, cell in cells.items()}
     monkeypatch.setattr(FakeBackend, "open", slow_at_first)
     assert 0 < place.timed(cells, found).load_ms.max() < 500
+
+
+def explained(place, cell):
+    """What `qpipe explain` is told of a cell."""
+    job = CellJob(store=str(place.store.root), cell=cell)
+    return load_explanation(place.store.folder(run_explanation(encode(job), Silent())))
+
+
+def test_an_engine_whose_metric_is_no_number_is_explained(place, monkeypatch):
+    never = replace(METRICS["accuracy"], aggregate=lambda _: float("nan"))
+    monkeypatch.setattr("qpipe.execute.work.explaining.find_metric", lambda *_: never)
+    found = explained(place, place.cells()["int8"])
+    assert {step.name: step.metric for step in found.steps} == dict.fromkeys(STEPS)
+
+
+def test_an_explanation_has_the_engine_beside_the_float_model_on_the_same_rows(place):
+    """The fake engine runs the float graph and turns each second answer round."""
+    found = explained(place, place.cells(flip=0.5)["int8"])
+    steps = {step.name: step for step in found.steps}
+    assert tuple(steps) == STEPS
+    assert (found.rows, found.role, found.metric) == (64, "gate", "accuracy")
+    assert steps["float"].sqnr_db is None
+    assert steps["prepared"].sqnr_db > steps["quantized"].sqnr_db > 20 > steps["engine"].sqnr_db
+    assert steps["prepared"].metric == steps["float"].metric != steps["engine"].metric
+    assert found.layers
+    assert {layer.kernel for layer in found.layers} == {""}

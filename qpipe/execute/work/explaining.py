@@ -28,7 +28,7 @@ from qpipe.execute.work.attributing import (
 from qpipe.execute.work.bench import Bench
 from qpipe.execute.work.cell import build_engine, prepare_model
 from qpipe.execute.work.passes import real_batches
-from qpipe.measure.evaluation import compare
+from qpipe.measure.evaluation import compare, metric_value
 from qpipe.measure.reference import open_reference
 from qpipe.measure.rows import judged_first, run_all
 from qpipe.metrics import find_metric, is_labelled, measure_units
@@ -154,8 +154,7 @@ def attribute(bench: Bench, prepared: Prepared, engine: Engine, role: Role) -> t
 
 def _step(name: str, found: Mapping[str, Outputs], metric: Metric, role: Role) -> Step:
     rows = Rows(outputs=found[name].tensors, columns=role.columns, label=role.data.label)
-    units = measure_units(metric, rows) if is_labelled(metric, rows) else None
-    value = float(metric.aggregate(units.values)) if units is not None and units.values.size else None
+    value = metric_value(metric, measure_units(metric, rows)) if is_labelled(metric, rows) else None
     sqnr = None if name == FLOAT else compare(found[name], found[FLOAT])[0]
     return Step(name=name, metric=value, sqnr_db=sqnr)
 
