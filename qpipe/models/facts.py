@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 DEFAULT_DOMAINS = ("", "ai.onnx")
 RUNTIME_DOMAINS = ("com.microsoft", "com.microsoft.nchwc", "ai.onnx.ml", "com.ms.internal.nhwc")
 """Domains that ONNX Runtime brings kernels for beside ONNX's own."""
+RUNTIME_OPERATORS = ("SimplifiedLayerNormalization",)
+"""Operators that ONNX Runtime, and what exports for it, has in ONNX's own domain though ONNX lacks them.
+
+Source: onnxruntime `core/graph/contrib_ops/contrib_defs.cc`.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +69,7 @@ def require_file(path: Path) -> tuple[int, int]:
     return stat.st_size, stat.st_mtime_ns
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=1024)  # of many pipelines each model is looked over before it is run
 def _parse(path: Path, size: int, mtime_ns: int) -> Facts:  # noqa: ARG001  (size and mtime name the content)
     from qpipe.models.border import read_signature
 
@@ -113,7 +118,8 @@ def _check_operators(path: Path, proto: onnx.ModelProto, opset: int) -> None:
     custom: set[str] = set()
     for node in _nodes(proto.graph):
         if node.domain in DEFAULT_DOMAINS:
-            if not onnx.defs.has(node.op_type, max_inclusive_version=opset) and ("", node.op_type) not in own:
+            known_here = node.op_type in RUNTIME_OPERATORS or ("", node.op_type) in own
+            if not known_here and not onnx.defs.has(node.op_type, max_inclusive_version=opset):
                 known = {s.name for s in onnx.defs.get_all_schemas()}
                 raise ModelError(
                     f"{path}: node {node.name or '(unnamed)'!r} has the operator {node.op_type!r}, which ONNX opset "

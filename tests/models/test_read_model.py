@@ -180,6 +180,11 @@ def test_model_that_cannot_be_used(tmp_path, proto, message):
         read_model(written(tmp_path, proto), name="m", origin="")
 
 
+def test_operators_that_onnxruntime_adds_to_the_default_domain_are_known(tmp_path):
+    """Decoders exported for it normalize so; no domain says whose operator it is."""
+    read_model(written(tmp_path, tiny(op="SimplifiedLayerNormalization")), name="m", origin="")
+
+
 def test_local_functions_are_no_custom_operators(tmp_path):
     proto = tiny(domain="mine", op="Twice")
     body = [helper.make_node("Add", ["a", "a"], ["b"])]
