@@ -7,7 +7,9 @@ restricted likelihood's slope, the bootstrap is `scipy.stats.bootstrap` with a s
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,7 +26,7 @@ FEW_SHARE = 0.5
 RESAMPLES = 20_000
 BOOTSTRAP_ERROR = 0.2
 """How far two bootstraps of 5,000 and 20,000 resamples may differ, in standard errors of the statistic."""
-FEW_FLIPS = 20
+FEW_FLIPS, MANY_FLIPS = 20, 1000
 MOVED, CHANCE = math.log(1.04), 0.05
 """How far a ratio may drift, and how likely that is by chance: within the processes, and from one to the next."""
 
@@ -104,7 +106,7 @@ def paired_shares(engine: np.ndarray, reference: np.ndarray, margin: float) -> I
     """The difference of two shares of right rows [n], by inversion of the score test; with the guard for few flips."""
     gains, losses, rows = int((engine & ~reference).sum()), int((~engine & reference).sum()), len(engine)
     few = gains + losses < FEW_FLIPS
-    share = FEW_SHARE if few else 1.0
+    share, p_fail = fail_share(gains, losses, rows, margin)
     observed = (gains - losses) / rows
     low = brentq(lambda d: score(gains, losses, rows, d) - stats.norm.isf(ALPHA), -0.9, observed - 1e-12, xtol=1e-15)
     high = brentq(
@@ -116,8 +118,37 @@ def paired_shares(engine: np.ndarray, reference: np.ndarray, margin: float) -> I
         low=float(low),
         high=float(high),
         few=few and stats.binom.cdf(losses, rows, margin) > ALPHA,
-        p_fail=min(1.0, float(stats.norm.cdf(score(gains, losses, rows, -margin))) / share),
+        p_fail=p_fail,
     )
+
+
+def fail_share(gains: int, losses: int, rows: int, margin: float) -> tuple[float, float]:
+    """Which share of FAIL's error rate the upper bound takes, and the p that decides: exact where it is small."""
+    by_score = float(stats.norm.cdf(score(gains, losses, rows, -margin)))
+    few = FEW_SHARE if gains + losses < FEW_FLIPS else 1.0
+    if by_score > ALPHA_FAIL or gains + losses >= MANY_FLIPS:
+        return few, min(1.0, by_score / few)
+    exact = exact_p(gains, losses, rows, margin)
+    share = min(1.0, by_score / exact)
+    return (max(share, FEW_SHARE) if exact <= ALPHA_FAIL else share), exact
+
+
+def exact_p(gains: int, losses: int, rows: int, margin: float) -> float:
+    """The largest chance of a score as low, over the flip rates in their 1 − 1e−6 confidence interval, plus 1e−6."""
+    ends = stats.binomtest(gains + losses, rows).proportion_ci(1 - 1e-6)
+    observed, counts = score(gains, losses, rows, -margin) + 1e-9, np.arange(min(rows, 2 * (gains + losses) + 60) + 1)
+    worst = [bisect_left(range(rows - b + 1), True, key=partial(_as_low, b, rows, margin, observed)) for b in counts]
+    rates = np.linspace(max(ends.low, margin), max(ends.high, margin), 300)
+    chances = [
+        stats.binom.pmf(counts, rows, (r - margin) / 2)
+        @ stats.binom.sf(np.array(worst) - 1, rows - counts, (r + margin) / (2 - r + margin))
+        for r in rates
+    ]
+    return min(1.0, float(max(chances)) + 1e-6)
+
+
+def _as_low(gains: int, rows: int, margin: float, observed: float, losses: int) -> bool:
+    return score(gains, losses, rows, -margin) <= observed
 
 
 def paired_spearman(engine: np.ndarray, reference: np.ndarray, scores: np.ndarray, margin: float) -> Interval:

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from qpipe.gates.estimates.advice import flip_spread
 from qpipe.gates.estimates.estimate import Estimate
 from qpipe.gates.estimates.sample import Sample, changed_groups, few_groups, mean_change, undecidable
-from qpipe.gates.statistics import binomial, tango
+from qpipe.gates.statistics import binomial, tango, unconditional
 from qpipe.gates.statistics.student import standard_error
 from qpipe.plugins.gate import Alpha
 from qpipe.plugins.metric import Metric
 
 FEW_SHARE = 0.5
-"""Of FAIL's error rate, with few flips: Tango's bound failed at the margin in up to .053 of trials, so in .035."""
+"""Of FAIL's error rate, with few flips of rows in groups: their exact p is not known, and Tango's has up to .053."""
 
 
 def paired_flips(sample: Sample) -> Estimate:
@@ -27,7 +27,9 @@ def paired_flips(sample: Sample) -> Estimate:
 def _rows(sample: Sample) -> Estimate:
     rows, gains, losses = _counts(sample)
     few = gains + losses < tango.FEW_FLIPS
-    low, high, p_fail = _by_score(gains, losses, rows, sample, few=few)
+    share, exact = _exact(gains, losses, rows, sample, few=few)
+    low, high, by_score = _by_score(gains, losses, rows, sample, share=share)
+    p_fail = by_score if exact is None else exact
     observed = (gains - losses) / rows
     return Estimate(
         n=rows,
@@ -47,9 +49,23 @@ def _counts(sample: Sample) -> tuple[int, int, int]:
     return len(change), int((change > 0).sum()), int((change < 0).sum())
 
 
-def _by_score(gains: float, losses: float, rows: float, sample: Sample, *, few: bool) -> tuple[float, float, float]:
-    """Tango's lower and upper bound, and the p of a failure."""
-    share, alpha = FEW_SHARE if few else 1.0, sample.alpha
+def _exact(gains: int, losses: int, rows: int, sample: Sample, *, few: bool) -> tuple[float, float | None]:
+    """The share of FAIL's error rate that Tango's bound takes, and the exact p where one may be needed.
+
+    Where Tango's p is small enough to fail, the exact one decides, and the bound follows: share · rate is to Tango's p
+    as the rate is to the exact one. A p far below the rate does not widen the bound for it.
+    """
+    p, rate = tango.p_worse(gains, losses, rows, sample.margin), sample.alpha.to_fail
+    if p > rate or gains + losses >= unconditional.MOST_FLIPS:
+        return (FEW_SHARE if few else 1.0), None
+    exact = unconditional.p_worse(gains, losses, rows, sample.margin)
+    share = min(1.0, p / exact)
+    return (max(share, FEW_SHARE) if exact <= rate else share), exact
+
+
+def _by_score(gains: float, losses: float, rows: float, sample: Sample, *, share: float) -> tuple[float, float, float]:
+    """Tango's lower and upper bound, and the p of a failure; `share`: of FAIL's error rate, for the upper bound."""
+    alpha = sample.alpha
     low, high = tango.bounds(gains, losses, rows, low_alpha=alpha.to_pass, high_alpha=alpha.to_fail * share)
     return low, high, min(1.0, tango.p_worse(gains, losses, rows, sample.margin) / share)
 
@@ -76,7 +92,8 @@ def _widened(found: Estimate, sample: Sample, *, few: bool) -> Estimate:
     """
     rows, gains, losses = _counts(sample)
     worth = _worth(sample.change, sample.groups)
-    low, high, p_fail = _by_score(gains * worth, losses * worth, rows * worth, sample, few=few)
+    share = FEW_SHARE if few else 1.0
+    low, high, p_fail = _by_score(gains * worth, losses * worth, rows * worth, sample, share=share)
     return replace(
         found,
         low=low if found.low is None else min(low, found.low),
