@@ -55,10 +55,11 @@ class TwoOutputs(Dynamic):
         return {"same": inputs["x"], **super().run(inputs)}
 
 
-def answers_of(session, sizes, whole, tmp_path):
+def answers_of(session, sizes, whole, tmp_path, *, rows=None):
     backend = SimpleNamespace(open=lambda *_: session)
-    target = SimpleNamespace(batch_sizes=sizes, name="board")
-    cell = SimpleNamespace(target=target, model=SimpleNamespace(signature=SIGNATURE), data=whole.data)
+    target = SimpleNamespace(batch_sizes=sizes, name="board", host=SimpleNamespace(rows=rows))
+    model, recipe = SimpleNamespace(signature=SIGNATURE), SimpleNamespace(is_reference=False)
+    cell = SimpleNamespace(target=target, model=model, recipe=recipe, data=whole.data, role="gate")
     bench = SimpleNamespace(
         backend=backend, cell=cell, job=SimpleNamespace(fresh=""), store=Store(tmp_path / "store"), progress=Silent()
     )
@@ -105,3 +106,50 @@ def test_the_output_that_is_judged_decides(output, batch, whole, tmp_path):
     asked = replace(whole, data=replace(whole.data, output=output))
     found = answers_of(TwoOutputs(steps=16), (1,), asked, tmp_path)
     assert (found.batch, next(iter(found.outputs.tensors))) == (batch, output)
+
+
+class Emulated(Dynamic):
+    """Answers each row for itself, and counts the rows that it was given."""
+
+    kind = "emulated"
+
+    def __init__(self):
+        self.sizes = []
+
+    @property
+    def remarks(self):
+        return (f"ran {sum(self.sizes)} rows",)
+
+    def run(self, inputs):
+        self.sizes.append(len(inputs["x"]))
+        return {"y": inputs["x"]}
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"), [(None, ("ran 9 rows",)), (4, ("ran 4 rows", "ran 4 of 9 rows: so says the target's host"))]
+)
+def test_an_emulator_runs_as_many_rows_as_its_host_says_and_both_are_told(rows, said, whole, tmp_path):
+    found = answers_of(Emulated(), (1,), whole, tmp_path, rows=rows)
+    assert (found.kind, found.role.rows, found.outputs.rows) == ("emulated", rows or 9, rows or 9)
+    assert [(one.kind, one.subject, one.message) for one in found.remarks] == [("device", "board", one) for one in said]
+
+
+def test_a_host_that_runs_engines_itself_runs_all_rows(whole, tmp_path):
+    assert answers_of(Dynamic(steps=1 << 22), (1,), whole, tmp_path, rows=4).role.rows == 9
+
+
+def test_rows_of_another_length_are_left_out_of_what_is_fed_and_taken_for_no_disagreement(tmp_path):
+    mask = np.ones((6, 4), np.int64)
+    mask[2:4, 2:] = 0
+    np.savez(tmp_path / "gate.npz", x=ROWS[:6] * mask.astype(np.float32), mask=mask)
+    spec = RoleSpec(role="gate", npz=tmp_path / "gate.npz")
+    free = Signature(
+        inputs=(TensorSpec(name="x", dtype="float32", shape=("N", "L")),),
+        outputs=(TensorSpec(name="y", dtype="float32", shape=("N", "L")),),
+    )
+    data = DataSpec(inputs=(), label=None, preprocess=(), roles=(spec,), trim="mask", batch=2)
+    session = Dynamic(steps=1 << 22)
+    session.signature = free
+    found = answers_of(session, (1,), open_role(data, "gate", free), tmp_path)
+    assert (found.batch, found.remarks) == (None, ())
+    assert np.allclose(found.outputs.tensors["y"], ROWS[:6] * mask, atol=1e-5)

@@ -13,6 +13,7 @@ from qpipe.execute.work.answering import run_once
 from qpipe.execute.work.outputs import are_small
 from qpipe.execute.work.passes import count_batches, light_rows, pass_batches
 from qpipe.execute.work.reference import SPACE, reference_key, reference_outputs
+from qpipe.measure.reference import reference_computation
 from qpipe.models import read_model
 from qpipe.records.data import DataSpec, RoleSpec
 from qpipe.records.tensors import Signature, TensorSpec
@@ -90,17 +91,43 @@ def test_two_cells_that_compute_the_same_run_once(tmp_path, network, other, runs
     (computes, device, fresh), sig = other, signature((4,))
     role = gate(tmp_path, (4,), 5, sig)
 
-    def ask(session, device, fresh):
-        measure = SimpleNamespace(ingredients=(SimpleNamespace(name="device", value=device),))
-        cell = SimpleNamespace(model=network, measure=measure)
-        job = SimpleNamespace(fresh=fresh)
-        bench = SimpleNamespace(cell=cell, job=job, store=Store(tmp_path / "store"), progress=Silent())
-        return run_once(bench, session, role).tensors["y0"]
-
+    ask = asking(tmp_path, network, role)
     first, second = Counting(sig, "the same"), Counting(sig, computes)
     wanted = ask(first, "this", "")
     assert np.array_equal(ask(second, device, fresh), wanted)
     assert (first.runs, second.runs) == (1, runs)
+
+
+def asking(folder, network, role, progress=None):
+    """Asks a session on a device for the outputs of a role, with one store for all."""
+
+    def ask(session, device="this", fresh="", *, role=role, size=None):
+        measure = SimpleNamespace(ingredients=(SimpleNamespace(name="device", value=device),))
+        cell = SimpleNamespace(model=network, measure=measure)
+        job = SimpleNamespace(fresh=fresh)
+        bench = SimpleNamespace(cell=cell, job=job, store=Store(folder / "store"), progress=progress or Silent())
+        return run_once(bench, session, role, size).tensors["y0"]
+
+    return ask
+
+
+def test_other_rows_another_batch_or_other_casts_are_run_for_themselves(tmp_path, network):
+    role = gate(tmp_path, (4,), 5, signature((4,)))
+    (tmp_path / "other").mkdir()
+    ask, other = asking(tmp_path, network, role), gate(tmp_path / "other", (4,), 6, signature((4,)))
+    double = Signature(inputs=(TensorSpec(name="x", dtype="float64", shape=("N", 4)),), outputs=signature((4,)).outputs)
+    for session, asked in (
+        (Counting(signature((4,)), "the same"), {}),
+        (Counting(signature((4,)), "the same"), {"size": 1}),
+        (Counting(signature((4,)), "the same"), {"size": 2}),
+        (Counting(signature((4,)), "the same"), {"role": other}),
+        (Counting(double, "the same"), {}),
+    ):
+        ask(session, **asked)
+        assert session.runs, asked
+        before = session.runs
+        ask(session, **asked)
+        assert session.runs == before
 
 
 @pytest.fixture
@@ -128,3 +155,48 @@ def test_what_a_changed_model_gives_is_not_kept_for_the_one_that_was_planned(tmp
         reference_outputs(store, planned, role, Silent())
     assert store.recall(SPACE, reference_key(planned.digest, role.digest)) is None
     assert reference_outputs(store, now, role, Silent()).tensors["y0"].max() == 2
+
+
+@pytest.mark.parametrize("part", ["model", "rows", "batch", "onnxruntime", "code"])
+def test_what_the_float_model_gives_is_named_by_all_that_decides_it(monkeypatch, part):
+    before = reference_key("model", "rows")
+    if part == "onnxruntime":
+        monkeypatch.setattr("qpipe.execute.work.reference.package_version", lambda _: "0.1")
+    if part == "code":
+        monkeypatch.setattr("qpipe.execute.work.reference.source_digest", lambda *_: "other")
+    changed = {"model": ("other", "rows"), "rows": ("model", "other"), "batch": ("model", "rows", 1)}
+    assert reference_key(*changed.get(part, ("model", "rows"))) != before
+
+
+class Batches(Silent):
+    """Progress that counts batches."""
+
+    done = 0
+
+    def advance(self, amount=1):
+        self.done += amount
+
+
+def test_the_float_model_is_run_in_the_batch_that_is_asked_for_and_what_it_gave_is_kept(tmp_path, network):
+    role, store = gate(tmp_path, (4,), 5, signature((4,))), Store(tmp_path / "store")
+    for size, batches in ((None, 1), (2, 3), (1, 5)):
+        progress = Batches()
+        found = reference_outputs(store, network, role, progress, size)
+        assert progress.done == batches
+        again = reference_outputs(store, network, role, progress, size)
+        assert (progress.done, again.rows, again.seconds) == (batches, 5, found.seconds)
+        assert found.seconds > 0
+
+
+def test_an_engine_that_computes_what_the_float_model_does_shares_its_outputs_of_that_batch(tmp_path, network):
+    session = Counting(signature((4,)), reference_computation(network.file))
+    role, progress = gate(tmp_path, (4,), 5, signature((4,))), Batches()
+    asking(tmp_path, network, role, progress)(session, size=2)
+    assert (session.runs, progress.done) == (0, 3)
+
+
+def test_large_outputs_are_computed_again(tmp_path, network, monkeypatch):
+    monkeypatch.setattr("qpipe.execute.work.outputs.SMALL_BYTES", 5 * 3 * 4 - 1)
+    ask = asking(tmp_path, network, gate(tmp_path, (4,), 5, signature((4,))))
+    session = Counting(signature((4,)), "the same")
+    assert np.array_equal(ask(session) + 1, ask(session))
