@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from threading import Event
 
+    from qpipe.flow.fleet import Plugins
     from qpipe.flow.options import RunOptions
     from qpipe.records.fleet import Ended
     from qpipe.records.result import RunResult
@@ -24,6 +25,7 @@ def run_pipelines(
     junit: Path | None = None,
     store: str | None = None,
     stop: Event | None = None,
+    plugins: Plugins | None = None,
 ) -> int:
     """Run many pipeline files, print what came out of all, and return the worst exit code.
 
@@ -37,7 +39,7 @@ def run_pipelines(
     from qpipe.flow.fleet import run_fleet
 
     files = without_bases(paths, kind="pipeline")
-    ended = run_fleet(files, run, _Roll(total=len(files)).call, stop)
+    ended = run_fleet(files, run, _Roll(total=len(files)).call, stop, plugins)
     write_junit(junit, ended)
     if as_json:
         from qpipe.report.document import fleet_document

@@ -14,6 +14,7 @@ from qpipe.cli.options import JsonFlag, PipelineFiles, StoreOption, UriOption, p
 if TYPE_CHECKING:
     from qpipe.flow.options import RunOptions
     from qpipe.flow.workplace import Workplace
+    from qpipe.plugins.registry import Registry
     from qpipe.records.result import RunResult
 
 Names = Annotated[list[str] | None, typer.Option(help="Only this one; may be given several times.")]
@@ -60,14 +61,17 @@ def run(
     check_junit(junit)
     if len(pipelines) == 1:
         return run_pipeline(pipelines[0], options, as_json=as_json, junit=junit)
-    stop = threading.Event()
+    from qpipe.flow.fleet import Plugins
+
+    stop, plugins = threading.Event(), Plugins()
     return run_pipelines(
         pipelines,
-        lambda path: _run(path, options, as_json=as_json, stop=stop),
+        lambda path: _run(path, options, as_json=as_json, stop=stop, registry=plugins.beside(path)),
         as_json=as_json,
         junit=junit,
         store=store,
         stop=stop,
+        plugins=plugins,
     )
 
 
@@ -94,7 +98,13 @@ def run_pipeline(path: Path, options: RunOptions, *, as_json: bool, junit: Path 
 
 
 def _run(
-    path: Path, options: RunOptions, *, as_json: bool, alone: bool = False, stop: threading.Event | None = None
+    path: Path,
+    options: RunOptions,
+    *,
+    as_json: bool,
+    alone: bool = False,
+    stop: threading.Event | None = None,
+    registry: Registry | None = None,
 ) -> RunResult:
     """One pipeline; `alone` sows the seed before there is known to be work, which is nothing where most is cached.
 
@@ -107,7 +117,7 @@ def _run(
     with (
         nursery.opened() if alone and options.executor == "local" else nullcontext()
     ):  # loads while the pipeline is read
-        workplace = open_workplace(path, options, nursery)
+        workplace = open_workplace(path, options, nursery, registry)
         return _conduct(workplace, options, stop or threading.Event(), as_json=as_json)
 
 

@@ -7,6 +7,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import yaml
@@ -64,7 +65,12 @@ def read_document(path: Path, *, kind: str) -> Document:
     Raises:
         ConfigError: no such file, not UTF-8, no YAML, two equal keys, empty, or not a mapping.
     """
-    loader, node = _compose(path, _read(path, kind))
+    return _parsed(path, _read(path, kind), kind)
+
+
+@lru_cache(maxsize=256)  # a base is read with each file over it, and each file to be looked over and to be run
+def _parsed(path: Path, text: str, kind: str) -> Document:
+    loader, node = _compose(path, text)
     if node is None:
         raise ConfigError(f"{path}:1: the {kind} file is empty", hint="see `qpipe init MODEL` for a draft")
     if not isinstance(node, yaml.MappingNode):

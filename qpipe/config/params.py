@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from functools import cache
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -22,10 +23,16 @@ def read_params(kind: type[object], params: Mapping[str, object], at: KeyPath) -
     if unknown := tuple(_unknown(name, known, at) for name in params if name not in known):
         return unknown
     try:
-        found = TypeAdapter(kind).validate_json(json.dumps(dict(params)), strict=True)
+        adapter = _adapter(kind)  # type: ignore[arg-type]  # mypy takes the class for one of its instances
+        found = adapter.validate_json(json.dumps(dict(params)), strict=True)
     except ValidationError as error:
         return problems_of(error, {}, at)
     return tuple(_unknown_inside(params, found, at)) or found
+
+
+@cache  # to make one takes longer than all that it reads
+def _adapter(kind: type[object]) -> TypeAdapter[object]:
+    return TypeAdapter(kind)
 
 
 def _unknown_inside(given: object, found: object, at: KeyPath) -> Iterator[Problem]:

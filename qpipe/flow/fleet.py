@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import traceback
 from contextlib import suppress
-from functools import cache
 from typing import TYPE_CHECKING
 
 from qpipe.errors import ConfigError, Interrupted, QpipeError
@@ -31,6 +30,7 @@ def run_fleet(
     run: Callable[[Path], RunResult],
     told: Callable[[Ended], None],
     stop: threading.Event | None = None,
+    plugins: Plugins | None = None,
 ) -> tuple[Ended, ...]:
     """Run each file; `told` hears of each as it ends. All files are read first: mistakes are told before any work.
 
@@ -39,7 +39,7 @@ def run_fleet(
     ended: dict[Path, Ended] = {}
     begun: list[Path] = []
     with suppress(Interrupted, KeyboardInterrupt):
-        ended.update((file, Ended(file=file, end=why)) for file, why in look_over(files).items())
+        ended.update((file, Ended(file=file, end=why)) for file, why in look_over(files, plugins or Plugins()).items())
         for one in tuple(ended.values()):
             told(one)
         for file in files:
@@ -60,30 +60,44 @@ def _left(what: str) -> Refusal:
 
 def plan_fleet(files: Sequence[Path], options: RunOptions) -> tuple[tuple[Path, tuple[Forecast, ...] | Refusal], ...]:
     """What a run of each file would do, or why it would do nothing. Computes and writes nothing."""
-    refused = look_over(files)
-    return tuple((file, refused[file] if file in refused else _plan(file, options)) for file in files)
+    plugins = Plugins()
+    refused = look_over(files, plugins)
+    return tuple((file, refused[file] if file in refused else _plan(file, options, plugins)) for file in files)
 
 
-def _plan(file: Path, options: RunOptions) -> tuple[Forecast, ...] | Refusal:
+def _plan(file: Path, options: RunOptions, plugins: Plugins) -> tuple[Forecast, ...] | Refusal:
     from qpipe.flow.preflight.forecast import forecast
     from qpipe.flow.workplace import open_workplace
 
     try:
-        return forecast(open_workplace(file, options))
+        return forecast(open_workplace(file, options, registry=plugins.beside(file)))
     except QpipeError as error:
         return refusal(error)
 
 
-def look_over(files: Sequence[Path]) -> dict[Path, Refusal]:
-    """The files that cannot be run: a mistake in the text, a broken model file, a name that an earlier one claims."""
-    from qpipe.flow.workplace import open_registry
+class Plugins:
+    """The registries of one command, each loaded once per folder: that costs more than to read a file."""
 
-    beside = cache(open_registry)  # once per folder: that costs more than to read a file
+    def __init__(self) -> None:
+        self._found: dict[Path, Registry] = {}
+
+    def beside(self, file: Path) -> Registry:
+        """All plugins, with the targets of the folder of a pipeline file."""
+        from qpipe.flow.workplace import open_registry
+
+        folder = file.parent.absolute()
+        if folder not in self._found:
+            self._found[folder] = open_registry(folder)
+        return self._found[folder]
+
+
+def look_over(files: Sequence[Path], plugins: Plugins) -> dict[Path, Refusal]:
+    """The files that cannot be run: a mistake in the text, a broken model file, a name that an earlier one claims."""
     claimed: dict[tuple[str, str], Path] = {}
     refused = {}
     for file in files:
         try:
-            claims = _claims(_read(file, beside(file.parent.absolute())))
+            claims = _claims(_read(file, plugins.beside(file)))
             for claim in claims:
                 if claimed.setdefault(claim, file) != file:
                     raise ConfigError(

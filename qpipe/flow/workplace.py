@@ -87,17 +87,20 @@ def open_store(root: str | None = None) -> Store:
     return Store(root or os.environ.get("QPIPE_STORE") or Path.cwd() / ".qpipe")
 
 
-def open_workplace(path: Path, options: RunOptions, nursery: Nursery | None = None) -> Workplace:
+def open_workplace(
+    path: Path, options: RunOptions, nursery: Nursery | None = None, registry: Registry | None = None
+) -> Workplace:
     """Read a pipeline, open its models, and expand it into cells. Nothing is computed and nothing is written.
 
     `nursery`: where children of this machine come from; one that is opened before loads what they need meanwhile.
+    `registry`: the plugins beside the file, where they are loaded already.
 
     Raises:
         QpipeError: with code 2 and file, line and key, for everything that can be found before work.
     """
     from qpipe.config import read_pipeline
 
-    registry = open_registry(path.parent.absolute())
+    registry = registry or open_registry(path.parent.absolute())
     pipeline = _narrowed(read_pipeline(path, registry), options)
     return open_pipeline(pipeline, registry, options, nursery)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from qpipe.records.engine import Unavailable
@@ -12,9 +13,14 @@ ABSENT = "absent"
 def package_version(name: str) -> str:
     """Version of an installed distribution, or `absent`."""
     try:
-        return version(name)
+        return _installed(name)
     except PackageNotFoundError:
         return ABSENT
+
+
+@cache  # what is imported stays what it is; what is absent may come
+def _installed(name: str) -> str:
+    return version(name)
 
 
 def package_versions(*names: str) -> tuple[tuple[str, str], ...]:

@@ -24,6 +24,6 @@ def seal(path: Path, known: Seal | None = None) -> Seal:
     return Seal(size_bytes=stat.st_size, mtime_ns=stat.st_mtime_ns, sha256=sha256)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=4096)
 def _sha256(path: Path, size: int, mtime_ns: int) -> str:  # noqa: ARG001  (size and mtime name the content)
     return file_sha256(path)

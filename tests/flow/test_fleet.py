@@ -116,7 +116,7 @@ def test_ctrl_c_while_a_pipeline_ends_well_stops_the_next(fleet):
 
 
 def test_an_interrupted_fleet_is_one_object_and_two_lines(fleet, capsys, monkeypatch):
-    def run(_path, _options, *, as_json, stop):
+    def run(_path, _options, *, as_json, stop, registry):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("qpipe.cli.running._run", run)
