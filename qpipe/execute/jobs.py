@@ -102,7 +102,11 @@ class RankingJob:
     store: str
     cell: Cell
     rows: int = 16
-    """At most so many rows of the role's first batch: a run of them for each node is what the ranking costs."""
+    """At most so many of the role's first rows: a run of them for each node is what the ranking costs."""
+    seconds: float | None = None
+    """After which nodes that are left are not ranked; None for no end."""
+    fresh: bool = False
+    """Whether it is ranked again where that was done before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,3 +118,5 @@ class Ranking:
     """Whether the recipe's `smooth` found channels to move."""
     equalizes: bool = False
     """Whether two layers of the graph can be evened out."""
+    problem: str = ""
+    """Why nodes were not ranked, or not all."""

@@ -72,6 +72,21 @@ def own_point(space: Space) -> Point:
     return tuple((name, values[0]) for name, values in space.choices)
 
 
+def named_points(space: Space) -> dict[str, Point]:
+    """The points that have names of their own: the recipe as it is, evened out, or with its worst nodes in float."""
+    own = own_point(space)
+    found = {BASE: own}
+    if space.equalizes:
+        found[f"{BASE}-equalized"] = _with(own, {"equalize": "yes"})
+    for count in range(1, len(space.nodes) + 1):
+        found[f"{BASE}-keep{count}"] = _with(own, {f"keep {node}": "yes" for node in space.nodes[:count]})
+    return found
+
+
+def _with(point: Point, changes: dict[str, str]) -> Point:
+    return tuple((name, changes.get(name, value)) for name, value in point)
+
+
 def recipe_at(space: Space, point: Point, name: str) -> RecipeSpec:
     """The recipe that a point stands for."""
     chosen = dict(point)

@@ -38,9 +38,13 @@ class QuantOptions:
     overrides: tuple[Override, ...] = ()
     pixels_below: int | None = None
     """Pixels of a row below which first convolutions read images on their own grid; None: what the scheme says."""
+    others: frozenset[str] = frozenset()
+    """Names of nodes that stay float so that it is seen what one node costs: no patterns, there may be thousands."""
 
     def keep(self, node: ir.Node) -> str:
         """Why the recipe keeps this node in float, or an empty string."""
+        if node.name in self.others:
+            return "another node is looked at"
         patterns = [*self.keep_float, *(override.match for override in self.overrides if override.keep_float)]
         return next((f"the recipe keeps {pattern!r} in float" for pattern in patterns if matches(pattern, node)), "")
 

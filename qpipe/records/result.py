@@ -68,6 +68,8 @@ class SearchTrial:
     size_bytes: int | None = None
     fails: str = ""
     """An exact gate (size, placement, finite) that it would fail whatever the rows, or empty."""
+    missing: str = ""
+    """Why its metric or its latency is not there, where it was built."""
     tried: str = ""
     """What a sampler chose for it, e.g. `ranges=entropy weights=mse`; empty for enumerated candidates."""
     stages: tuple[StageSpec, ...] | None = None

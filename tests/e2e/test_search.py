@@ -57,7 +57,7 @@ def test_no_candidate_is_inconclusive_and_says_why(place, qpipe_in, make):
 def test_a_speed_search_without_a_profile_chooses_nobody(place, qpipe_in, make):
     make.pipeline(place, recipes=search("int8", objective="latency"))
     said = qpipe_in(place, "run", "small.yaml", "--no-profile", "--json")
-    assert trials(said)["int8"]["reason"] == "its latency was not measured"
+    assert trials(said)["int8"]["reason"] == "its latency was not measured: profiling is switched off"
     assert said.code == 4
 
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from networks import write_network
 
@@ -17,7 +18,7 @@ from qpipe.quant.diagnosis.layers import explain_layers
 from qpipe.quant.diagnosis.lint import lint_batches, lint_calibration, lint_shares, load_lint, save_lint
 from qpipe.quant.diagnosis.sensitivity import build, escape, revert_worst, sensitivity
 from qpipe.quant.graph import open_graph
-from qpipe.quant.options import QuantOptions
+from qpipe.quant.options import QuantOptions, matches
 from qpipe.quant.plan import make_plan
 from qpipe.quant.rendering.render import render
 from qpipe.quant.schemes import ORT_X86_VNNI
@@ -61,6 +62,20 @@ def test_sensitivity_finds_the_hard_layer(hard):
     assert found[0].node == names(model)[1]
     assert len(found) == 3
     assert found[1].score > found[0].score + 10
+
+
+def test_what_there_is_no_time_for_is_left_out(hard):
+    model, statistics, batch = hard
+    looks = iter([False, False, True])
+    found = sensitivity(model, statistics, ORT_X86_VNNI, score_of(model, batch), over=lambda: next(looks))
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize("name", ["stem", "op:Conv", "a[0]*?", "plain"])
+def test_a_node_of_any_name_is_meant_alone(name):
+    node, other = (ir.node("Conv", [ir.Value(name="x")], name=own) for own in (name, "other"))
+    assert matches(escape(name), node)
+    assert not matches(escape(name), other)
 
 
 def test_reverting_the_worst_layer_is_enough(hard):

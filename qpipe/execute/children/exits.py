@@ -11,6 +11,7 @@ from typing import Literal
 from qpipe.records.target import Limits
 
 ExitKind = Literal["ok", "failed", "crashed", "timeout", "memory", "stopped"]
+STOPPED = "stopped on request"
 _LOG_TAIL_BYTES = 4000
 
 
@@ -139,7 +140,7 @@ def _stop_error(kind: ExitKind, usage: Usage, limits: Limits) -> ExitError:
         message = f"stopped with {peak:,.0f} MiB resident, above its limit of {most:,.0f} MiB"
         hint = "raise `memory_bytes` in the target's limits, or use a smaller batch"
         return ExitError(type="Memory", message=message, hint=hint, code=5)
-    return ExitError(type="Stopped", message="stopped on request", hint="run again: what is finished is kept", code=130)
+    return ExitError(type="Stopped", message=STOPPED, hint="run again: what is finished is kept", code=130)
 
 
 def _tail(log: Path) -> str:

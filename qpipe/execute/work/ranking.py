@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import time
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,62 +13,131 @@ import numpy as np
 
 from qpipe.data import open_role, role_digest
 from qpipe.execute.jobs import Ranking, RankingJob
-from qpipe.execute.work.passes import real_batches
+from qpipe.planning.sources import source_digest
 from qpipe.plugins.loader import load_plugins
 from qpipe.records.codec import decode, encode
+from qpipe.records.recipe import StageSpec
 from qpipe.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import onnx_ir as ir
+    from numpy.typing import NDArray
 
     from qpipe.plugins.backend import Progress, Tensors
     from qpipe.plugins.stage import Draft
+    from qpipe.quant.diagnosis.sensitivity import Score
+    from qpipe.quant.options import QuantOptions
     from qpipe.records.cell import Cell
 
+SPACE = "rankings"
 QUANTIZE, SMOOTH = "quantize", "smooth"
 
 
 def run_ranking(request: str, progress: Progress) -> str:
-    """Entry of the child: a `RankingJob` as JSON → a `Ranking` as JSON, the most sensitive node first."""
-    from qpipe.measure.evaluation import sqnr_db
-    from qpipe.quant.calibration.statistics import load_statistics
-    from qpipe.quant.check import run_float
-    from qpipe.quant.corrections.equalize import equalize
-    from qpipe.quant.diagnosis.sensitivity import escape, sensitivity
-    from qpipe.quant.graph import open_graph
+    """Entry of the child: a `RankingJob` as JSON → a `Ranking` as JSON, the most sensitive node first.
 
-    job = decode(RankingJob, request)
+    A whole ranking is kept: a search that goes on, or is repeated, finds it.
+    """
+    job, began = decode(RankingJob, request), time.monotonic()
+    store, key = Store(job.store), ranking_key(job)
+    known = None if job.fresh else store.recall(SPACE, key)
+    if known is not None:
+        return known
     with TemporaryDirectory() as scratch:
-        draft = _before_quantize(job.cell, Store(job.store), Path(scratch), progress)
-        if draft.statistics is None:
-            return encode(Ranking())
-        model, statistics = open_graph(draft.graph.path), load_statistics(draft.statistics)
-        feed = first_rows(job.cell, job.rows)
-        names, output = [spec.name for spec in job.cell.model.signature.outputs], job.cell.data.output
-        judged = 0 if output is None else names.index(output)
-        wanted = np.asarray(run_float(model, feed)[judged], np.float64)
-
-        def score(graph: ir.Model) -> float:
-            progress.advance()
-            found = sqnr_db(wanted, np.asarray(run_float(graph, feed)[judged], np.float64))
-            return float("inf") if found is None else found
-
-        progress.step("sensitivity")
-        found = sensitivity(model, statistics, job.cell.scheme, score)
-        ranking = Ranking(
-            nodes=tuple(escape(one.node) for one in found),
-            smooths=draft.graph.path.parent.name.endswith(f"-{SMOOTH}"),  # who wrote the graph last
-            equalizes=bool(equalize(model.clone(), None)),
-        )
+        draft = _before_quantize(job.cell, store, Path(scratch), progress)
+        over = _clock(began, job.seconds)
+        ranking = Ranking() if draft.statistics is None else rank(job, draft, draft.statistics, over, progress)
+    if not ranking.problem:
+        store.remember(SPACE, key, encode(ranking))
     return encode(ranking)
 
 
-def first_rows(cell: Cell, rows: int) -> Tensors:
-    """The first batch of the cell's role, at most `rows` rows."""
-    batch = next(real_batches(open_role(cell.data, cell.role, cell.model.signature)))
-    return {name: tensor[:rows] for name, tensor in batch.items()}
+def ranking_key(job: RankingJob) -> str:
+    """The prepared graph, the rows with what is judged of them, and the code that ranks."""
+    rows = f"{role_digest(job.cell.data, job.cell.role)} {job.rows} {job.cell.data.output}"
+    parts = (job.cell.prepare.digest, rows, source_digest("execute", "measure"))
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _clock(began: float, seconds: float | None) -> Callable[[], bool]:
+    return lambda: seconds is not None and time.monotonic() - began >= seconds
+
+
+def rank(job: RankingJob, draft: Draft, statistics_of: Path, over: Callable[[], bool], progress: Progress) -> Ranking:
+    """The nodes of a draft by what each costs alone, until `over`."""
+    from qpipe.quant.calibration.statistics import load_statistics
+    from qpipe.quant.corrections.equalize import equalize
+    from qpipe.quant.diagnosis.sensitivity import escape, sensitivity, weighted_nodes
+    from qpipe.quant.graph import open_graph
+
+    model, statistics = open_graph(draft.graph.path), load_statistics(statistics_of)
+    options, scheme = options_of(job.cell), job.cell.scheme
+    total = len(weighted_nodes(model, statistics, scheme, options))
+    progress.step("sensitivity", total=total)
+    found = sensitivity(model, statistics, scheme, _scoring(job, model, progress), options, over=over)
+    return Ranking(
+        nodes=tuple(escape(one.node) for one in found),
+        smooths=draft.graph.path.parent.name.endswith(f"-{SMOOTH}"),  # who wrote the graph last
+        equalizes=bool(equalize(model.clone(), None)),
+        problem=_late(len(found), total, job.seconds) if len(found) < total else "",
+    )
+
+
+def _late(done: int, total: int, seconds: float | None) -> str:
+    within = f" in the {seconds:.0f} s that this may take" if seconds is not None else ""
+    return f"{done} of {total} nodes were ranked{within}"
+
+
+def _scoring(job: RankingJob, model: ir.Model, progress: Progress) -> Score:
+    """SQNR of the judged output on the first rows; a graph that gives NaN or infinity there is the worst."""
+    from qpipe.measure.evaluation import sqnr_db
+    from qpipe.quant.check import run_feeds
+
+    feeds = first_batches(job.cell, job.rows)
+    names, output = [spec.name for spec in job.cell.model.signature.outputs], job.cell.data.output
+    judged = 0 if output is None else names.index(output)
+
+    def outputs(graph: ir.Model) -> NDArray[np.float64]:
+        return np.concatenate([np.asarray(found[judged], np.float64).ravel() for found in run_feeds(graph, feeds)])
+
+    wanted = outputs(model)
+
+    def score(graph: ir.Model) -> float:
+        progress.advance()
+        found = outputs(graph)
+        if not np.isfinite(found).all():
+            return float("-inf")
+        sqnr = sqnr_db(wanted, found)
+        return float("inf") if sqnr is None else sqnr
+
+    return score
+
+
+def options_of(cell: Cell) -> QuantOptions:
+    """How the recipe's own `quantize` stage quantizes."""
+    from qpipe.prepare.run import read_params
+    from qpipe.prepare.stages.quantize import QUANTIZE as KIND
+    from qpipe.prepare.stages.quantize import QuantizeParams, quant_options
+
+    stage = next((stage for stage in cell.recipe.stages if stage.name == QUANTIZE), StageSpec(name=QUANTIZE))
+    params = read_params(KIND, stage)
+    assert isinstance(params, QuantizeParams)
+    return quant_options(params)
+
+
+def first_batches(cell: Cell, rows: int) -> tuple[Tensors, ...]:
+    """The first rows of the cell's role: one batch, or as many as a model with a small fixed batch needs for them."""
+    role = open_role(cell.data, cell.role, cell.model.signature)
+    found: list[Tensors] = []
+    for batch in role.batches():
+        fed = len(next(iter(batch.values()))) if role.fixed is not None else min(rows, batch.rows)  # fixed: filled up
+        found.append({name: tensor[:fed] for name, tensor in batch.items()})
+        rows -= batch.rows
+        if rows <= 0:
+            break
+    return tuple(found)
 
 
 def _before_quantize(cell: Cell, store: Store, folder: Path, progress: Progress) -> Draft:

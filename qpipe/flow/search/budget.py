@@ -20,6 +20,11 @@ class Budget(threading.Event):
         return self._users.is_set()
 
     @property
+    def left_s(self) -> float | None:
+        """Seconds until the minutes are over; None where there is no such end."""
+        return None if self._deadline is None else max(self._deadline - time.monotonic(), 0.0)
+
+    @property
     def spent(self) -> bool:
         """Whether the minutes are over."""
         return self._deadline is not None and time.monotonic() > self._deadline

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 ALIKE = 0.03
 """Candidates this close in speed, and within the interval of the fastest, are told apart by their SQNR instead."""
+UNDEFINED = "its metric on the search rows is undefined (no labels, or outputs that never vary)"
 SHOWN = 2
 """Nodes left in float that a reason names."""
 
@@ -29,7 +30,7 @@ class Rule:
     def objection(self, trial: SearchTrial) -> str:
         """Why this candidate cannot be the finalist, or an empty string."""
         if trial.value is None or trial.reference is None:
-            return trial.reason or "its metric on the search rows is undefined"
+            return trial.reason if trial.size_bytes is None else trial.missing or UNDEFINED
         if self.is_lossy(trial):
             return f"loses {self.loss(trial):.4g} on the search rows, {self.margin:.4g} allowed"
         if trial.fails:
@@ -38,7 +39,7 @@ class Rule:
 
     def _slowness(self, trial: SearchTrial) -> str:
         if trial.ratio is None:
-            return "its latency was not measured"
+            return "its latency was not measured" + (f": {trial.missing}" if trial.missing else "")
         if self.is_slow(trial):
             return f"not faster than float: {trial.ratio:.3g} of its latency ({trial.reason})"
         if trial.ratio_high is not None and trial.ratio_high >= 1:

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from qpipe.flow.search.trials import try_recipes
-from qpipe.planning.space import describe_point, own_point, recipe_at
+from qpipe.planning.space import describe_point, named_points, recipe_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -48,9 +48,9 @@ def is_installed() -> bool:
     return find_spec("optuna") is not None
 
 
-def sample(hunt: Hunt, space: Space, base: SearchTrial | None, most: int | None) -> Sampled:
-    """Try points of the space until the budget is spent or the space is exhausted; `base` is the recipe as it is."""
-    known = {} if base is None else {own_point(space): cost(hunt.rule, base)}
+def sample(hunt: Hunt, space: Space, tried: Sequence[SearchTrial], most: int | None) -> Sampled:
+    """Try points of the space until the budget is spent or the space is exhausted; those `tried` before are known."""
+    known = known_points(hunt.rule, space, tried)
 
     def attempt(recipes: tuple[RecipeSpec, ...]) -> Sequence[SearchTrial]:
         return try_recipes(hunt, recipes)
@@ -63,6 +63,12 @@ def sample(hunt: Hunt, space: Space, base: SearchTrial | None, most: int | None)
         most=MOST if most is None else most,
         over=hunt.budget.is_set,
     )
+
+
+def known_points(rule: Rule, space: Space, tried: Sequence[SearchTrial]) -> dict[Point, float | None]:
+    """Candidates that are points of the space, the recipe as it is among them, with what they cost."""
+    points = named_points(space)
+    return {points[trial.recipe]: cost(rule, trial) for trial in tried if trial.recipe in points}
 
 
 def search_space(

@@ -47,6 +47,14 @@ class _Caught:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ranked:
+    """Which nodes a static recipe should leave in float first."""
+
+    recipe: str
+    ranking: Ranking
+
+
 def search(workplace: Workplace, options: RunOptions, watch: Watch, stop: threading.Event) -> Searched:
     """Try every candidate of every model and target; the finalists join the cells that meet the gate rows."""
     wanted = workplace.pipeline.search
@@ -90,9 +98,10 @@ def _hunt(hunt: Hunt) -> _Caught:
     trials: list[SearchTrial] = []
     for begin in range(0, len(recipes), max(size, 1)):
         trials += try_recipes(hunt, recipes[begin : begin + size])
-    mixed, ranking = _mixed(hunt, recipes, trials)
+    mixed, ranked = _mixed(hunt, recipes, trials)
     trials += try_recipes(hunt, mixed) if mixed else []
-    sampled, warnings = _sampled(hunt, trials, ranking)
+    sampled, warnings = _sampled(hunt, trials, ranked)
+    warnings = (*_unranked(hunt, ranked), *warnings)
     told, best = choose(hunt.rule, [*trials, *sampled.trials])
     spec = next((one for one in (*recipes, *mixed, *sampled.recipes) if best and one.name == best.recipe), None)
     return _Caught(trials=told, finalist=_finalist(hunt, spec) if spec else None, warnings=warnings)
@@ -112,7 +121,7 @@ def _finalist(hunt: Hunt, spec: RecipeSpec) -> Cell:
 
 def _mixed(
     hunt: Hunt, recipes: tuple[RecipeSpec, ...], trials: list[SearchTrial]
-) -> tuple[tuple[RecipeSpec, ...], Ranking | None]:
+) -> tuple[tuple[RecipeSpec, ...], _Ranked | None]:
     """Where a static recipe is fast but loses too much: equalized, and with its worst nodes left in float."""
     left = hunt.left(len(trials))
     lossy = {trial.recipe for trial in trials if hunt.rule.is_lossy(trial) and not hunt.rule.is_slow(trial)}
@@ -123,11 +132,19 @@ def _mixed(
             rest = None if left is None else left - len(even)
             ranking = rank_nodes(hunt, spec)
             mixed = (*even, *mixed_candidates(spec, cell.scheme, ranking.nodes, rest))
-            return mixed, ranking if spec.name == BASE else None
+            return mixed, _Ranked(recipe=spec.name, ranking=ranking)
     return (), None
 
 
-def _sampled(hunt: Hunt, trials: list[SearchTrial], ranking: Ranking | None) -> tuple[Sampled, tuple[str, ...]]:
+def _unranked(hunt: Hunt, ranked: _Ranked | None) -> tuple[str, ...]:
+    """Nobody takes nodes that were not looked at for nodes that cost nothing."""
+    if ranked is None or not ranked.ranking.problem:
+        return ()
+    where = f"search for {hunt.model.name}/{hunt.target.name}"
+    return (f"{where}: which nodes {ranked.recipe} should leave in float: {ranked.ranking.problem}",)
+
+
+def _sampled(hunt: Hunt, trials: list[SearchTrial], ranked: _Ranked | None) -> tuple[Sampled, tuple[str, ...]]:
     """Points of the static recipe's space, where the pipeline leaves the candidates to us and trials are left."""
     wanted, left = hunt.wanted, hunt.left(len(trials))
     tune = wanted.tune if wanted.tune is not None else not wanted.candidates
@@ -140,12 +157,16 @@ def _sampled(hunt: Hunt, trials: list[SearchTrial], ranking: Ranking | None) -> 
     if not is_installed():
         told = f"optuna is not installed: the {len(trials)} enumerated candidates were tried"
         return Sampled(), (f"{told} (pip install 'qpipe-core[search]')",)
-    found = ranking or rank_nodes(hunt, RecipeSpec(name=BASE))
+    if ranked is None or ranked.recipe != BASE:
+        ranked = _Ranked(recipe=BASE, ranking=rank_nodes(hunt, RecipeSpec(name=BASE)))
+        warnings = _unranked(hunt, ranked)
+    else:
+        warnings = ()
+    found = ranked.ranking
     space = static_space(scheme, nodes=found.nodes, smooths=found.smooths, equalizes=found.equalizes)
     if space is None or not found.nodes:  # the static recipe has nothing to quantize here
-        return Sampled(), ()
-    base = next((trial for trial in trials if trial.recipe == BASE), None)
-    return sample(hunt, space, base, left), ()
+        return Sampled(), warnings
+    return sample(hunt, space, trials, left), warnings
 
 
 def _left_float(workplace: Workplace, trials: Sequence[SearchTrial]) -> tuple[str, ...]:

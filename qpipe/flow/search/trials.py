@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from qpipe.execute.children.exits import STOPPED
 from qpipe.execute.elsewhere.inputs import input_files
 from qpipe.execute.jobs import Ranking, RankingJob
 from qpipe.execute.local import Job
@@ -16,7 +17,7 @@ from qpipe.flow.search.finalists import placement_reason
 from qpipe.planning.candidates import search_cells
 from qpipe.plugins.gate import Alpha
 from qpipe.records.codec import decode, encode
-from qpipe.records.evidence import Evaluation, Profile
+from qpipe.records.evidence import Evaluation, NotMeasured, Profile
 from qpipe.records.pipeline import RecipeSpec
 from qpipe.records.result import SearchTrial
 from qpipe.records.verdict import Decision
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
 
 EXACT = ("size", "placement", "finite", "facts", "arena", "flash", "sram", "npu_share")
 """Gates that compare exact numbers: a candidate that fails one on any rows fails it on all."""
+RANKING = 0.5
+"""Share of the minutes that are left which ranking nodes may take: what it finds is still to be tried."""
+BEFORE_LIMIT = 0.8
+"""Share of a child's time after which it says what it has ranked, rather than be stopped without a word."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,22 +98,37 @@ def cells_of(hunt: Hunt, recipes: tuple[RecipeSpec, ...]) -> tuple[Cell, ...]:
 
 
 def rank_nodes(hunt: Hunt, recipe: RecipeSpec) -> Ranking:
-    """What each quantized node of a recipe costs, in a child; empty where the recipe has no plan or time is up."""
+    """What each quantized node of a recipe costs, in a child; empty where the recipe has no plan.
+
+    It takes half of the minutes that are left at most, and `problem` says where nodes were not ranked, and why.
+    """
     cell = cells_of(hunt, (recipe,))[-1]
     found: list[Ranking] = []
 
     def done(_: Job, ended: Exit) -> None:
-        found.extend([decode(Ranking, ended.result)] if ended.kind == "ok" and ended.result else [])
+        found.append(_ranking(ended, hunt.budget))
 
+    bounds = [BEFORE_LIMIT * cell.target.limits.timeout_s]
+    bounds += [RANKING * left] if (left := hunt.budget.left_s) is not None else []
     job = Job(
         label=f"{cell.label}: sensitivity",
         entry="qpipe.execute.work.ranking:run_ranking",
-        request=encode(RankingJob(store=hunt.workplace.store.location, cell=cell)),
+        request=encode(
+            RankingJob(store=hunt.workplace.store.location, cell=cell, seconds=min(bounds), fresh=hunt.options.fresh)
+        ),
         limits=cell.target.limits,
         files=input_files(cell.data, cell.model),
     )
     hunt.workplace.executor.run([job], watch=hunt.watch, stop=hunt.budget, done=done)
-    return found[0] if found else Ranking()
+    return found[0] if found else Ranking(problem=hunt.budget.reason)
+
+
+def _ranking(ended: Exit, budget: Budget) -> Ranking:
+    if ended.kind == "ok" and ended.result:
+        return decode(Ranking, ended.result)
+    if budget.is_set():
+        return Ranking(problem=budget.reason)
+    return Ranking(problem=f"{ended.kind}: {ended.error.message}" if ended.error else ended.kind)
 
 
 def untried(hunt: Hunt, recipe: str, reason: str) -> SearchTrial:
@@ -118,11 +138,12 @@ def untried(hunt: Hunt, recipe: str, reason: str) -> SearchTrial:
 
 def _trial(hunt: Hunt, recipe: RecipeSpec, one: Worked, evidence: Evidence | None) -> SearchTrial:
     if evidence is None:
-        return untried(hunt, recipe.name, f"{one.status}: {one.reason}")
+        cut_off = one.reason == STOPPED and hunt.budget.is_set()
+        return untried(hunt, recipe.name, hunt.budget.reason if cut_off else f"{one.status}: {one.reason}")
     found, reference = evidence.evaluation, evidence.reference
     profile = evidence.profile
     ratio = profile.batches[0].ratio if isinstance(profile, Profile) and profile.batches else None
-    if ratio is None and hunt.budget.is_set():
+    if ratio is None and hunt.rule.objective == "latency" and hunt.budget.is_set():
         return untried(hunt, recipe.name, hunt.budget.reason)
     return SearchTrial(
         model=hunt.model.name,
@@ -136,9 +157,21 @@ def _trial(hunt: Hunt, recipe: RecipeSpec, one: Worked, evidence: Evidence | Non
         ratio_high=ratio.high if ratio else None,
         sqnr_db=found.sqnr_db if isinstance(found, Evaluation) else None,
         size_bytes=evidence.engine_size_bytes,
-        fails=_exact_failure(hunt, one, evidence),
+        fails=_exact_failure(hunt, one, evidence) or _newly_infinite(evidence),
+        missing=next((part.reason for part in (found, reference, profile) if isinstance(part, NotMeasured)), ""),
         stages=recipe.stages,
     )
+
+
+def _newly_infinite(evidence: Evidence) -> str:
+    """What no pipeline has to forbid: NaN or infinity where the float model has numbers."""
+    found, reference = evidence.evaluation, evidence.reference
+    if not (isinstance(found, Evaluation) and isinstance(reference, Evaluation)):
+        return ""
+    if found.nonfinite_rows <= reference.nonfinite_rows:
+        return ""
+    rows = f"{found.nonfinite_rows:,} of {found.rows:,} rows have NaN or infinity"
+    return f"finite: {rows}, of the float model {reference.nonfinite_rows:,}"
 
 
 def _exact_failure(hunt: Hunt, one: Worked, evidence: Evidence) -> str:

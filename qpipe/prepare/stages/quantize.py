@@ -51,15 +51,10 @@ class NoParams:
     """A stage without parameters."""
 
 
-def _quantize(draft: Draft, params: object, context: StageContext) -> Draft:
-    from qpipe.quant.diagnosis.lint import lint_plan
+def quant_options(params: QuantizeParams) -> QuantOptions:
+    """The same for the quantizer."""
     from qpipe.quant.options import Override, QuantOptions
-    from qpipe.quant.plan import make_plan
-    from qpipe.quant.static import refuse_empty
 
-    assert isinstance(params, QuantizeParams)
-    if draft.statistics is None:
-        raise ConfigError("stage 'quantize' has no statistics", hint="put `calibrate` before it")
     overrides = tuple(
         Override(
             match=item.match,
@@ -71,7 +66,7 @@ def _quantize(draft: Draft, params: object, context: StageContext) -> Draft:
         )
         for item in params.overrides
     )
-    options = QuantOptions(
+    return QuantOptions(
         ranges=params.ranges,
         percentile=params.percentile,
         weights=params.weights,
@@ -79,6 +74,17 @@ def _quantize(draft: Draft, params: object, context: StageContext) -> Draft:
         overrides=overrides,
         pixels_below=params.pixels_below,
     )
+
+
+def _quantize(draft: Draft, params: object, context: StageContext) -> Draft:
+    from qpipe.quant.diagnosis.lint import lint_plan
+    from qpipe.quant.plan import make_plan
+    from qpipe.quant.static import refuse_empty
+
+    assert isinstance(params, QuantizeParams)
+    if draft.statistics is None:
+        raise ConfigError("stage 'quantize' has no statistics", hint="put `calibrate` before it")
+    options = quant_options(params)
     draft, model, statistics = _read_pixels(draft, draft.statistics, options, context)
     plan = make_plan(model, statistics, context.scheme, options)
     refuse_empty(plan)

@@ -11,10 +11,12 @@ from qpipe.quant.calibration.statistics import Statistics
 from qpipe.quant.corrections.bias import correct_bias
 from qpipe.quant.options import QuantOptions
 from qpipe.quant.plan import make_plan
-from qpipe.quant.rendering.render import render
-from qpipe.records.quantization import QuantPlan
+from qpipe.quant.rendering.render import render_into
+from qpipe.records.quantization import NodeChoice, QuantPlan
 from qpipe.records.scheme import Scheme
 
+STRIDE = 8
+"""Every eighth node is scored first: where time is short, a part of the graph is not left out."""
 Score = Callable[[ir.Model], float]
 """How good a Q/DQ graph is; larger is better (SQNR in dB on the search set, or its metric)."""
 
@@ -45,20 +47,38 @@ def build(model: ir.Model, statistics: Statistics, scheme: Scheme, options: Quan
     copy = model.clone()
     plan = make_plan(copy, statistics, scheme, options)
     correct_bias(copy, plan, statistics)
-    return render(copy, plan), plan
+    return render_into(copy, plan), plan
+
+
+def weighted_nodes(
+    model: ir.Model, statistics: Statistics, scheme: Scheme, options: QuantOptions
+) -> tuple[NodeChoice, ...]:
+    """What these options quantize and what has weights, in graph order."""
+    plan = make_plan(model.clone(), statistics, scheme, options)
+    return tuple(choice for choice in plan.nodes if choice.quantized and choice.op in scheme.ops)
 
 
 def sensitivity(
-    model: ir.Model, statistics: Statistics, scheme: Scheme, score: Score, options: QuantOptions | None = None
+    model: ir.Model,
+    statistics: Statistics,
+    scheme: Scheme,
+    score: Score,
+    options: QuantOptions | None = None,
+    *,
+    over: Callable[[], bool] = lambda: False,
 ) -> tuple[Sensitivity, ...]:
-    """Quantize each weighted node alone and score the result; the most sensitive node comes first."""
+    """Quantize each weighted node alone and score the result; the most sensitive node comes first.
+
+    Once `over` says so the rest are left out: those that were scored lie all over the graph.
+    """
     options = options or QuantOptions()
-    _, plan = build(model, statistics, scheme, options)
-    weighted = [choice for choice in plan.nodes if choice.quantized and choice.op in scheme.ops]
-    found = []
-    for choice in weighted:
-        others = tuple(escape(other.node) for other in weighted if other.node != choice.node)
-        alone = replace(options, keep_float=(*options.keep_float, *others))
+    weighted = weighted_nodes(model, statistics, scheme, options)
+    names = frozenset(choice.node for choice in weighted)
+    found: list[Sensitivity] = []
+    for choice in (choice for start in range(STRIDE) for choice in weighted[start::STRIDE]):
+        if over():
+            break
+        alone = replace(options, others=names - {choice.node})
         found.append(
             Sensitivity(node=choice.node, op=choice.op, score=score(build(model, statistics, scheme, alone)[0]))
         )
@@ -96,4 +116,5 @@ def revert_worst(
 
 def escape(name: str) -> str:
     """A node's name as a pattern that matches it alone."""
-    return name.replace("[", "[[]").replace("*", "[*]").replace("?", "[?]")
+    plain = name.replace("[", "[[]").replace("*", "[*]").replace("?", "[?]")
+    return f"[{plain[0]}]{plain[1:]}" if plain == "stem" or plain.startswith("op:") else plain

@@ -29,7 +29,15 @@ def render(model: ir.Model, plan: QuantPlan) -> ir.Model:
     Raises:
         QuantizationError: the plan names a tensor, node or channel axis that the graph does not have.
     """
-    copy = model.clone()
+    return render_into(model.clone(), plan)
+
+
+def render_into(copy: ir.Model, plan: QuantPlan) -> ir.Model:
+    """`render`, into the graph that is given: for whoever has made a copy before.
+
+    Raises:
+        QuantizationError: as `render`.
+    """
     types = {plan.scheme.activation, plan.scheme.weight, *(spec.dtype for spec in plan.weights)}
     opset = max((_OPSETS.get(dtype, 13) for dtype in types), default=13)
     if copy.opset_imports.get("", 13) < opset:

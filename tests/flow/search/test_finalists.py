@@ -28,8 +28,11 @@ def trial(recipe="int8", **changes):
     [
         ({}, ""),
         ({"value": 0.88}, "loses 0.02 on the search rows, 0.01 allowed"),
-        ({"value": None}, "3 of 4"),
+        ({"value": None, "size_bytes": None}, "3 of 4"),  # not tried: that is why
+        ({"value": None}, "its metric on the search rows is undefined (no labels, or outputs that never vary)"),
+        ({"value": None, "missing": "no device"}, "no device"),
         ({"ratio": None}, "its latency was not measured"),
+        ({"ratio": None, "missing": "drifted"}, "its latency was not measured: drifted"),
         ({"ratio": 1.2, "ratio_high": 1.3}, "not faster than float: 1.2 of its latency (3 of 4)"),
         (
             {"ratio": 0.97, "ratio_high": 1.02},
@@ -96,6 +99,9 @@ def test_minutes_stop_what_is_under_way_and_the_user_does_too():
     spent = Budget(users, 0.0)
     assert spent.is_set()
     assert spent.reason == "the minutes of the budget were spent"
+    assert spent.left_s == 0
+    assert 290 < (Budget(users, 5).left_s or 0) <= 300
+    assert Budget(users, None).left_s is None
     users.set()
     assert Budget(users, 5).is_set()
     assert Budget(users, 5).reason == "interrupted"

@@ -8,7 +8,7 @@ from networks import write_network
 
 from qpipe.flow.search import search
 from qpipe.flow.search.finalists import Rule
-from qpipe.flow.search.sampler import FAR, cost, search_space
+from qpipe.flow.search.sampler import FAR, cost, known_points, search_space
 from qpipe.measure.evaluation import sqnr_db
 from qpipe.models import read_model
 from qpipe.planning.space import MOST_KEPT, describe_point, own_point, recipe_at, static_space
@@ -107,6 +107,20 @@ def test_the_space_is_not_tried_twice_and_the_budget_ends_it():
     assert len(found.trials) == 7
     assert len({one.tried for one in found.trials}) == len(found.trials)
     assert search_space(space, RULE, attempt, known={}, most=100, over=lambda: True).trials == ()
+
+
+def test_what_was_tried_under_a_name_of_its_own_is_not_tried_again():
+    space = static_space(ORT_X86_VNNI, nodes=tuple("abcd"), smooths=False, equalizes=True)
+    told = {"model": "m", "target": "t", "chosen": False, "reason": "", "value": 1.0, "reference": 1.0}
+    names = ("int8", "fp16", "int8-keep1", "int8-keep2", "int8-keep4", "int8-equalized")
+    tried = [SearchTrial(**told, recipe=name, size_bytes=number) for number, name in enumerate(names)]
+    found = {describe_point(point): value for point, value in known_points(RULE, space, tried).items()}
+    assert found == {
+        "ranges=mse weights=max equalize=no": 0,
+        "ranges=mse weights=max equalize=no keep_float=[a]": 2,
+        "ranges=mse weights=max equalize=no keep_float=[a, b]": 3,
+        "ranges=mse weights=max equalize=yes": 5,
+    }
 
 
 def test_a_point_becomes_stages():
