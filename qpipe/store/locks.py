@@ -40,6 +40,18 @@ def try_lock_file(path: Path) -> Iterator[bool]:
             os.close(descriptor)
 
 
+@contextmanager
+def keep_locked(path: Path) -> Iterator[int]:
+    """Hold a new file, which stays: whoever can take it later knows that its holder has ended. Yields its inode."""
+    descriptor = None
+    while descriptor is None:
+        descriptor = _acquire(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:
+        yield os.fstat(descriptor).st_ino
+    finally:
+        os.close(descriptor)
+
+
 def _acquire(path: Path, how: int) -> int | None:
     """A locked descriptor, or None where the file was removed by its last owner while we waited for it."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from qpipe.tracking.connection import connect, database_mark, knock, resolve_uri, stray_mlruns
 from qpipe.tracking.experiment import Dataset, Logged, run_status
+from qpipe.tracking.holds import Hold, holding
 from qpipe.tracking.onnxmodels import told_otherwise
 from qpipe.tracking.patience import address
 from qpipe.tracking.portable import export_portable
@@ -13,6 +14,7 @@ from qpipe.tracking.tracker import Tracker, joined_run
 
 __all__ = [
     "Dataset",
+    "Hold",
     "Logged",
     "Move",
     "Spool",
@@ -25,6 +27,7 @@ __all__ = [
     "fetch_engine",
     "fetch_model",
     "history",
+    "holding",
     "joined_run",
     "knock",
     "promote",

@@ -18,7 +18,8 @@ from qpipe.records.result import Promoted, RunResult
 from qpipe.report.document import run_json
 from qpipe.store.locks import lock_file
 from qpipe.tracking.experiment import Experiment, RunStatus
-from qpipe.tracking.orphans import HEARTBEAT
+from qpipe.tracking.holds import HOLD
+from qpipe.tracking.orphans import ENDED, HEARTBEAT
 from qpipe.tracking.owners import this_process
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 TAG_LIMIT = 8000
 """MLflow cuts longer tag values silently."""
 PARAM_LIMIT = 6000
+NAME_LIMIT = 250
+"""Of a run: what databases other than sqlite hold."""
 PROMOTED = "qpipe.promoted"
 """Tag of a parent run: what it promoted, and what was promoted of it by hand."""
 MAKER = "qpipe.maker"
@@ -35,17 +38,15 @@ _PARENT = "mlflow.parentRunId"
 _YOUNG_MS = 60_000
 
 
-def start_run(where: Experiment, run_id: str, pipeline: str, params: Mapping[str, str], join: str | None) -> str:
+def start_run(
+    where: Experiment, run_id: str, pipeline: str, params: Mapping[str, str], join: str | None, *, hold: str = ""
+) -> str:
     """The parent run of a pipeline run, RUNNING again where it was found."""
     from mlflow.entities import Param, RunTag
 
     experiment = _experiment_of(where, join) if join else where.experiment_id
-    tags = {
-        "qpipe.run_id": run_id,
-        "qpipe.role": "pipeline",
-        "qpipe.pipeline": pipeline,
-        HEARTBEAT: str(this_process()),
-    }
+    owned = {HEARTBEAT: str(this_process()), HOLD: hold}
+    tags = {"qpipe.run_id": run_id, "qpipe.role": "pipeline", "qpipe.pipeline": pipeline, **owned}
     if join:
         tags[_PARENT] = join
     run = find_or_create(where, experiment, {"qpipe.run_id": run_id, "qpipe.role": "pipeline"}, tags, pipeline)
@@ -53,7 +54,9 @@ def start_run(where: Experiment, run_id: str, pipeline: str, params: Mapping[str
         where.client.update_run(run.info.run_id, status="RUNNING")
     known = run.data.params
     fresh = [Param(key, value[:PARAM_LIMIT]) for key, value in params.items() if key not in known]
-    where.client.log_batch(run.info.run_id, params=fresh, tags=[RunTag(HEARTBEAT, str(this_process()))])
+    where.client.log_batch(run.info.run_id, params=fresh, tags=[RunTag(*tag) for tag in owned.items()])
+    if ENDED in run.data.tags:  # it goes on
+        where.client.delete_tag(run.info.run_id, ENDED)
     return str(run.info.run_id)
 
 
@@ -85,7 +88,7 @@ def find_or_create(
         runs = find_runs(where, experiment, identity)
         if not runs:
             maker = identity.get(MAKER, uuid.uuid4().hex)
-            made = where.client.create_run(experiment, tags=cut({**tags, MAKER: maker}), run_name=name)
+            made = where.client.create_run(experiment, tags=cut({**tags, MAKER: maker}), run_name=name[:NAME_LIMIT])
             runs = [made] if where.is_local else find_runs(where, experiment, identity) or [made]
     old = time.time() * 1000 - _YOUNG_MS
     for double in runs[1:]:

@@ -57,14 +57,14 @@ def read_spool(path: Path) -> Spool:
 
 
 def sync(
-    tracker: Tracker, spool: Spool, *, plots: Plots = NO_PLOTS, artifacts: tuple[Path, ...] = ()
+    tracker: Tracker, spool: Spool, *, plots: Plots = NO_PLOTS, artifacts: tuple[Path, ...] = (), hold: str = ""
 ) -> tuple[str, dict[str, Logged]]:
     """Log a run from the beginning; what is in MLflow already stays as it is. Run id, and each cell by key.
 
     Raises:
         TrackingError: the server is lost again, or an engine or evidence folder is no longer there.
     """
-    parent = tracker.start(spool.result.run_id, spool.result.pipeline, dict(spool.params), join=spool.join)
+    parent = tracker.start(spool.result.run_id, spool.result.pipeline, dict(spool.params), join=spool.join, hold=hold)
     files = {cell.key: cell for cell in spool.cells}
     logged = {}
     for result in spool.result.cells:

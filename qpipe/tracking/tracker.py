@@ -25,18 +25,23 @@ class Tracker(Experiment):
         TrackingError: from every method, when the server is lost or refuses.
     """
 
-    def end_orphans(self, run_id: str) -> tuple[str, ...]:
-        """Mark the runs KILLED that killed processes of this machine left RUNNING; a line about each.
+    def end_orphans(self, run_id: str, *, store: Path | None = None, join: str | None = None) -> tuple[str, ...]:
+        """Mark the runs KILLED that killed processes left RUNNING, as far as that is known; a line about each.
 
-        One of `run_id` is about to go on, so that its line says so.
+        One of `run_id` is about to go on, so that its line says so. `store` is the folder where runs hold their files.
         """
         with calling(self.uri, "looking for runs that were killed", BEGIN):
-            return end_orphans(self, run_id)
+            return end_orphans(self, run_id, store, join=join)
 
-    def start(self, run_id: str, pipeline: str, params: Mapping[str, str], *, join: str | None = None) -> str:
-        """The parent run of a pipeline run: found by its tag `qpipe.run_id`, or made below the run `join`."""
+    def start(
+        self, run_id: str, pipeline: str, params: Mapping[str, str], *, join: str | None = None, hold: str = ""
+    ) -> str:
+        """The parent run of a pipeline run: found by its tag `qpipe.run_id`, or made below the run `join`.
+
+        `hold` is the tag of the file that this process holds in its store.
+        """
         with calling(self.uri, f"starting the run {run_id}", BEGIN):
-            return start_run(self, run_id, pipeline, params, join)
+            return start_run(self, run_id, pipeline, params, join, hold=hold)
 
     def log_cell(
         self,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from qpipe.execute.children.watch import Watch
     from qpipe.flow.options import RunOptions
     from qpipe.flow.workplace import Workplace
-    from qpipe.tracking import Tracker
+    from qpipe.tracking import Hold, Tracker
 
 POLL_S = 0.1
 
@@ -35,6 +35,13 @@ class Reached:
     """State of a local database before it was opened, and …"""
     begun: str | None = None
     """… once the parent run stood in it."""
+    hold: Hold | None = None
+    """What proves that this process lives, or lived, as long as its run has not ended in MLflow."""
+
+    def end(self) -> None:
+        """The run has ended there too."""
+        if self.hold is not None:
+            self.hold.end()
 
 
 class Reaching:
@@ -85,6 +92,7 @@ class Reaching:
         if self._found.tracker is not None and self._found.parent is not None:
             with suppress(TrackingError):
                 self._found.tracker.finish(self._found.parent, "KILLED" if interrupted else "FAILED")
+                self._found.end()
 
     def _work(self) -> None:
         try:
@@ -94,7 +102,9 @@ class Reaching:
             self._stop.set()
 
 
-def reach(workplace: Workplace, options: RunOptions, run_id: str, watch: Watch, stop: threading.Event) -> Reaching:
+def reach(
+    workplace: Workplace, options: RunOptions, run_id: str, watch: Watch, stop: threading.Event, *, hold: Hold
+) -> Reaching:
     """Begin to reach MLflow; a run that was begun before is adopted, and `watch` told what killed ones left.
 
     Raises:
@@ -103,7 +113,7 @@ def reach(workplace: Workplace, options: RunOptions, run_id: str, watch: Watch, 
     from qpipe.tracking import joined_run
 
     if options.offline:
-        return Reaching(lambda _: Reached(), stop)
+        return Reaching(lambda _: Reached(hold=hold), stop)
     check_reachable(workplace, options)
     before = database_state(workplace, options)
     join = options.join or joined_run()  # asked here: MLflow's active run is the thread's
@@ -112,13 +122,14 @@ def reach(workplace: Workplace, options: RunOptions, run_id: str, watch: Watch, 
         with importing():
             tracker = open_tracker(workplace, options)
             if tracker is None or unwanted.is_set():
-                return Reached()
-            for line in tracker.end_orphans(run_id):
+                return Reached(hold=hold)
+            for line in tracker.end_orphans(run_id, store=workplace.store.root, join=join):
                 watch.say(line)
-            parent = tracker.start(run_id, workplace.pipeline.name, run_params(workplace), join=join)
+            params = run_params(workplace)
+            parent = tracker.start(run_id, workplace.pipeline.name, params, join=join, hold=hold.tag)
             if not unwanted.is_set():
                 tracker.warm_up()
         begun = database_state(workplace, options)
-        return Reached(tracker=tracker, parent=parent, before=before, begun=begun)
+        return Reached(hold=hold, tracker=tracker, parent=parent, before=before, begun=begun)
 
     return Reaching(work, stop)

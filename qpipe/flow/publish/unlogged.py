@@ -14,7 +14,7 @@ from qpipe.flow.finished.runs import KeptRun, keep_result, kept_uri, recall_run
 from qpipe.flow.publish.log import promote_passed, run_params
 from qpipe.records.codec import decode, encode
 from qpipe.records.evidence import Evaluation
-from qpipe.tracking import Dataset, Spool, SpooledCell, joined_run, run_status
+from qpipe.tracking import Dataset, Spool, SpooledCell, holding, joined_run, run_status
 
 if TYPE_CHECKING:
     from qpipe.flow.options import RunOptions
@@ -76,9 +76,10 @@ def sync_run(store: Store, run_id: str, *, tracking_uri: str | None) -> RunResul
         )
     wanted = kept.pipeline.tracking
     tracker = connect(kept_uri(wanted, tracking_uri), wanted.experiment, folder=Path.cwd())
-    with TemporaryDirectory() as scratch:
+    with TemporaryDirectory() as scratch, holding(store.root) as hold:
+        tracker.end_orphans(found, store=store.root, join=waiting.spool.join)
         plots = draw(waiting.spool.result.cells, store, Path(scratch))
-        parent, logged = sync(tracker, waiting.spool, plots=plots)
+        parent, logged = sync(tracker, waiting.spool, plots=plots, hold=hold.tag)
         result = replace(waiting.spool.result, mlflow_run_id=parent)
         promoted: tuple[Promoted, ...] = ()
         if waiting.promote and kept.pipeline.promote is not None:
@@ -91,6 +92,7 @@ def sync_run(store: Store, run_id: str, *, tracking_uri: str | None) -> RunResul
             result=final,
             artifacts=write_report(final, store, Path(scratch), plots),
         )
+        hold.end()
     keep_result(store, KeptRun(pipeline=kept.pipeline, result=final))
     forget_unlogged(store, found)
     return final
