@@ -1,0 +1,85 @@
+"""What an evaluation keeps: the engine's numbers beside the float model's, row by row, each in its place."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from qpipe.data import role_digest
+from qpipe.testing.models import small_rows
+
+
+@pytest.fixture
+def top(place):
+    """The float model's classes of rows, computed here."""
+
+    def classes(rows):
+        session = onnxruntime.InferenceSession(place.folder / "small.onnx", providers=["CPUExecutionProvider"])
+        return session.run(["logits"], {"image": rows})[0].argmax(axis=1)
+
+    return classes
+
+
+def test_each_side_has_its_own_numbers_of_the_same_rows(place, top):
+    label = np.arange(64) % 3
+    rows = {"gate": {"image": small_rows(64, 5), "label": label}}
+    cell = place.cells(flip=0.5, rows=rows)["int8"]
+    pair, stored = place.evaluated(cell)
+    right = top(rows["gate"]["image"]) == label
+    np.testing.assert_array_equal(stored["reference_units"][:, 0], right)
+    assert pair.reference.value == pytest.approx(right.mean())
+    assert pair.engine.value == pytest.approx(stored["units"].mean())
+    turned = stored["agreement"] == 0
+    assert 0.2 < turned.mean() < 0.8
+    np.testing.assert_array_equal(stored["units"][~turned, 0], right[~turned])
+    assert not (stored["units"][turned, 0] * right[turned]).any()
+    assert stored["slice:label"].tolist() == [str(one) for one in label]
+    assert stored["labelled"]
+    assert pair.engine.sqnr_db < 20
+    assert (pair.reference.sqnr_db, pair.reference.outputs_digest) == (None, "")
+    assert (pair.reference.guessing, pair.engine.guessing) == (pytest.approx(1 / 3), None)
+    steps = {step.name: step.metric for step in pair.attribution.steps}
+    assert (steps["float"], steps["engine"]) == (pair.reference.value, pair.engine.value)
+
+
+def test_copies_among_the_rows_that_judge_are_groups_and_told(place):
+    image = np.repeat(small_rows(32, 5), 2, axis=0)
+    calibration = np.concatenate([image[:4:2], small_rows(62, 6)])
+    rows = {"gate": {"image": image, "label": np.zeros(64, int)}, "calibration": {"image": calibration}}
+    cells = place.cells(rows=rows)
+    pair, stored = place.evaluated(cells["int8"])
+    assert len(np.unique(stored["groups"])) == 32
+    assert [one.kind for one in pair.remarks if not one.of_calibration] == ["copies", "copies"]
+    assert "4 of 64 gate rows stand in the calibration rows too" in pair.remarks[-1].message
+    pair, stored = place.evaluated(cells["none"])  # nobody gates it
+    assert "groups" not in stored
+
+
+def test_what_calibration_and_the_judged_rows_show_of_the_ranges_is_told(place):
+    rows = {
+        "calibration": {"image": small_rows(8, 1)},
+        "gate": {"image": 30 * small_rows(64, 2), "label": np.zeros(64, int)},
+    }
+    pair, _ = place.evaluated(place.cells(rows=rows)["int8"])
+    assert {"few-rows", "other-rows"} <= {one.kind for one in pair.remarks}
+
+
+def test_an_emulators_sample_is_of_the_gate_rows_and_says_so(place):
+    cell = place.cells(kind="emulated", target={"host": {"emulator": "qemu", "rows": 10}})["int8"]
+    pair, stored = place.evaluated(cell)
+    assert (pair.engine.kind, pair.reference.kind, pair.engine.rows, len(stored["agreement"])) == (
+        "emulated",
+        "measured",
+        10,
+        10,
+    )
+    assert pair.engine.data_digest == pair.reference.data_digest == role_digest(cell.data, "gate")
+    assert "ran 10 of 64 rows: so says the target's host" in [one.message for one in pair.remarks]
+
+
+def test_rows_without_labels_are_not_labelled(place):
+    data = {"calibration": {"npz": "calibration.npz"}, "gate": {"npz": "gate.npz"}}
+    pair, stored = place.evaluated(place.cells(pipeline={"data": data})["int8"])
+    assert (pair.engine.value, pair.reference.value, pair.reference.guessing) == (None, None, None)
+    assert (bool(stored["labelled"]), stored["units"].shape, stored["agreement"].shape) == (False, (64, 0), (64,))
