@@ -33,7 +33,7 @@ def build_plan(vendor: Vendor, job: Job, progress: Progress) -> Plan:
     """Parse and build once.
 
     Raises:
-        BuildError: TensorRT refused; with its reason in one line.
+        BuildError: TensorRT refused (`RefusedError`) or failed; with its reason in one line.
     """
     journal, watch = Journal(), Watch(progress)
     logger = attach(vendor, journal)
@@ -95,13 +95,18 @@ def _save_cache(config: IBuilderConfig, job: Job) -> None:
 
 
 def _refused(journal: Journal, job: Job) -> BuildError:
-    from qpipe.errors import BuildError
+    from qpipe.errors import BuildError, RefusedError
 
     reason = journal.reason()
-    hint = ""
+    hint, kind = "", BuildError
     if "workspace" in reason:
         limit = job.workspace_bytes
         hint = f"raise `workspace_bytes` (now {limit})" if limit is not None else "free memory on the device"
+        # No device is asked ahead of time: the target's own limit is too small.
+        kind = RefusedError if limit is not None and job.ahead_of_time else BuildError
     elif "no runners" in reason:
+        kind = RefusedError
         hint = "this product has no kernel for that operator: leave it out of the model and compute it after the engine"
-    return BuildError(f"TensorRT cannot build for {', '.join(job.capabilities)}: {reason}", hint=hint)
+    elif "is not supported" in reason:
+        kind = RefusedError
+    return kind(f"TensorRT cannot build for {', '.join(job.capabilities)}: {reason}", hint=hint)

@@ -1,7 +1,10 @@
 """What TensorRT cannot take is refused with one clear line, by us or by the real builder."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
+from qpipe_tensorrt.parsing import about_the_graph
 
 from qpipe.errors import BuildError
 
@@ -55,15 +58,17 @@ def test_integers_that_are_not_pairs(build, nets, op):
     [("NoSuchThing", "my.ops", "Plugin not found"), ("StringNormalizer", "", "not supported")],
 )
 def test_the_parser_names_node_operator_and_reason(build, nets, op, domain, reason):
-    message = refusal(build, nets.one_node(op, domain)).message
-    assert f"TensorRT cannot parse node `odd` ({op})" in message
-    assert reason in message
+    error = refusal(build, nets.one_node(op, domain))
+    assert f"TensorRT cannot parse node `odd` ({op})" in error.message
+    assert reason in error.message
+    assert error.lasts
 
 
 def test_an_operator_without_a_kernel(build, nets):
     error = refusal(build, nets.detection())
     assert "nms" in error.message
     assert "has no runners that implement it" in error.message
+    assert error.lasts
     assert ".cpp" not in error.message
     assert "compute it after the engine" in error.hint
 
@@ -114,10 +119,47 @@ def test_a_workspace_too_small(build, nets):
     assert "workspace limit" in error.message
     assert ".cpp" not in error.message
     assert error.hint == f"raise `workspace_bytes` (now {1 << 20})"
+    assert error.lasts
 
 
 def test_a_float_gemm_for_turing(build, nets):
-    assert "FP32 GEMM is not supported" in refusal(build, nets.small(), capability="7.5").message
+    error = refusal(build, nets.small(), capability="7.5")
+    assert "FP32 GEMM is not supported" in error.message
+    assert error.lasts
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "lasts"),
+    [
+        ("UNSUPPORTED_NODE", "false", True),
+        ("UNSUPPORTED_NODE_ATTR", "Cuda Runtime (no driver)\nAssertion failed: dilations", True),
+        ("INVALID_NODE", "Assertion failed: shapes", True),
+        ("INVALID_NODE", "Cuda Runtime (no driver)", False),
+        ("INVALID_NODE", "Error Code 2: OutOfMemory", False),
+        ("INTERNAL_ERROR", "std::bad_alloc", False),
+        ("MEM_ALLOC_FAILED", "", False),
+        ("MODEL_DESERIALIZE_FAILED", "cannot open weights.bin", False),
+    ],
+)
+def test_what_the_parser_has_against_the_graph_lasts(code, text, lasts):
+    """By the vendor's own codes; memory, files and drivers may be there at the next run."""
+    from tensorrt_rtx import ErrorCode
+
+    assert about_the_graph(Complaint(getattr(ErrorCode, code), text)) is lasts
+
+
+@dataclass(frozen=True)
+class Complaint:
+    """An error of the parser, which cannot be made by hand."""
+
+    kind: object
+    text: str
+
+    def code(self):
+        return self.kind
+
+    def desc(self):
+        return self.text
 
 
 def test_a_file_that_is_no_model(*, build, nets, prepared, target, tmp_path, progress):
