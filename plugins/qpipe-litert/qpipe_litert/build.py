@@ -7,22 +7,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
-from qpipe.errors import BuildError
 from qpipe.plugins.backend import Progress
 from qpipe.records.codec import encode
 from qpipe.records.engine import Prepared
 from qpipe.records.quantization import QuantPlan
+from qpipe_litert.comparing import compare_engine
 from qpipe_litert.convert import Converted, convert
 from qpipe_litert.extremes import compare_extremes
 from qpipe_litert.flatbuffer import FlatModel, read_flatbuffer
 from qpipe_litert.flatbuffer_edit import store_half
 from qpipe_litert.layout import Layout
 from qpipe_litert.matching import match_tensors
-from qpipe_litert.onnx_graph import run_reference, widened
 from qpipe_litert.options import Options
-from qpipe_litert.probe import probe_inputs
 from qpipe_litert.quantize import LeftInFloat, ops_left_in_float, quantize_static, quantize_weights
 from qpipe_litert.ranges import CarriedRanges, carry_ranges
 from qpipe_litert.session import LAYOUT, BorderSession, LocalEngine
@@ -44,10 +40,11 @@ class TfliteFile:
 
 
 def build_tflite(prepared: Prepared, workdir: Path, options: Options, progress: Progress) -> TfliteFile:
-    """Convert, compare, quantize with the plan's ranges, and run the result once.
+    """Convert, compare, quantize with the plan's ranges, and compare again.
 
     Raises:
-        BuildError: a tool refused, or the result cannot be run.
+        BuildError: a tool refused, or the result computes something else.
+        EngineError: the result cannot be run.
         UnavailableError: the converter's environment is missing and cannot be made.
     """
     tool = create_tool(progress)
@@ -61,8 +58,8 @@ def build_tflite(prepared: Prepared, workdir: Path, options: Options, progress: 
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     (workdir / LAYOUT).write_text(encode(converted.layout), "utf-8")
-    _run_once(prepared, converted, workdir / MODEL, options)
-    notes = (*converted.notes, *notes)
+    progress.step("compare the .tflite with onnxruntime")
+    notes = (*converted.notes, *notes, _compare(prepared, converted.layout, workdir / MODEL, options))
     return TfliteFile(path=workdir / MODEL, layout=converted.layout, left=left, notes=notes, names=names)
 
 
@@ -110,19 +107,8 @@ def _makers(converted: Converted) -> Mapping[str, str]:
     return {name: node.name for node in converted.graph.graph.node for name in node.output}
 
 
-def _run_once(prepared: Prepared, converted: Converted, path: Path, options: Options) -> None:
-    """Refuse an engine that gives NaN, or one and the same number where the float model does not."""
-    layout = converted.layout
+def _compare(prepared: Prepared, layout: Layout, path: Path, options: Options) -> str:
+    """The engine as a session here runs it, beside the graph that it was made from."""
     engine = LocalEngine(path, threads=1, kernels=options.kernels)
     session = BorderSession(engine, layout, prepared.signature, kind="measured")
-    inputs = probe_inputs(prepared, 2 if layout.any_batch else 1)
-    outputs = session.run(inputs)
-    for name, wanted in run_reference(converted.graph, widened(inputs)).items():
-        found = outputs[name]
-        if found.dtype.kind == "f" and not np.isfinite(found).all():
-            raise BuildError(f"the engine gives NaN or infinity in {name} on a probe batch")
-        if found.size > 1 and np.ptp(wanted.astype(np.float64)) > 0 and np.ptp(found.astype(np.float64)) == 0:
-            raise BuildError(
-                f"the engine gives one and the same number everywhere in {name} on a probe batch",
-                hint="a kernel ignores its quantization parameters, or a range is far too wide: leave nodes in float",
-            )
+    return compare_engine(prepared, session, rows=2 if layout.any_batch else 1, runtime="LiteRT")

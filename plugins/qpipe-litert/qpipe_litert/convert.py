@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -23,7 +24,7 @@ from qpipe_litert.kept import converted_once
 from qpipe_litert.layout import Layout, close, input_layouts, output_layout, to_file
 from qpipe_litert.onnx_graph import fix_shapes, fold, load_float, mixed_outputs, run_reference, widened
 from qpipe_litert.onnx_rewrite import strided_slices_as_pools
-from qpipe_litert.options import Options
+from qpipe_litert.options import Kernels, Options
 from qpipe_litert.probe import probe_inputs, probe_shape
 from qpipe_litert.tools import ToolEnvironment
 
@@ -31,6 +32,11 @@ Array = NDArray[np.generic]
 CONVERTED = "converted.tflite"
 _TIMEOUT_S = 300.0
 _SEVERAL = 4
+_ABOUT_VALUES = (
+    *("NodeValidationError", "ModelIRInvariantError", "PassInvariantError", "ValidationError", "InferenceError"),
+    *("ValueError", "KeyError", "IndexError", "TypeError", "AttributeError", "AssertionError", "NotImplementedError"),
+)
+"""Exceptions of onnx2tf, onnx and Python that the same graph brings about each time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,12 +77,13 @@ def convert(prepared: Prepared, workdir: Path, options: Options, tool: ToolEnvir
             path.write_bytes(converted_once(data, keep, partial(_convert_now, graph, workdir, tool, keep)))
             refuse_custom(path)
             path.write_bytes(matmul_as_dense(fuse_relu(path.read_bytes())))
-            layout, notes = find_layout(prepared, model, path, free=free)
+            layout, notes = find_layout(prepared, model, path, free=free, kernels=options.kernels)
         except BuildError as problem:
-            if first is not None or isinstance(problem, UnknownOperatorError):
-                raise first or problem from None
-            first = problem
-            continue
+            if first is None and not isinstance(problem, UnknownOperatorError):
+                first = problem
+                continue
+            # A failure that may be another one at the next try is told before one that lasts.
+            raise first if first is not None and problem.lasts else problem from None
         if not layout.any_batch:
             notes = (*notes, *_mixing(prepared, model, shapes))
         if first is not None:
@@ -126,10 +133,18 @@ def call_converter(model: onnx.ModelProto, workdir: Path, tool: ToolEnvironment,
         raise BuildError(f"onnx2tf ran longer than {_TIMEOUT_S:.0f} s") from problem
     path = made / "float_float32.tflite"
     if done.returncode != 0 or not path.is_file():
-        lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        last = lines[-1][-300:] if lines else "no output"
-        raise BuildError(f"onnx2tf failed (exit {done.returncode}): {last}")
+        raise conversion_failure(done.returncode, done.stdout + done.stderr)
     return path
+
+
+def conversion_failure(code: int, said: str) -> BuildError:
+    """How onnx2tf ended: an exception about values lasts, one about memory, files, threads or the process does not."""
+    lines = [line for line in said.splitlines() if line.strip()]
+    last = lines[-1][-300:] if lines else "no output"
+    raised = re.match(r"(?:\w+\.)*(\w+)(?::|$)", lines[-1]) if lines else None
+    if code == 1 and raised is not None and raised[1] in _ABOUT_VALUES:
+        return RefusedError(f"onnx2tf refuses this graph: {last}")
+    return BuildError(f"onnx2tf failed (exit {code}): {last}")
 
 
 def refuse_custom(path: Path) -> None:
@@ -148,7 +163,7 @@ def refuse_custom(path: Path) -> None:
 
 
 def find_layout(
-    prepared: Prepared, model: onnx.ModelProto, path: Path, *, free: bool
+    prepared: Prepared, model: onnx.ModelProto, path: Path, *, free: bool, kernels: Kernels = "xnnpack"
 ) -> tuple[Layout, tuple[str, ...]]:
     """The permutations under which the file computes what the ONNX graph computes, on two probe rows or on one.
 
@@ -159,43 +174,64 @@ def find_layout(
     if free:
         fixed = path.read_bytes()
         path.write_bytes(free_batch(fixed))
-        found = _try_layouts(path, prepared, model, 2)
+        found = _try_layouts(path, prepared, model, 2, kernels)
         if isinstance(found, Layout):
             return found, ()
         path.write_bytes(fixed)
-        notes = (f"the converted file takes one row at a time ({found})",)
-    found = _try_layouts(path, prepared, model, 1)
+        notes = (f"the converted file takes one row at a time ({found.reason})",)
+    found = _try_layouts(path, prepared, model, 1, kernels)
     if isinstance(found, Layout):
         return replace(found, any_batch=False), notes
     raise BuildError(
-        f"the converted model is not the float model: {found}", hint="the converter exited 0; report it upstream"
+        f"the converted model is not the float model: {found.reason}",
+        hint="the converter exited 0; report it upstream",
+        lasts=found.lasts,
     )
 
 
-def _try_layouts(path: Path, prepared: Prepared, model: onnx.ModelProto, rows: int) -> Layout | str:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _NoLayout:
+    """Why a file does not compute what its graph computes, and whether that could be otherwise at the next try."""
+
+    reason: str
+    lasts: bool
+
+
+def _try_layouts(
+    path: Path, prepared: Prepared, model: onnx.ModelProto, rows: int, kernels: Kernels
+) -> Layout | _NoLayout:
     """The layout under which outputs agree, or why there is none."""
     inputs = widened(probe_inputs(prepared, rows))
     reference = run_reference(model, inputs)
     try:
-        details = open_interpreter(path).get_input_details()
+        details = open_interpreter(path, kernels=kernels).get_input_details()
     except (RuntimeError, ValueError) as problem:
-        raise BuildError(f"the converted model cannot be loaded: {_one_line(problem)}") from problem
+        reason = _one_line(problem)
+        raise BuildError(
+            f"the converted model cannot be loaded: {reason}", lasts=refused_by_kernel(reason)
+        ) from problem
     shapes = [tuple(int(dim) for dim in detail["shape"]) for detail in details]
-    reason = f"no layout leads from inputs {[array.shape for array in inputs.values()]} to {shapes}"
+    no = _NoLayout(reason=f"no layout leads from inputs {[a.shape for a in inputs.values()]} to {shapes}", lasts=True)
     names = [detail["name"] for detail in details]
     for ports in input_layouts(tuple(inputs), [array.shape for array in inputs.values()], names, shapes):
         ordered = sorted(ports, key=lambda port: port.position)
         arrays = tuple(to_file(p, inputs[p.name]).astype(d["dtype"]) for p, d in zip(ordered, details, strict=True))
         try:
-            outputs = invoke(open_interpreter(path), arrays)
+            outputs = invoke(open_interpreter(path, kernels=kernels), arrays)
         except (RuntimeError, ValueError) as problem:
             reason = _one_line(problem)
+            no = _NoLayout(reason=reason, lasts=refused_by_kernel(reason))
             continue
         found = output_layout(reference, outputs)
         if found is not None:
             return Layout(inputs=ports, outputs=found, any_batch=True)
-        reason = "outputs differ from onnxruntime's"
-    return reason
+        no = _NoLayout(reason="outputs differ from onnxruntime's", lasts=True)
+    return no
+
+
+def refused_by_kernel(reason: str) -> bool:
+    """Whether LiteRT's message is about the file; XNNPACK's says the same where it gets no memory."""
+    return re.search(r"lacks data|\((?!TfLiteXNNPackDelegate)\w+\) failed to prepare", reason) is not None
 
 
 def _one_line(problem: Exception) -> str:

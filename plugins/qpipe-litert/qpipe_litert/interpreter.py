@@ -51,8 +51,10 @@ def open_interpreter(
     return interpreter
 
 
-def invoke(interpreter: Interpreter, inputs: tuple[Array, ...]) -> tuple[Array, ...]:
+def invoke(interpreter: Interpreter, inputs: tuple[Array, ...], *, reset: bool = True) -> tuple[Array, ...]:
     """Outputs in the file's order, copied; inputs are resized to what they are given.
+
+    `reset` forgets the run before; an interpreter that keeps intermediates cannot, and has to be a new one.
 
     Raises:
         RuntimeError: the shapes cannot be allocated.
@@ -67,7 +69,10 @@ def invoke(interpreter: Interpreter, inputs: tuple[Array, ...]) -> tuple[Array, 
         interpreter.allocate_tensors()
     for detail, array in zip(details, inputs, strict=True):
         interpreter.set_tensor(detail["index"], array)
-    run_afresh(interpreter)
+    if reset:
+        run_afresh(interpreter)
+    else:
+        interpreter.invoke()
     return tuple(interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details())
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from qpipe.errors import EngineError
 from qpipe.records.engine import Prepared
 from qpipe_litert.interpreter import invoke, open_interpreter
 from qpipe_litert.layout import Layout, close, to_file
@@ -25,17 +26,37 @@ Array = NDArray[np.generic]
 def match_tensors(
     prepared: Prepared, graph: onnx.ModelProto, path: Path, layout: Layout
 ) -> Mapping[int, tuple[str, ...]]:
-    """ONNX names (in topological order) by `.tflite` tensor index; tensors without a counterpart are left out."""
-    inputs = widened(probe_inputs(prepared, 2 if layout.any_batch else 1, seed=1))
+    """ONNX names (in topological order) by `.tflite` tensor index; tensors without a counterpart are left out.
+
+    Raises:
+        EngineError: the file does not run on kernels that keep intermediates.
+    """
+    inputs, found = _both(prepared, path, layout)
     reference = {**inputs, **run_reference(graph, inputs, intermediates=True)}
     sorted_reference = _sorted(graph, reference)
     matched: dict[int, tuple[str, ...]] = {}
-    for index, array in _file_tensors(path, layout, inputs).items():
+    for index, array in found.items():
         values = np.sort(array, axis=None)
         names = tuple(name for name, known in sorted_reference.items() if close(known, values, 1e-4))
         if names:
             matched[index] = names
     return matched
+
+
+def _both(prepared: Prepared, path: Path, layout: Layout) -> tuple[dict[str, Array], dict[int, Array]]:
+    """Made-up rows, and the file's tensors of them.
+
+    One row where the kernels refuse two: XNNPACK finds shapes by itself that others read from the file.
+    """
+    refused: Exception | None = None
+    for rows in (2, 1) if layout.any_batch else (1,):
+        inputs = widened(probe_inputs(prepared, rows, seed=1))
+        try:
+            return inputs, _file_tensors(path, layout, inputs)
+        except (RuntimeError, ValueError) as problem:
+            refused = problem
+    told = " ".join(str(refused).split())[:300]
+    raise EngineError(f"LiteRT's reference kernels cannot run the converted model: {told}") from refused
 
 
 def _sorted(graph: onnx.ModelProto, reference: Mapping[str, Array]) -> dict[str, Array]:
@@ -55,7 +76,7 @@ def _file_tensors(path: Path, layout: Layout, inputs: Mapping[str, Array]) -> di
     arrays = [
         to_file(port, inputs[port.name]).astype(detail["dtype"]) for port, detail in zip(ports, details, strict=True)
     ]
-    invoke(interpreter, tuple(arrays))
+    invoke(interpreter, tuple(arrays), reset=False)
     found: dict[int, Array] = {}
     made = {int(i) for op in interpreter._get_ops_details() for i in op["outputs"]}
     made |= {int(detail["index"]) for detail in details}

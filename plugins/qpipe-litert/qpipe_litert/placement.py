@@ -17,6 +17,9 @@ from qpipe_litert.quantize import LeftInFloat
 COMPUTING = (
     *("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL", "ADD", "SUB", "MUL"),
     *("MEAN", "SUM", "AVERAGE_POOL_2D", "LOGISTIC", "TANH", "SOFTMAX", "LEAKY_RELU", "HARD_SWISH", "GELU", "RELU"),
+    *("UNIDIRECTIONAL_SEQUENCE_LSTM", "BIDIRECTIONAL_SEQUENCE_LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN", "LSTM", "RNN"),
+    *("BIDIRECTIONAL_SEQUENCE_RNN", "CONV_3D", "CONV_3D_TRANSPOSE", "PRELU", "ELU", "RELU6", "RELU_0_TO_1"),
+    *("RELU_N1_TO_1", "DIV", "POW", "EXP", "SQRT", "RSQRT", "SQUARED_DIFFERENCE", "MAXIMUM", "MINIMUM", "LOG_SOFTMAX"),
 )
 """Operators that compute; the others move or convert values."""
 _INTEGER = ("int8", "uint8", "int16")
@@ -43,7 +46,7 @@ def place(
     """
     flat = read_flatbuffer(path)
     taken = delegated(path, flat) if kernels == "xnnpack" else Delegated(ops=frozenset(), parts=0)
-    computing = [(at, op) for at, op in enumerate(flat.ops) if op.name in COMPUTING and _is_data(flat, op)]
+    computing = [(at, op) for at, op in enumerate(flat.ops) if computes(flat, op)]
     low = [at for at, op in computing if precision(flat, op) != "float32"]
     outside = [at for at, _ in computing if kernels == "xnnpack" and at not in taken.ops]
     reasons = {op.output: op.reason for op in left}
@@ -69,6 +72,11 @@ def place(
         ),
     )
     return placement, (Fact(name="xnnpack_share", value=share, unit="share", kind="measured"),)
+
+
+def computes(flat: FlatModel, op: FlatOp) -> bool:
+    """Whether an operator computes on data; arithmetic on shapes is ADD and MUL too, on wider integers."""
+    return op.name in COMPUTING and bool(op.outputs) and flat.tensors[op.outputs[0]].dtype in (*_LOW, "float32")
 
 
 def precision(flat: FlatModel, op: FlatOp) -> str:
@@ -98,11 +106,6 @@ def delegated(path: Path, flat: FlatModel) -> Delegated:
                 taken.add(at)
                 waiting.extend(flat.ops[at].inputs)
     return Delegated(ops=frozenset(taken), parts=len(parts))
-
-
-def _is_data(flat: FlatModel, op: FlatOp) -> bool:
-    # Shape arithmetic is ADD and MUL on integers too; it is not what a plan quantizes.
-    return bool(op.outputs) and flat.tensors[op.outputs[0]].dtype in (*_LOW, "float32")
 
 
 def _float_node(flat: FlatModel, op: FlatOp, reasons: Mapping[str, str]) -> FloatNode:

@@ -52,7 +52,7 @@ def quantize_static(
     """INT8 (or 16×8) with the plan's ranges.
 
     Raises:
-        BuildError: the quantizer refused.
+        BuildError: the quantizer failed, or refused (`RefusedError`).
     """
     flat = read_flatbuffer(source)
     names = {tensor.index: tensor.name for tensor in flat.tensors}
@@ -83,7 +83,7 @@ def quantize_weights(source: Path, made: Path, plan: QuantPlan, left: tuple[Left
     """Dynamic (activations quantized at run time) or weight-only, 8 or 4 bits.
 
     Raises:
-        BuildError: the quantizer refused.
+        BuildError: the quantizer failed, or refused (`RefusedError`).
     """
     manager = _manager()
     add = manager.add_dynamic_config if plan.mode == "dynamic" else manager.add_weight_only_config
@@ -220,5 +220,11 @@ def _export(source: Path, made: Path, manager: RecipeManager, statistics: dict[s
             worker = quantizer.Quantizer(str(source))
             worker.load_quantization_recipe(manager.get_quantization_recipe())
             worker.quantize(statistics).export_model(str(made), overwrite=True)
-    except (ValueError, RuntimeError, KeyError, NotImplementedError) as problem:
-        raise BuildError(f"ai-edge-quantizer refused: {' '.join(str(problem).split())[:300]}") from problem
+    except (ValueError, KeyError, NotImplementedError) as problem:
+        raise RefusedError(f"ai-edge-quantizer refused: {_one_line(problem)}") from problem
+    except RuntimeError as problem:
+        raise BuildError(f"ai-edge-quantizer failed: {_one_line(problem)}") from problem
+
+
+def _one_line(problem: Exception) -> str:
+    return " ".join(str(problem).split())[:300]

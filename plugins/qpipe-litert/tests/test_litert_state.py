@@ -10,6 +10,9 @@ from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import Builder
 from qpipe_litert.device_runtime import open_engine
 from qpipe_litert.interpreter import invoke, open_interpreter
+from qpipe_litert.layout import Layout, Port
+from qpipe_litert.matching import _file_tensors
+from qpipe_litert.placement import place
 from qpipe_litert.session import LocalEngine
 
 UNITS = 2
@@ -54,6 +57,20 @@ def recurrent(tmp_path: Path) -> Path:
     path = tmp_path / "recurrent.tflite"
     path.write_bytes(bytes(builder.Output()))
     return path
+
+
+def test_a_recurrent_operator_in_float_counts_as_one(recurrent):
+    placement, _ = place(recurrent, "xnnpack")
+    assert (placement.integer, placement.float) == (0, 1)
+    assert [node.op for node in placement.left_in_float] == ["UNIDIRECTIONAL_SEQUENCE_RNN"]
+
+
+def test_tensors_of_a_recurrent_file_are_read(recurrent):
+    """An interpreter that keeps intermediates cannot reset state: every static plan of an RNN met a traceback."""
+    port = Port(name="x", position=0, permutation=(0, 1, 2))
+    row = np.array([[[1.0, -2.0]]], np.float32)
+    found = _file_tensors(recurrent, Layout(inputs=(port,), outputs=(), any_batch=False), {"x": row})
+    np.testing.assert_array_equal(found[5], row)
 
 
 def test_no_row_sees_the_one_before_it(recurrent):

@@ -8,18 +8,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from qpipe_litert.build import MODEL, build_tflite
+from qpipe_litert.comparing import compare_engine
 from qpipe_litert.flatbuffer import FlatModel, FlatOp, read_flatbuffer
 from qpipe_litert.flatbuffer_edit import inline_buffers
 from qpipe_litert.interpreter import invoke, open_interpreter
 from qpipe_litert.layout import Layout
 from qpipe_litert.options import Options
-from qpipe_litert.placement import COMPUTING, precision
+from qpipe_litert.placement import computes, precision
 from qpipe_litert.quantize import LeftInFloat
 
-from qpipe.errors import BuildError
+from qpipe.errors import RefusedError
+from qpipe.measure.probe import FLOAT_DB, QUANTIZED_DB, agreements
 from qpipe.plugins.backend import Progress
 from qpipe.records.engine import FloatNode, Placement, Prepared
 from qpipe_mcu.micro import open_micro, run_micro, smallest_arena
+from qpipe_mcu.session import open_engine
 
 Array = NDArray[np.generic]
 PARITY_STEPS = 2
@@ -38,10 +41,10 @@ class MicroFile:
 
 
 def build_micro(prepared: Prepared, workdir: Path, progress: Progress) -> MicroFile:
-    """A one-row `.tflite` with int8 inputs and outputs, checked against LiteRT.
+    """A one-row `.tflite` with int8 inputs and outputs, compared with LiteRT and with onnxruntime.
 
     Raises:
-        BuildError: a tool refused, an operator is missing in tflite-micro, or the two interpreters disagree.
+        BuildError: a tool refused, an operator is missing in tflite-micro, or what it computes is something else.
     """
     made = build_tflite(prepared, workdir, Options(io="int8", batch="one", unranged="float"), progress)
     data = inline_buffers(made.path.read_bytes())
@@ -49,7 +52,10 @@ def build_micro(prepared: Prepared, workdir: Path, progress: Progress) -> MicroF
     progress.step("find the smallest arena")
     arena_bytes = smallest_arena(data)
     require_parity(workdir / MODEL, data, arena_bytes)
-    return MicroFile(data=data, layout=made.layout, arena_bytes=arena_bytes, left=made.left, notes=made.notes)
+    progress.step("compare tflite-micro with onnxruntime")
+    session = open_engine(data, arena_bytes, made.layout, prepared.signature)
+    notes = (*made.notes, compare_engine(prepared, session, rows=1, runtime="tflite-micro"))
+    return MicroFile(data=data, layout=made.layout, arena_bytes=arena_bytes, left=made.left, notes=notes)
 
 
 def require_parity(path: Path, data: bytes, arena_bytes: int, rows: int = 4) -> None:
@@ -58,25 +64,44 @@ def require_parity(path: Path, data: bytes, arena_bytes: int, rows: int = 4) -> 
     Buffers outside the flatbuffer make tflite-micro read garbage without an error; this is where that shows.
 
     Raises:
-        BuildError: outputs differ by more than rounding.
+        RefusedError: outputs differ by more than rounding.
     """
     reference, micro = open_interpreter(path, kernels="reference"), open_micro(data, arena_bytes)
+    integers = any(np.dtype(detail["dtype"]).itemsize < 4 for detail in reference.get_tensor_details())
     rng = np.random.default_rng(0)
     count = len(reference.get_output_details())
     for _ in range(rows):
         inputs = tuple(_random(rng, tuple(d["shape"]), d["dtype"]) for d in reference.get_input_details())
-        wanted, found = invoke(reference, inputs), run_micro(micro, inputs, count)
-        for a, b in zip(wanted, found, strict=True):
-            limit = PARITY_STEPS if a.dtype.kind in "iu" else 1e-3 * float(np.abs(a.astype(np.float64)).max()) + 1e-6
-            worst = float(np.abs(a.astype(np.float64) - b.astype(np.float64)).max())
-            if not worst <= limit:
-                raise BuildError(f"tflite-micro and LiteRT disagree by {worst:g} on the same file (limit {limit:g})")
+        for a, b in zip(invoke(reference, inputs), run_micro(micro, inputs, count), strict=True):
+            refuse_other(a, b, integers=integers)
+
+
+def refuse_other(wanted: Array, found: Array, *, integers: bool) -> None:
+    """Refuse what rounding does not explain: steps of an integer output, decibels of a float one.
+
+    Args:
+        wanted: LiteRT's output.
+        found: tflite-micro's.
+        integers: whether the file computes on integers before a float output: a step there is no fixed part of it.
+
+    Raises:
+        RefusedError: they differ by more.
+    """
+    if wanted.dtype.kind in "iu":
+        worst = float(np.abs(wanted.astype(np.int64) - found.astype(np.int64)).max())
+        told, fine = f"by {worst:g} steps (limit {PARITY_STEPS})", worst <= PARITY_STEPS
+    else:
+        least = QUANTIZED_DB if integers else FLOAT_DB
+        (agreed,) = agreements({"": wanted}, {"": found})
+        told, fine = f"({agreed}; at least {least:.0f} dB)", agreed.db >= least
+    if not fine:
+        raise RefusedError(f"tflite-micro and LiteRT disagree on the same file {told}")
 
 
 def place_micro(path: Path, left: tuple[LeftInFloat, ...], notes: tuple[str, ...]) -> Placement:
     """Which computing operators run as integer kernels of tflite-micro."""
     flat = read_flatbuffer(path)
-    computing = [op for op in flat.ops if op.name in COMPUTING]
+    computing = [op for op in flat.ops if computes(flat, op)]
     floats = [op for op in computing if precision(flat, op) == "float32"]
     reasons = {op.output: op.reason for op in left}
     counts: dict[str, int] = {}

@@ -77,7 +77,7 @@ class EthosBackend:
             placement=_placement(place_micro(workdir / MODEL, made.left, made.notes), estimate, options),
             facts=_facts(estimate, made.arena_bytes),
             toolchain=(*litert_toolchain(), *package_versions(PACKAGE, VELA)),
-            notes=made.notes,
+            notes=(*made.notes, _NOT_RUN),
         )
 
     def open(self, engine: Engine, target: Target) -> Session:
@@ -90,6 +90,7 @@ class EthosBackend:
         create_tool(progress)
 
 
+_NOT_RUN = "Vela's file was not run: nothing here runs it; answers and comparisons are those of the file before it"
 VELA_FILES = ("model_vela.tflite", "vela-summary.csv", "vela-layers.csv")
 
 

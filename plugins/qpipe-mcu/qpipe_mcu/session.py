@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from qpipe_litert.layout import Layout
+from qpipe_litert.session import BorderSession
 
 from qpipe.errors import EngineError
 from qpipe.hosts.remote import Border
+from qpipe.records.tensors import Signature
 from qpipe_mcu.micro import captured, open_micro, run_micro
 
 Array = NDArray[np.generic]
@@ -36,6 +39,12 @@ class MicroEngine:
     def close(self) -> None:
         """Drop the interpreter and its arena."""
         del self._interpreter
+
+
+def open_engine(data: bytes, arena_bytes: int, layout: Layout, signature: Signature) -> BorderSession:
+    """A session on a `.tflite` that takes and gives the model's own names, shapes and dtypes."""
+    micro = MicroEngine(data, arena_bytes, inputs=len(layout.inputs), outputs=len(layout.outputs))
+    return BorderSession(micro, layout, signature, kind="emulated")
 
 
 def _border(detail: Mapping[str, Any]) -> Border:

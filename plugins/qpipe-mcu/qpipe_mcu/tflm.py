@@ -80,17 +80,14 @@ class TflmBackend:
 
 def open_session(engine: Engine) -> Session:
     """A session on `model.tflite` of an engine folder."""
-    from qpipe_litert.session import BorderSession, read_layout
+    from qpipe_litert.session import read_layout
 
     from qpipe_mcu.micro import smallest_arena
-    from qpipe_mcu.session import MicroEngine
+    from qpipe_mcu.session import open_engine
 
     data = engine.main_file.read_bytes()
     known = next((int(fact.value) for fact in engine.facts if fact.name == "arena_bytes"), 0)
-    layout = read_layout(engine.path)
-    arena_bytes = known or smallest_arena(data)
-    micro = MicroEngine(data, arena_bytes, inputs=len(layout.inputs), outputs=len(layout.outputs))
-    return BorderSession(micro, layout, engine.signature, kind="emulated")
+    return open_engine(data, known or smallest_arena(data), read_layout(engine.path), engine.signature)
 
 
 def require_fit(what: str, needed_bytes: int, limit_kib: int, target: Target) -> None:

@@ -9,10 +9,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from qpipe.errors import BuildError
+from qpipe.errors import BuildError, RefusedError
 from qpipe_mcu.options import KIB, EthosOptions
 
 _TIMEOUT_S = 300.0
+_OWN = re.compile(r"(?:ethosu\.vela\.errors\.\w+: ['\"])?Error: (.*?)['\"]?$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +50,8 @@ def compile_for_npu(source: Path, out: Path, options: EthosOptions) -> Compiled:
     """Run Vela on a `.tflite`.
 
     Raises:
-        BuildError: Vela refused, ran too long, or wrote other files than expected.
+        RefusedError: Vela has nothing for this model.
+        BuildError: it failed, ran too long, or wrote other files than expected.
     """
     start = "import sys; from ethosu.vela.vela import main; sys.exit(main())"
     command = [sys.executable, "-c", start, str(source), "--output-dir", str(out)]
@@ -62,12 +64,19 @@ def compile_for_npu(source: Path, out: Path, options: EthosOptions) -> Compiled:
     model = out / f"{source.stem}_vela.tflite"
     summaries, layers = list(out.glob("*_summary_*.csv")), list(out.glob("*_per-layer.csv"))
     if done.returncode != 0 or not model.is_file() or not summaries or not layers:
-        lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        last = lines[-1][:300] if lines else "no output"
-        raise BuildError(f"Vela failed (exit {done.returncode}): {last}")
+        raise _failure(done.returncode, done.stdout, done.stderr)
     return Compiled(
         model=model, summary=summaries[0], layers=layers[0], estimate=_read(summaries[0], layers[0], done.stdout)
     )
+
+
+def _failure(code: int, said: str, complained: str) -> BuildError:
+    """Errors of Vela's own family are about the model or the options, and last; it prints most, and lets some go."""
+    lines = [line for line in (said + complained).splitlines() if line.strip()]
+    own = next((found[1] for line in reversed(lines) if (found := _OWN.match(line))), "")
+    if code == 1 and own and not own.startswith("Reading input file"):
+        return RefusedError(f"Vela refuses this model: {own[:300]}")
+    return BuildError(f"Vela failed (exit {code}): {lines[-1][:300] if lines else 'no output'}")
 
 
 def _read(summary: Path, layers: Path, said: str) -> Estimate:

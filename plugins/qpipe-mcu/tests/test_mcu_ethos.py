@@ -12,9 +12,9 @@ from qpipe_litert.flatbuffer import read_flatbuffer
 from qpipe_mcu.ethos import VELA_FILES, EthosBackend
 from qpipe_mcu.options import read_ethos
 from qpipe_mcu.tflm import TflmBackend
-from qpipe_mcu.vela import compile_for_npu
+from qpipe_mcu.vela import _failure, compile_for_npu
 
-from qpipe.errors import BuildError, TargetError
+from qpipe.errors import BuildError, RefusedError, TargetError
 from qpipe.records.engine import Engine, Prepared
 from qpipe.records.target import Target
 
@@ -76,10 +76,36 @@ def test_sram_limit_refuses(digits_ready: Prepared, tmp_path: Path) -> None:
         edge.built_engine(EthosBackend(), digits_ready, small, tmp_path / "e")
 
 
-def test_vela_that_refuses_is_a_build_error(u55_engine: Engine, tmp_path: Path) -> None:
+def test_vela_that_refuses_is_a_refusal_that_lasts(u55_engine: Engine, tmp_path: Path) -> None:
     options = replace(read_ethos(U55), system="No_Such_System")
-    with pytest.raises(BuildError, match="Vela failed"):
+    with pytest.raises(RefusedError, match=r"Vela refuses this model: Incorrect .*No_Such_System not found"):
         compile_for_npu(u55_engine.main_file, tmp_path, options)
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "complained", "lasts", "message"),
+    [
+        (
+            1,
+            "Warning: x\nError: Input network uses a feature\n",
+            "",
+            True,
+            "Vela refuses this model: Input network uses",
+        ),
+        (1, "", "Traceback (most recent call last):\nMemoryError\n", False, "Vela failed (exit 1): MemoryError"),
+        (-9, "Error: cut", "", False, "Vela failed (exit -9): Error: cut"),
+        (1, "", "", False, "Vela failed (exit 1): no output"),
+    ],
+)
+def test_what_vela_says_itself_lasts(code: int, said: str, complained: str, lasts: bool, message: str) -> None:
+    error = _failure(code, said, complained)
+    assert error.lasts is lasts
+    assert error.message.startswith(message)
+
+
+def test_what_was_not_run_is_not_said_to_be_compared(u55_engine: Engine) -> None:
+    assert any(note.startswith("tflite-micro agrees with onnxruntime on made-up rows") for note in u55_engine.notes)
+    assert any(note.startswith("Vela's file was not run") for note in u55_engine.notes)
 
 
 @pytest.mark.parametrize(

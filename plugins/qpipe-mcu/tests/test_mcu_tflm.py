@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from qpipe_litert.flatbuffer import read_flatbuffer
 from qpipe_litert.flatbuffer_edit import inline_buffers
-from qpipe_mcu.build import require_parity
+from qpipe_mcu.build import refuse_other, require_parity
 from qpipe_mcu.micro import Said, _refuse_any_arena, apart, open_micro, smallest_arena
 from qpipe_mcu.tflm import TflmBackend
 
-from qpipe.errors import BuildError, TargetError
+from qpipe.errors import BuildError, RefusedError, TargetError
 from qpipe.records.engine import Engine, Prepared
 from qpipe.records.target import Target
 
@@ -94,6 +94,28 @@ def test_buffers_outside_the_flatbuffer_are_brought_in(cortex_engine: Engine, tm
     again.write_bytes(inline_buffers(outside.read_bytes()))
     assert read_flatbuffer(again).outside_buffers == 0
     require_parity(again, again.read_bytes(), 64 * 1024)
+
+
+@pytest.mark.parametrize(
+    ("found", "integers", "said"),
+    [
+        (np.array([1, 2], np.int8), True, ""),
+        (np.array([1, 5], np.int8), True, "by 4 steps"),
+        (np.array([1.0, 2.0], np.float32), False, ""),
+        (np.array([0.995, 2.0], np.float32), False, "53.0 dB; at least 60"),
+        (np.array([0.995, 2.0], np.float32), True, ""),  # a sigmoid behind int8 kernels
+        (np.array([0.8, 2.0], np.float32), True, "21.0 dB; at least 30"),
+    ],
+)
+def test_both_interpreters_may_differ_by_rounding_alone(
+    found: np.ndarray[tuple[int], np.dtype[np.generic]], integers: bool, said: str
+) -> None:
+    wanted = np.array([1, 1] if found.dtype == np.int8 else [1, 2], found.dtype)
+    if not said:
+        refuse_other(wanted, found, integers=integers)
+        return
+    with pytest.raises(RefusedError, match=f"disagree on the same file .*{said}"):
+        refuse_other(wanted, found, integers=integers)
 
 
 def _refused() -> None:
