@@ -35,11 +35,11 @@ class Agreement:
     db: float
     """SQNR in dB; infinity for the same numbers, minus infinity where shapes differ or what is finite does."""
     shapes: str = ""
-    """Both shapes, where they differ."""
+    """Both shapes, where they differ, and that they are the same where nothing else counts."""
 
     def __str__(self) -> str:
         if self.db == np.inf:
-            return "the same numbers"
+            return self.shapes or "the same numbers"
         if self.db > FLOAT_DB:  # float sums may differ from run to run, what is noted of an engine may not
             return f"more than {FLOAT_DB:.0f} dB"
         return self.shapes or ("not finite in the same places" if self.db == -np.inf else f"{self.db:.1f} dB")
@@ -132,7 +132,8 @@ def _agreement(name: str, wanted: Array, found: Array) -> Agreement:
         shapes = f"its shape is {list(found.shape)}, the graph's {list(wanted.shape)}"
         return Agreement(output=name, db=-np.inf, shapes=shapes)
     if wanted.dtype.kind != "f":
-        return Agreement(output=name, db=np.inf)
+        same = np.array_equal(wanted, found)
+        return Agreement(output=name, db=np.inf, shapes="" if same else "the same shape, other integers")
     a, b = wanted.astype(np.float64), found.astype(np.float64)
     finite = np.isfinite(a) & np.isfinite(b)
     if not np.array_equal(a[~finite], b[~finite], equal_nan=True):

@@ -43,6 +43,12 @@ def test_the_worst_output_is_named_and_integers_count_by_shape():
     assert str(worst(agreements(wanted, found))) == "its shape is [1, 2], the graph's [2]"
 
 
+@pytest.mark.parametrize(("found", "said"), [([1, 2], "the same numbers"), ([1, 3], "the same shape, other integers")])
+def test_integers_that_differ_are_not_called_the_same(found, said):
+    (one,) = agreements({"top": np.array([1, 2])}, {"top": np.array(found)})
+    assert (one.db, str(one)) == (INF, said)
+
+
 def test_rows_are_the_usual_size_and_images_have_all_levels(tmp_path):
     file = OnnxFile(path=tmp_path / "m.onnx", digest="0", size_bytes=1)
     specs = (
