@@ -61,5 +61,15 @@ def _kill(where: Experiment, run: Run, owner: Owner) -> None:
     gone = f"process {owner.pid}@{owner.host}, at work since {owner.at}, is gone"
     why = f"{gone}: found by {own.pid}@{own.host} at {own.at}"
     where.client.set_tag(parent, ENDED, why)
+    for cell in cells:
+        _fail_models(where, cell)
     for one in (*cells, run):
         where.client.set_terminated(one.info.run_id, status="KILLED")
+
+
+def _fail_models(where: Experiment, cell: Run) -> None:
+    """An engine that was being uploaded stays PENDING; whoever logs it again fills and finishes it."""
+    made = f"source_run_id = '{cell.info.run_id}'"
+    for model in where.client.search_logged_models([cell.info.experiment_id], filter_string=made):
+        if str(model.status) == "PENDING":
+            where.client.finalize_logged_model(model.model_id, "FAILED")

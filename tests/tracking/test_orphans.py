@@ -92,6 +92,19 @@ OTHER_BOOT = ("00000000-0000-0000-0000-000000000000", HERE.place[1])
 OTHER_SPACE = (HERE.place[0], "1")
 
 
+def test_an_engine_that_was_being_uploaded_is_failed_until_it_is_logged_again(tracker, make, engine, gone):
+    parent, cell = left(tracker, "run-1", gone)
+    made = {"name": "half", "source_run_id": cell, "tags": {"qpipe.engine": engine.digest}}
+    model = tracker.client.create_logged_model(tracker.experiment_id, **made).model_id
+
+    tracker.end_orphans("run-1")
+    assert tracker.client.get_logged_model(model).status == "FAILED"
+
+    tracker.start("run-1", "digits", {})
+    assert tracker.log_cell(parent, make.result(engine)).model_id == model
+    assert tracker.client.get_logged_model(model).status == "READY"
+
+
 @pytest.mark.parametrize(
     ("change", "ended"),
     [
