@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import functools
 import threading
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,13 +14,18 @@ import pytest
 
 from qpipe.execute.children.exits import Exit, ExitError
 from qpipe.execute.children.watch import Silence
-from qpipe.execute.jobs import Contestant
+from qpipe.execute.jobs import Contestant, MemoryJob, TimingJob
 from qpipe.execute.work import profiling
 from qpipe.execute.work.profiling import TRIES, Order, Place, Timed
-from qpipe.measure.samples import Samples, merge_samples
+from qpipe.measure.device import save_conditions
+from qpipe.measure.memory import PeakMemory
+from qpipe.measure.samples import Samples, merge_samples, save_samples
 from qpipe.records.cell import Timing
+from qpipe.records.codec import decode, encode
+from qpipe.records.data import DataSpec
 from qpipe.records.evidence import NotMeasured, Profile
 from qpipe.records.target import Target
+from qpipe.records.tensors import Signature
 
 BASE = "m/none/t"
 CRASH = Exit(
@@ -32,9 +41,9 @@ CRASH = Exit(
 )
 
 
-def samples(labels, *, own_ms=5.0, drift=0.0, processes=5, rounds=8):
+def samples(labels, *, own_ms=5.0, drift=0.0, processes=5, rounds=8, seed=0):
     """The float engine takes 10 ms; the others `own_ms`, and more from process to process where they drift."""
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
 
     def process(number):
         base = 1e7 * (1 + 0.001 * random.normal(size=rounds))
@@ -129,3 +138,111 @@ def test_each_engine_has_its_own_numbers_and_the_samples_of_two(profile):
     assert found.profile.batches[0].ratio.median == pytest.approx(0.5, rel=0.01)
     assert dict(found.profile.conditions)["device_governor"] == "x"
     assert not found.again
+
+
+@dataclass
+class Children:
+    """What stands for the children of a profile: they answer at once, and what they were asked is kept."""
+
+    lock: Path
+    crash_at: int = -1
+    timed: list = field(default_factory=list)
+    remembered: list = field(default_factory=list)
+
+    def run_job(self, job, _folder, _watch, _stop):
+        asked = decode(TimingJob, job.request)
+        self.timed.append(asked)
+        assert self.locked()
+        if asked.number == self.crash_at:
+            return CRASH
+        labels = [one.label for one in asked.contestants]
+        save_samples(Path(asked.samples), samples(labels, processes=1, seed=asked.number))
+        save_conditions(Path(asked.samples), ((("device_heat", str(40 + asked.number)),),))
+        return replace(CRASH, kind="ok", result=asked.samples, error=None)
+
+    def run_jobs(self, jobs, *, done, **_):
+        assert self.locked()
+        for number, job in enumerate(jobs):
+            asked = decode(MemoryJob, job.request)
+            self.remembered.append(asked)
+            peak = encode(PeakMemory(peak_rss_bytes=100 + number, before_bytes=7))
+            done(job, CRASH if number == 1 else replace(CRASH, kind="ok", result=peak, error=None))
+
+    def locked(self):
+        with self.lock.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+
+@pytest.fixture
+def children(tmp_path, monkeypatch):
+    found = Children(lock=tmp_path / "lock")
+    monkeypatch.setattr(profiling, "run_job", found.run_job)
+    monkeypatch.setattr(profiling, "run_jobs", found.run_jobs)
+    monkeypatch.setattr(profiling, "measuring", functools.partial(profiling.measuring, path=found.lock))
+    return found
+
+
+def order_of(*names, **changes):
+    none, *others = (Contestant(label=f"m/{name}/t", engine=name, evaluation="v") for name in ("none", *names))
+    data = DataSpec(inputs=(), label=None, preprocess=(), roles=())
+    order = Order(
+        store="store",
+        target=Target(name="t", backend="b", batch_sizes=(4, 8, 1), threads=3),
+        baseline=none,
+        others=tuple(others),
+        data=data,
+        signature=Signature(inputs=(), outputs=()),
+        timing=Timing(processes=4, memory_processes=2),
+        kind="emulated",
+        role="search",
+    )
+    return replace(order, **changes)
+
+
+def place_of(tmp_path):
+    return Place(folder=tmp_path / "work", watch=Silence(), stop=threading.Event())
+
+
+def test_every_process_is_asked_for_the_same_engines_and_rows_alone_on_this_host(children, tmp_path):
+    found = profiling.profile_target(order_of("int8"), place_of(tmp_path))
+    assert not children.locked()
+    assert [one.number for one in children.timed] == [0, 1, 2, 3]
+    for asked in children.timed:
+        assert [one.engine for one in asked.contestants] == ["none", "int8"]
+        assert (asked.role, asked.target.threads, asked.timing.processes) == ("search", 3, 4)
+    profile = found["m/int8/t"].profile
+    assert (profile.processes, profile.kind, profile.threads, profile.voided) == (4, "emulated", 3, 0)
+    assert dict(profile.conditions)["device_heat"] == "40 → 41 → 42 → 43"
+    medians = [np.median(found["m/int8/t"].samples.times_ms("m/int8/t", 1, process)) for process in range(4)]
+    assert len(set(medians)) == 4
+    assert dict(profile.batches[0].latency_ms)["p99"].high is None  # by processes, of which four bound no p99
+
+
+def test_memory_is_of_each_engine_at_the_largest_batch_and_processes_that_failed_give_none(children, tmp_path):
+    found = profiling.profile_target(order_of("int8"), place_of(tmp_path))
+    assert [(one.contestant.engine, one.batch, one.role) for one in children.remembered] == [
+        *[("none", 8, "search")] * 2,
+        *[("int8", 8, "search")] * 2,
+    ]
+    assert {label: one.profile.peak_rss_bytes for label, one in found.items()} == {BASE: (100,), "m/int8/t": (102, 103)}
+
+
+def test_a_process_that_crashes_after_others_leaves_no_profile_of_fewer(children, tmp_path):
+    children.crash_at = 2
+    found = profiling.profile_target(order_of("int8"), place_of(tmp_path))
+    assert {type(one.profile) for one in found.values()} == {NotMeasured}
+    assert all(one.again for one in found.values())
+    assert len(children.timed) == 3
+
+
+def test_after_a_stop_no_engine_is_timed_by_itself(children, tmp_path):
+    children.crash_at = 0
+    place = place_of(tmp_path)
+    place.stop.set()
+    found = profiling.profile_target(order_of("int8", "fp16"), place)
+    assert len(children.timed) == 1
+    assert all(one.again for one in found.values())
