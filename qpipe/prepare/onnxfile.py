@@ -20,5 +20,6 @@ def describe(path: Path) -> OnnxFile:
             files.update(path.parent / entry.value for entry in tensor.external_data if entry.key == "location")
     digest = hashlib.sha256()
     for file in sorted(files):
-        digest.update(file.name.encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+        with file.open("rb") as content:
+            digest.update(file.name.encode() + b"\0" + hashlib.file_digest(content, "sha256").digest())
     return OnnxFile(path=path, digest=digest.hexdigest(), size_bytes=sum(file.stat().st_size for file in files))

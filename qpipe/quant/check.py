@@ -37,7 +37,7 @@ def run_feeds(model: ir.Model, feeds: Iterable[Tensors]) -> list[list[NDArray[np
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
     try:
-        with content_of(model) as content:
+        with content_of(model, options) as content:
             session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         arrays: list[list[NDArray[np.generic]]] = [session.run(None, dict(feed)) for feed in feeds]
     except Exception as error:

@@ -19,8 +19,9 @@ NEWEST_OPSET = 27
 """The last one whose QuantizeLinear a runtime has kernels for: onnxruntime 1.32 loads 28 and has none."""
 PREPARED = "qpipe.prepared"
 """Metadata of graphs that we wrote: they are tidy already."""
-LARGE_BYTES = 2**31 - 2**20
-"""Protobuf's limit; larger graphs are saved with external data."""
+LARGE_BYTES = 2**28
+"""Weights from which a graph is saved with external data: protobuf takes three times their memory to write and read a
+message, and ends at 2 GB."""
 _QUANTIZED = (
     "Quantize",
     "Dequantize",
@@ -92,14 +93,19 @@ def infer_shapes(model: ir.Model) -> None:
 
 
 def save_graph(model: ir.Model, path: Path) -> Path:
-    """Write the graph; weights go to `<name>.data` beside it where the file would pass protobuf's 2 GB."""
-    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
-    if size > LARGE_BYTES:
+    """Write the graph; weights go to `<name>.data` beside it where they are large."""
+    if sum(tensor.nbytes for tensor in tensors(model)) >= LARGE_BYTES:
         ir.save(model, path, external_data=f"{path.name}.data")
     else:
         own_weights(model)
         ir.save(model, path)
     return path
+
+
+def tensors(model: ir.Model) -> list[ir.TensorProtocol]:
+    """The weights of a graph and of its subgraphs."""
+    values = (value for graph in model.graphs() for value in graph.initializers.values())
+    return [value.const_value for value in values if value.const_value is not None]
 
 
 def own_weights(model: ir.Model) -> None:

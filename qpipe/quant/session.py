@@ -1,24 +1,43 @@
-"""Handing an in-memory graph to the runtime, whatever its size."""
+"""Handing an in-memory graph to the runtime, whatever its size, without a copy of its weights where that can be."""
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 
-from qpipe.quant.graph import LARGE_BYTES, own_weights, save_graph
+from qpipe.quant.graph import LARGE_BYTES, own_weights, save_graph, tensors
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+FOLDER = "session.model_external_initializers_file_folder_path"
+"""Where onnxruntime looks for the weights of a graph that comes as bytes; it maps their files into memory.
+
+Source: onnxruntime_session_options_config_keys.h.
+"""
 
 
 @contextmanager
-def content_of(model: ir.Model) -> Iterator[bytes | str]:
-    """The graph as bytes, or as the path of a temporary file where it is too large for protobuf."""
-    size = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
-    if size < LARGE_BYTES // 2:
-        own_weights(model)
-        yield ir.to_proto(model).SerializeToString()
+def content_of(model: ir.Model, options: ort.SessionOptions | None = None) -> Iterator[bytes | str]:
+    """The graph as bytes, or as the path of a temporary file where its weights are large and lie in memory.
+
+    With the `options` of the session that will read them, weights in files of one folder stay there.
+    """
+    held = [tensor for tensor in tensors(model) if not isinstance(tensor, ir.ExternalTensor)]
+    folders = {os.path.realpath(one.base_dir) for one in tensors(model) if isinstance(one, ir.ExternalTensor)}
+    beside = options is not None and len(folders) == 1
+    if sum(tensor.nbytes for tensor in (held if beside else tensors(model))) >= LARGE_BYTES:
+        with tempfile.TemporaryDirectory() as folder:
+            yield str(save_graph(model, Path(folder) / "model.onnx"))
         return
-    with tempfile.TemporaryDirectory() as folder:
-        yield str(save_graph(model, Path(folder) / "model.onnx"))
+    if beside and options is not None:
+        options.add_session_config_entry(FOLDER, folders.pop())
+    else:
+        own_weights(model)
+    yield ir.to_proto(model).SerializeToString()

@@ -116,8 +116,10 @@ class _Inputs:
 class _Runner:
     """onnxruntime's session, typed as far as it is used here."""
 
-    def __init__(self, content: bytes | str, threads: int) -> None:
+    def __init__(self, model: ir.Model, threads: int) -> None:
         import onnxruntime as ort
+
+        from qpipe.quant.session import content_of
 
         options = ort.SessionOptions()
         options.log_severity_level = 3
@@ -125,7 +127,8 @@ class _Runner:
         options.inter_op_num_threads = 1
         options.enable_mem_pattern = False
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self.session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        with content_of(model, options) as content:
+            self.session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
     def run(self, names: list[str], feed: Mapping[str, NDArray[np.generic]]) -> list[NDArray[np.generic]]:
         arrays: list[NDArray[np.generic]] = self.session.run(names, dict(feed))
@@ -133,13 +136,10 @@ class _Runner:
 
 
 def _open(model: ir.Model, threads: int) -> _Runner:
-    from qpipe.quant.session import content_of
-
-    with content_of(model) as content:
-        try:
-            return _Runner(content, threads)
-        except Exception as error:
-            raise QuantizationError(f"the float graph does not load in onnxruntime: {error}", lasts=False) from error
+    try:
+        return _Runner(model, threads)
+    except Exception as error:
+        raise QuantizationError(f"the float graph does not load in onnxruntime: {error}", lasts=False) from error
 
 
 def _run(session: _Runner, names: list[str], feed: Tensors) -> list[NDArray[np.generic]]:

@@ -75,7 +75,7 @@ def _evaluate(model: ir.Model, outputs: list[ir.Value]) -> list[NDArray[np.gener
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    with content_of(small) as content:
+    with content_of(small, options) as content:
         session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     arrays: list[NDArray[np.generic]] = session.run(None, {})
     return arrays
