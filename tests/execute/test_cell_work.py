@@ -39,12 +39,6 @@ def test_another_protocol_evaluates_nothing_again(place):
     assert len(keys(place, "evaluation")) == 1
 
 
-def test_another_device_is_evaluated_again(place):
-    for fingerprint in ("one", "two"):
-        place.work(place.cells(fingerprint=fingerprint)["int8"])
-    assert len(keys(place, "evaluation")) == 2
-
-
 def test_a_fresh_cell_is_made_again_in_every_part(place):
     cell = place.cells()["int8"]
     place.work(cell)

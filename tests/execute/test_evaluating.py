@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
+from onnx import helper
 
 from qpipe.data import role_digest
+from qpipe.execute.work.evaluating import evaluation_key
 from qpipe.testing.models import small_rows
 
 
@@ -14,9 +19,10 @@ from qpipe.testing.models import small_rows
 def top(place):
     """The float model's classes of rows, computed here."""
 
-    def classes(rows):
+    def classes(rows, *, turned=False):
         session = onnxruntime.InferenceSession(place.folder / "small.onnx", providers=["CPUExecutionProvider"])
-        return session.run(["logits"], {"image": rows})[0].argmax(axis=1)
+        logits = session.run(["logits"], {"image": rows})[0]
+        return (-logits if turned else logits).argmax(axis=1)
 
     return classes
 
@@ -83,3 +89,40 @@ def test_rows_without_labels_are_not_labelled(place):
     pair, stored = place.evaluated(place.cells(pipeline={"data": data})["int8"])
     assert (pair.engine.value, pair.reference.value, pair.reference.guessing) == (None, None, None)
     assert (bool(stored["labelled"]), stored["units"].shape, stored["agreement"].shape) == (False, (64, 0), (64,))
+
+
+def among_the_batch(model):
+    """A second output: the logits turned round, in parts of the largest one of the batch."""
+    model.graph.node.extend(
+        [
+            helper.make_node("Abs", ["logits"], ["sizes"]),
+            helper.make_node("ReduceMax", ["sizes"], ["largest"], keepdims=0),
+            helper.make_node("Div", ["logits", "largest"], ["parts"]),
+            helper.make_node("Neg", ["parts"], ["turned"]),
+        ]
+    )
+    model.graph.output.append(helper.make_tensor_value_info("turned", onnx.TensorProto.FLOAT, ["N", 3]))
+
+
+def test_the_float_model_is_judged_by_the_same_output_in_the_same_batch(place, top):
+    image, label = small_rows(64, 5), np.arange(64) % 3
+    data = {"label": "label", "output": "turned"} | {role: {"npz": f"{role}.npz"} for role in ("calibration", "gate")}
+    rows = {"gate": {"image": image, "label": label}}
+    pair, _ = place.evaluated(place.cells(rows=rows, pipeline={"data": data}, alter=among_the_batch)["none"])
+    assert "judged at 1, the target's first batch size" in pair.remarks[-1].message
+    assert (pair.engine.sqnr_db, pair.engine.cosine) == (None, pytest.approx(1))  # the same numbers
+    lowest = top(image, turned=True)
+    assert pair.engine.value == pair.reference.value == pytest.approx((lowest == label).mean())
+
+
+def test_all_that_decides_the_answers_names_an_evaluation(place):
+    cell = place.cells()["int8"]
+    for item in cell.measure.ingredients:
+        others = tuple(replace(one, value="other") if one is item else one for one in cell.measure.ingredients)
+        changed = replace(cell, measure=replace(cell.measure, ingredients=others))
+        assert (evaluation_key(changed) == evaluation_key(cell)) == (item.name == "protocol"), item.name
+    assert {"device", "gate data", "metric", "measuring code", "recipe"} <= {
+        item.name for item in cell.measure.ingredients
+    }
+    served = replace(cell, target=replace(cell.target, batch_sizes=(8,)))
+    assert evaluation_key(served) != evaluation_key(cell)

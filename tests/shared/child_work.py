@@ -1,10 +1,11 @@
 """What the children of a cell do, in the process of a test: one board of the fake backend, the small network."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 from small_pipeline import write_small_pipeline
 
 from qpipe.execute.jobs import CellJob, CellOutcome, Contestant, EvaluationPair, TimingJob
@@ -43,13 +44,21 @@ class Place:
         target: Mapping[str, object] = NOTHING,
         rows: Mapping[str, Mapping[str, np.ndarray]] = NOTHING,
         pipeline: Mapping[str, object] = NOTHING,
+        alter: Callable[[onnx.ModelProto], None] | None = None,
         **options: object,
     ) -> dict[str, Cell]:
-        """Cells by recipe; `rows` are columns by role, `options` what the fake backend is told to do."""
+        """Cells by recipe; `rows` are columns by role, `options` what the fake backend is told to do.
+
+        `alter` changes the network before it is read.
+        """
         (self.folder / "targets").mkdir(exist_ok=True)
         board = {"name": "board", "backend": "fake", "options": options, **target}
         (self.folder / "targets" / "board.yaml").write_text(encode(board))
         path = write_small_pipeline(self.folder, **{"targets": ["board"], "recipes": ["int8"], **pipeline})
+        if alter is not None:
+            model = onnx.load(self.folder / "small.onnx")
+            alter(model)
+            onnx.save(model, self.folder / "small.onnx")
         for role, columns in rows.items():
             np.savez(self.folder / f"{role}.npz", **columns)
         workplace = open_workplace(path, RunOptions(offline=True, store=str(self.store.root), profile=profile))
