@@ -1,15 +1,19 @@
-"""What the operating system lets this process have: file descriptors, memory, address space (`ulimit`)."""
+"""What the operating system lets this process have: files, memory, address space, threads (`ulimit`)."""
 
 from __future__ import annotations
 
 import errno
 import os
 import resource
+import threading
+from contextlib import ExitStack
+from traceback import walk_tb
 
 from qpipe.errors import UnavailableError
 
 ROOM = "make room there, then run the same command again"
 _NO_MEMORY = "this machine, or `ulimit -v`, gives no more memory: use fewer --workers, or raise the limit"
+_NO_PROCESS = "no more processes or threads: raise `ulimit -u`, or the container's own limit, or use fewer --workers"
 EXHAUSTED = {
     errno.ENOSPC: ROOM,
     errno.EDQUOT: ROOM,
@@ -27,13 +31,71 @@ _THREAD_BYTES = 80 << 20
 _MOST_THREADS = 64
 """Of the OpenBLAS that numpy and scipy bring."""
 _OPTIONS = {resource.RLIMIT_AS: "-v", resource.RLIMIT_DATA: "-d"}
+_RUN_THREADS = 8
+"""Of the smallest run, beside those of OpenBLAS: 12 in all did with two processors (8 did not)."""
+_FEW_THREADS = 4096
+"""A limit from which on nobody looks whether they can be had."""
+WITHOUT_NUMPY = frozenset({"targets", "stages", "new-target"})
+"""Commands that do with the address space and the thread that they have."""
 
 
 def exhausted(error: BaseException) -> str:
     """What to do where the error says that something is used up; empty for every other error."""
     if isinstance(error, MemoryError):
         return _NO_MEMORY
+    if _starts_nothing(error):
+        return _NO_PROCESS
     return EXHAUSTED.get(error.errno or 0, "") if isinstance(error, OSError) else ""
+
+
+def _starts_nothing(error: BaseException) -> bool:
+    """Whether a thread or a process could not be started; a lock that somebody holds has the same number."""
+    if isinstance(error, RuntimeError):
+        return str(error) == "can't start new thread"
+    within = {frame.f_globals.get("__name__") for frame, _ in walk_tb(error.__traceback__)}
+    return isinstance(error, BlockingIOError) and "subprocess" in within
+
+
+def check_allowance() -> None:
+    """Refuse limits under which numpy and scipy cannot be imported, or end in ways that say something else.
+
+    Raises:
+        UnavailableError: a limit is too low.
+    """
+    check_address_space()
+    check_threads()
+
+
+def check_threads() -> None:
+    """Refuse a limit of processes under which OpenBLAS gets no threads.
+
+    It sends the process SIGINT then, which reads as Ctrl-C.
+
+    Raises:
+        UnavailableError: the limit is too low.
+    """
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+    if allowed in (resource.RLIM_INFINITY, -1) or allowed >= _FEW_THREADS:
+        return
+    needed = 2 * (_blas_threads() - 1) + _RUN_THREADS
+    end = threading.Event()
+    with ExitStack() as started:
+        try:
+            for _ in range(needed):
+                thread = threading.Thread(target=end.wait)
+                thread.start()
+                started.callback(thread.join)
+        except RuntimeError as error:
+            raise UnavailableError(
+                f"`ulimit -u` allows {allowed:,} processes and threads of this user: {needed} more are needed",
+                hint="`ulimit -u 4096`, or end other programs of this user",
+            ) from error
+        finally:
+            end.set()
+
+
+def _blas_threads() -> int:
+    return min(len(os.sched_getaffinity(0)), _MOST_THREADS)
 
 
 def check_address_space() -> None:
@@ -45,7 +107,7 @@ def check_address_space() -> None:
     Raises:
         UnavailableError: the limit is too low.
     """
-    threads = min(len(os.sched_getaffinity(0)), _MOST_THREADS)
+    threads = _blas_threads()
     for kind, least in _NEEDED_BYTES.items():
         needed = least + (threads - 1) * _THREAD_BYTES
         allowed, _ = resource.getrlimit(kind)

@@ -23,12 +23,12 @@ def run(pipeline: str | Path, options: RunOptions | None = None) -> RunResult:
     Raises:
         QpipeError: what can be found before work: a bad file, model, data, target, an unreachable MLflow.
     """
-    from qpipe.allowance import check_address_space
+    from qpipe.allowance import check_allowance
     from qpipe.flow.conduct import conduct
     from qpipe.flow.options import RunOptions
     from qpipe.flow.workplace import open_workplace
 
-    check_address_space()
+    check_allowance()
     chosen = options or RunOptions()
     return conduct(open_workplace(Path(pipeline), chosen), chosen)
 
@@ -53,12 +53,12 @@ def step(
     Raises:
         QpipeError: as `run`.
     """
-    from qpipe.allowance import check_address_space
+    from qpipe.allowance import check_allowance
     from qpipe.flow.conduct import conduct
     from qpipe.flow.options import RunOptions
     from qpipe.flow.workplace import open_pipeline, open_registry
 
-    check_address_space()
+    check_allowance()
     source = {"uri": model_uri} if ":/" in model_uri else {"path": model_uri}
     document: dict[str, object] = {
         "name": name,

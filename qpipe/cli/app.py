@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from qpipe.allowance import check_address_space
+from qpipe.allowance import WITHOUT_NUMPY, check_allowance
 from qpipe.cli import drafting, judging, listing, promoting, running, scaffolding
 from qpipe.cli.doctor import doctor
 from qpipe.cli.settingup import setup
@@ -31,10 +31,12 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
     del version  # said by its callback
-    check_address_space()
+    if context.invoked_subcommand not in WITHOUT_NUMPY:
+        check_allowance()
 
 
 app.command("demo")(running.demo)

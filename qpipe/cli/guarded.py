@@ -110,8 +110,17 @@ def _say_unexpected(error: Exception, *, as_json: bool) -> int:
     """A full disk and whatever else is used up are nobody's bug; what else nobody has foreseen is ours."""
     if hint := exhausted(error):
         return say_error(str(error) or "no more memory", hint, 5, as_json=as_json)
+    if isinstance(error, FileNotFoundError) and not _has_folder():
+        return say_error("the working folder is no longer there", "cd to a folder that is", 2, as_json=as_json)
     traceback.print_exc()
     return say_error(f"{type(error).__name__}: {error}", "this is a bug in qpipe: please report it", 1, as_json=as_json)
+
+
+def _has_folder() -> bool:
+    try:
+        return bool(Path.cwd())
+    except FileNotFoundError:
+        return False
 
 
 def _say_interrupted(*, as_json: bool) -> int:

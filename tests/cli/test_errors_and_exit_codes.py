@@ -7,12 +7,14 @@ import io
 import json
 import os
 import pty
+import resource
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from small_pipeline import write_small_pipeline
 
 from qpipe.cli.guarded import READER_GONE, run_app, say_error
 
@@ -173,8 +175,9 @@ def test_nobody_at_stdout_is_no_success_and_no_bug(monkeypatch, capsys):
         (OSError(errno.ENFILE, "Too many open files in system"), "[Errno 23] Too many open", "raise fs.file-max"),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), "[Errno 12] Cannot allocate", "fewer --workers"),
         (MemoryError(), "no more memory", "fewer --workers"),
+        (RuntimeError("can't start new thread"), "can't start new thread", "raise `ulimit -u`"),
     ],
-    ids=["disk", "files", "files of the machine", "memory", "memory of Python"],
+    ids=["disk", "files", "files of the machine", "memory", "memory of Python", "threads"],
 )
 def test_what_is_used_up_is_no_bug(monkeypatch, capsys, error, said, todo):
     def full(*_: object) -> None:
@@ -188,9 +191,50 @@ def test_what_is_used_up_is_no_bug(monkeypatch, capsys, error, said, todo):
     assert todo in hint
 
 
+def test_no_more_processes_is_no_bug_and_a_lock_that_is_taken_is(monkeypatch, capsys):
+    def refuse(*_: object) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("subprocess._fork_exec", refuse)
+    monkeypatch.setattr("qpipe.flow.workplace.open_registry", lambda *_: subprocess.run(["true"], check=True))
+    assert run_app(["targets"]) == 5
+    assert "raise `ulimit -u`" in capsys.readouterr().err
+    monkeypatch.setattr("qpipe.flow.workplace.open_registry", refuse)
+    assert run_app(["targets"]) == 1
+
+
+def test_too_few_processes_are_told_before_openblas_calls_that_an_interruption(monkeypatch, capsys):
+    """It raises SIGINT where it gets no threads."""
+    monkeypatch.setattr("resource.getrlimit", lambda kind: (3, 3) if kind == resource.RLIMIT_NPROC else (-1, -1))
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("_thread.start_new_thread", refuse)
+    monkeypatch.setattr("threading._start_new_thread", refuse)
+    assert run_app(["doctor"]) == 5
+    line, hint = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: `ulimit -u` allows 3 processes and threads of this user")
+    assert "ulimit -u" in hint
+
+
+@pytest.mark.parametrize("command", [["plan", "small.yaml"], ["doctor"], ["history", "m"], ["gate", "last"]])
+def test_a_working_folder_that_is_gone_is_no_bug(tmp_path, monkeypatch, capsys, command):
+    write_small_pipeline(tmp_path, targets=["cpu-local"], recipes=["int8"])
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    command = [str(tmp_path / one) if one.endswith("yaml") else one for one in command]
+    assert run_app(command) == 2
+    assert capsys.readouterr().err.splitlines()[-2:] == [
+        "error: the working folder is no longer there",
+        "hint: cd to a folder that is",
+    ]
+
+
 @pytest.mark.parametrize(("option", "kib"), [("-v", 300_000), ("-d", 250_000)])
 def test_too_little_address_space_is_told_before_the_import_that_would_never_end(option, kib):
-    command = [*MAIN, "targets", "--json"]
+    command = [*MAIN, "gates", "--json"]
     limited = ["sh", "-c", f'ulimit {option} {kib}; exec "$@"', "sh", *command]
     done = subprocess.run(limited, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 5, done.stderr

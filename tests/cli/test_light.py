@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from small_pipeline import write_small_pipeline
 
+from qpipe.allowance import WITHOUT_NUMPY
+
 HEAVY = ("mlflow", "onnxruntime", "pandas", "scipy", "matplotlib", "statsmodels", "sklearn")
 DUMP = """
 import contextlib, io, json, sys
@@ -42,6 +44,12 @@ def test_help_imports_no_numpy_either(tmp_path):
     commands = [["--help"], ["run", "--help"], ["--version"]]
     light = [[" ".join(arguments), 0, True, []] for arguments in commands]
     assert told(tmp_path, commands, (*HEAVY, "numpy", "onnx", "yaml")) == light
+
+
+def test_commands_that_need_less_address_space_import_no_numpy(tmp_path):
+    """They are not refused where it is limited."""
+    commands = [[name, *(["zz"] if name == "new-target" else [])] for name in sorted(WITHOUT_NUMPY)]
+    assert told(tmp_path, commands, (*HEAVY, "numpy")) == [[" ".join(one), 0, True, []] for one in commands]
 
 
 def test_what_looks_only_imports_nothing_heavy(folder):
