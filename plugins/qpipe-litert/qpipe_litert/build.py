@@ -7,15 +7,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from qpipe.errors import BuildError, EngineError
 from qpipe.plugins.backend import Progress
 from qpipe.records.codec import encode
 from qpipe.records.engine import Prepared
 from qpipe.records.quantization import QuantPlan
-from qpipe_litert.comparing import compare_engine
+from qpipe_litert.comparing import LEAVE, compare_engine
 from qpipe_litert.convert import Converted, convert
 from qpipe_litert.extremes import compare_extremes
 from qpipe_litert.flatbuffer import FlatModel, read_flatbuffer
 from qpipe_litert.flatbuffer_edit import store_half
+from qpipe_litert.interpreter import refused_by_kernel
 from qpipe_litert.layout import Layout
 from qpipe_litert.matching import match_tensors
 from qpipe_litert.options import Options
@@ -43,8 +45,7 @@ def build_tflite(prepared: Prepared, workdir: Path, options: Options, progress: 
     """Convert, compare, quantize with the plan's ranges, and compare again.
 
     Raises:
-        BuildError: a tool refused, or the result computes something else.
-        EngineError: the result cannot be run.
+        BuildError: a tool refused, or the result computes something else or cannot be run.
         UnavailableError: the converter's environment is missing and cannot be made.
     """
     tool = create_tool(progress)
@@ -109,6 +110,9 @@ def _makers(converted: Converted) -> Mapping[str, str]:
 
 def _compare(prepared: Prepared, layout: Layout, path: Path, options: Options) -> str:
     """The engine as a session here runs it, beside the graph that it was made from."""
-    engine = LocalEngine(path, threads=1, kernels=options.kernels)
-    session = BorderSession(engine, layout, prepared.signature, kind="measured")
-    return compare_engine(prepared, session, rows=2 if layout.any_batch else 1, runtime="LiteRT")
+    try:
+        engine = LocalEngine(path, threads=1, kernels=options.kernels)
+        session = BorderSession(engine, layout, prepared.signature, kind="measured")
+        return compare_engine(prepared, session, rows=2 if layout.any_batch else 1, runtime="LiteRT")
+    except EngineError as problem:
+        raise BuildError(problem.message, hint=LEAVE, lasts=refused_by_kernel(problem.message)) from problem

@@ -19,7 +19,7 @@ from qpipe.errors import BuildError, RefusedError
 from qpipe.records.engine import Prepared
 from qpipe_litert.flatbuffer import read_flatbuffer
 from qpipe_litert.flatbuffer_edit import free_batch, fuse_relu, matmul_as_dense
-from qpipe_litert.interpreter import invoke, open_interpreter
+from qpipe_litert.interpreter import invoke, open_interpreter, refused_by_kernel
 from qpipe_litert.kept import converted_once
 from qpipe_litert.layout import Layout, close, input_layouts, output_layout, to_file
 from qpipe_litert.onnx_graph import fix_shapes, fold, load_float, mixed_outputs, run_reference, widened
@@ -227,11 +227,6 @@ def _try_layouts(
             return Layout(inputs=ports, outputs=found, any_batch=True)
         no = _NoLayout(reason="outputs differ from onnxruntime's", lasts=True)
     return no
-
-
-def refused_by_kernel(reason: str) -> bool:
-    """Whether LiteRT's message is about the file; XNNPACK's says the same where it gets no memory."""
-    return re.search(r"lacks data|\((?!TfLiteXNNPackDelegate)\w+\) failed to prepare", reason) is not None
 
 
 def _one_line(problem: Exception) -> str:

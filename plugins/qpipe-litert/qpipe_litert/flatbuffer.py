@@ -40,6 +40,8 @@ class FlatTensor:
     constant: bool
     scale: tuple[float, ...] = ()
     zero_point: tuple[int, ...] = ()
+    state: bool = False
+    """What a recurrent operator keeps from step to step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +97,7 @@ def _tensors(model: ModelT) -> tuple[FlatTensor, ...]:
                 constant=_has_data(model.buffers[tensor.buffer]),
                 scale=tuple(float(value) for value in listed(quantized.scale if quantized else None)),
                 zero_point=tuple(int(value) for value in listed(quantized.zeroPoint if quantized else None)),
+                state=bool(tensor.isVariable),
             )
         )
     return tuple(tensors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -80,3 +81,9 @@ def run_afresh(interpreter: Interpreter) -> None:
     """One run that knows of none before it: a recurrent operator would go on from the row before."""
     interpreter.reset_all_variables()
     interpreter.invoke()
+
+
+def refused_by_kernel(reason: str) -> bool:
+    """Whether LiteRT's message is about the file; XNNPACK's says the same where it gets no memory."""
+    found = re.search(r"lacks data|\((?!TfLiteXNNPackDelegate)\w+\) failed to (prepare|invoke)", reason)
+    return found is not None

@@ -13,9 +13,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from qpipe.errors import EngineError
+from qpipe.errors import BuildError
 from qpipe.records.engine import Prepared
-from qpipe_litert.interpreter import invoke, open_interpreter
+from qpipe_litert.interpreter import invoke, open_interpreter, refused_by_kernel
 from qpipe_litert.layout import Layout, close, to_file
 from qpipe_litert.onnx_graph import run_reference, widened
 from qpipe_litert.probe import probe_inputs
@@ -29,7 +29,7 @@ def match_tensors(
     """ONNX names (in topological order) by `.tflite` tensor index; tensors without a counterpart are left out.
 
     Raises:
-        EngineError: the file does not run on kernels that keep intermediates.
+        BuildError: the file does not run on kernels that keep intermediates.
     """
     inputs, found = _both(prepared, path, layout)
     reference = {**inputs, **run_reference(graph, inputs, intermediates=True)}
@@ -56,7 +56,8 @@ def _both(prepared: Prepared, path: Path, layout: Layout) -> tuple[dict[str, Arr
         except (RuntimeError, ValueError) as problem:
             refused = problem
     told = " ".join(str(refused).split())[:300]
-    raise EngineError(f"LiteRT's reference kernels cannot run the converted model: {told}") from refused
+    message = f"LiteRT's reference kernels cannot run the converted model: {told}"
+    raise BuildError(message, lasts=refused_by_kernel(told)) from refused
 
 
 def _sorted(graph: onnx.ModelProto, reference: Mapping[str, Array]) -> dict[str, Array]:

@@ -146,7 +146,10 @@ def ops_left_in_float(
         name = flat.tensors[op.outputs[0]].name if op.outputs else ""
         lacking = sorted(missing & {*op.inputs, *op.outputs})
         nodes = [outputs[t] for i in op.outputs for t in matched.get(i, ()) if t in outputs and outputs[t] in refused]
-        if nodes:
+        if any(flat.tensors[index].state for index in op.outputs):
+            # Behind an integer one the quantizer puts a DEQUANTIZE, and the recurrent operator finds no state to write.
+            left.append(LeftInFloat(output=name, op=op.name, reason="it writes the state of a recurrent operator"))
+        elif nodes:
             left.append(LeftInFloat(output=name, op=op.name, reason=f"{nodes[0]}: {refused[nodes[0]]}"))
         elif lacking:
             floats = plan.scheme.float_output_ops and op.name == "FULLY_CONNECTED" and set(lacking) <= set(op.outputs)

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import edge_models as edge
 import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 from qpipe_litert import convert as converting
 from qpipe_litert.comparing import compare_engine
-from qpipe_litert.convert import conversion_failure, refused_by_kernel
+from qpipe_litert.convert import conversion_failure
+from qpipe_litert.interpreter import refused_by_kernel
 from qpipe_litert.options import Options
 from qpipe_litert.tools import ToolEnvironment
 
 from qpipe.errors import BuildError, RefusedError
 from qpipe.plugins.backend import Tensors
+from qpipe.quant.schemes import LITERT
 from qpipe.records.engine import Prepared
+from qpipe.records.model import OnnxFile
+from qpipe.records.quantization import QuantPlan, WeightSpec
 
 
 def ended(raising: str) -> BuildError:
@@ -60,6 +67,7 @@ def test_the_last_line_is_read_as_python_writes_it() -> None:
         ),
         ("Input tensor 12 lacks data", True),
         ("XNNPack delegate failed to reshape runtimeNode number 51 (TfLiteXNNPackDelegate) failed to prepare.", False),
+        ("unidirectional_sequence_rnn.cc:409Node number 3 (UNIDIRECTIONAL_SEQUENCE_RNN) failed to invoke.", True),
         ("something else", False),
     ],
 )
@@ -125,4 +133,44 @@ def test_an_engine_that_computes_something_else_is_refused_for_good(tmp_path: Pa
     except RefusedError as error:
         told = error.message
     assert told.startswith("X ")
+    assert said in told
+
+
+def _planned(folder: Path, bits: int) -> Prepared:
+    """A Relu whose rendering gives 1.1 of it: a plan that costs 20 dB by itself."""
+    model = edge.single_op_net("Relu")
+    model.graph.node[0].output[0] = "r"
+    model.graph.node.append(helper.make_node("Mul", ["r", "k"], ["out"]))
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(1.1), "k"))
+    onnx.save(model, folder / "qdq.onnx")
+    weights = (WeightSpec(tensor="k", dtype="int8", bits=bits, symmetric=True, axis=0),)
+    ready = edge.prepared(edge.single_op_net("Relu"), folder)
+    return replace(
+        ready,
+        plan=QuantPlan(scheme=LITERT, mode="static", activations=(), weights=weights, nodes=()),
+        qdq=OnnxFile(path=folder / "qdq.onnx", digest="1" * 64, size_bytes=1),
+    )
+
+
+@pytest.mark.parametrize(
+    ("gain", "bits", "said"),
+    [
+        (1.1, 8, "made-up rows: the same numbers"),
+        (1.0, 8, "20.8 dB, no further from the float graph than the plan's rounding explains"),
+        (1.3, 8, "14.8 dB, further from the float graph than the plan's rounding explains"),
+        (2.0, 8, "X computes another 'out' than onnxruntime on made-up rows: 1.7 dB"),
+        (2.0, 4, "1.7 dB, further from the float graph than the plan's rounding explains"),
+        (-1.0, 4, "X computes another 'out' than onnxruntime on made-up rows: -5.6 dB"),
+    ],
+)
+def test_what_the_plan_costs_by_itself_is_not_held_against_an_engine(
+    tmp_path: Path, gain: float, bits: int, said: str
+) -> None:
+    """Between rounding and another answer the engine's note says how far it is; 4 bits are rounded by other rules."""
+    ready = _planned(tmp_path, bits)
+    scaled = Answers(ready, lambda x: np.maximum(x, 0) * np.float32(gain))
+    try:
+        told = compare_engine(ready, scaled, rows=2, runtime="X")
+    except RefusedError as error:
+        told = error.message
     assert said in told

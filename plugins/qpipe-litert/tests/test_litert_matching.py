@@ -12,7 +12,7 @@ from flatbuffers import Builder
 from qpipe_litert.layout import Layout, Port
 from qpipe_litert.matching import match_tensors
 
-from qpipe.errors import EngineError
+from qpipe.errors import BuildError
 
 
 def _relu_then_reshape(path: Path, shape: tuple[int, ...]) -> Path:
@@ -57,5 +57,5 @@ def test_kernels_that_refuse_every_number_of_rows_are_told(tmp_path: Path) -> No
     port = Port(name="image", position=0, permutation=(0, 1, 2, 3))
     layout = Layout(inputs=(port,), outputs=(), any_batch=True)
     path = _relu_then_reshape(tmp_path / "m.tflite", (3, 7))
-    with pytest.raises(EngineError, match=r"reference kernels cannot run the converted model: .*RESHAPE"):
+    with pytest.raises(BuildError, match=r"reference kernels cannot run the converted model: .*RESHAPE"):
         match_tensors(ready, edge.single_op_net("Relu"), path, layout)

@@ -9,11 +9,17 @@ import pytest
 from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import Builder
 from qpipe_litert.device_runtime import open_engine
+from qpipe_litert.flatbuffer import FlatModel, FlatOp, FlatTensor
 from qpipe_litert.interpreter import invoke, open_interpreter
 from qpipe_litert.layout import Layout, Port
 from qpipe_litert.matching import _file_tensors
 from qpipe_litert.placement import place
+from qpipe_litert.quantize import ops_left_in_float
+from qpipe_litert.ranges import CarriedRanges
 from qpipe_litert.session import LocalEngine
+
+from qpipe.quant.schemes import LITERT
+from qpipe.records.quantization import QuantPlan
 
 UNITS = 2
 
@@ -71,6 +77,20 @@ def test_tensors_of_a_recurrent_file_are_read(recurrent):
     row = np.array([[[1.0, -2.0]]], np.float32)
     found = _file_tensors(recurrent, Layout(inputs=(port,), outputs=(), any_batch=False), {"x": row})
     np.testing.assert_array_equal(found[5], row)
+
+
+def test_an_operator_that_writes_a_state_stays_float():
+    """Behind an integer one the runtime found no state: an RNN with an initial state could not be run."""
+    tensors = tuple(
+        FlatTensor(index=i, name=name, dtype="float32", shape=(1,), constant=False, state=name == "h")
+        for i, name in enumerate(("x", "h"))
+    )
+    op = FlatOp(name="RESHAPE", inputs=(0,), outputs=(1,), custom=False)
+    flat = FlatModel(tensors=tensors, ops=(op,), inputs=(0,), outputs=(), outside_buffers=0)
+    plan = QuantPlan(scheme=LITERT, mode="static", activations=(), weights=(), nodes=())
+    carried = CarriedRanges(ranges={0: (0.0, 1.0), 1: (0.0, 1.0)}, missing=())
+    (left,) = ops_left_in_float(plan, flat, {}, carried, {})
+    assert (left.output, left.reason) == ("h", "it writes the state of a recurrent operator")
 
 
 def test_no_row_sees_the_one_before_it(recurrent):
