@@ -68,6 +68,8 @@ class SearchTrial:
     size_bytes: int | None = None
     fails: str = ""
     """An exact gate (size, placement, finite) that it would fail whatever the rows, or empty."""
+    units: int | None = None
+    """How many outcomes of search rows its metric is made of."""
     missing: str = ""
     """Why its metric or its latency is not there, where it was built."""
     tried: str = ""

@@ -24,7 +24,7 @@ def test_the_finalist_alone_meets_the_gate_rows(place, qpipe_in, make):
     (loser,) = found.keys() - {winner}
     assert [cell["recipe"] for cell in said.json["cells"] if cell["verdict"] is not None] == [winner]
     assert found[winner]["size_bytes"] < found[loser]["size_bytes"]
-    assert found[loser]["reason"] == f"{winner} is better"
+    assert found[loser]["reason"] == f"{winner} is smaller"
     assert all(trial["reference"] == pytest.approx(1.0) for trial in found.values())
     assert said.code == 0
     again = qpipe_in(place, "run", "small.yaml", "--no-profile", "--json")

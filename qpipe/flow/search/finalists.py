@@ -82,7 +82,7 @@ def choose(rule: Rule, trials: list[SearchTrial]) -> tuple[tuple[SearchTrial, ..
         return tuple(judged), None
     best = _best(rule, fit)
     told = (
-        trial if trial is best or not trial.chosen else replace(trial, chosen=False, reason=f"{best.recipe} is better")
+        trial if trial is best or not trial.chosen else replace(trial, chosen=False, reason=_why_not(rule, best, trial))
         for trial in judged
     )
     return tuple(told), best
@@ -96,6 +96,21 @@ def _best(rule: Rule, fit: list[SearchTrial]) -> SearchTrial:
     as_fast = min(leader.ratio_high, leader.ratio * (1 + ALIKE))
     peers = [trial for trial in fit if trial.ratio is not None and trial.ratio <= as_fast]
     return max(peers, key=_closeness)
+
+
+def _why_not(rule: Rule, best: SearchTrial, trial: SearchTrial) -> str:
+    """What the best has over another that would do: nothing is called faster that was not measured so."""
+    if rule.rank(best) > rule.rank(trial):
+        return f"{best.recipe} is as fast as far as was measured, and closer to the float model"
+    if rule.objective != "latency":
+        return f"{best.recipe} is {'as small' if best.size_bytes == trial.size_bytes else 'smaller'}"
+    if best.ratio is None or trial.ratio is None:
+        return f"{best.recipe} is better"
+    if trial.ratio <= best.ratio * (1 + ALIKE):
+        return f"{best.recipe} is as fast, and no further from the float model"
+    found = f"{best.recipe} measured faster: {best.ratio:.3g} of float's latency, here {trial.ratio:.3g}"
+    surely = best.ratio_high is not None and best.ratio_high < trial.ratio
+    return found if surely else f"{found}; not beyond doubt, it may be up to {best.ratio_high or best.ratio:.3g}"
 
 
 def _closeness(trial: SearchTrial) -> float:

@@ -6,6 +6,7 @@ import math
 import random
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from itertools import count
 from typing import TYPE_CHECKING
 
 from qpipe.flow.search.trials import try_recipes
@@ -62,6 +63,7 @@ def sample(hunt: Hunt, space: Space, tried: Sequence[SearchTrial], most: int | N
         known=known,
         most=MOST if most is None else most,
         over=hunt.budget.is_set,
+        taken=frozenset(one.name for one in (*hunt.wanted.candidates, *hunt.workplace.pipeline.recipes)),
     )
 
 
@@ -79,6 +81,7 @@ def search_space(
     known: dict[Point, float | None],
     most: int,
     over: Callable[[], bool] = lambda: False,
+    taken: frozenset[str] = frozenset(),
 ) -> Sampled:
     """The same for any way to try recipes. Seeded: the same trials give the same points.
 
@@ -86,15 +89,14 @@ def search_space(
     """
     study = _study(space, known)
     seen = set(known)
+    names = (name for number in count(1) if (name := f"tuned{number}") not in taken)
     recipes: list[RecipeSpec] = []
     trials: list[SearchTrial] = []
     while len(recipes) < min(most, space.size - len(known)) and not over():
         asked = _ask(study, space, seen, min(WAVE, most - len(recipes)))
         if not asked:
             break
-        wave = tuple(
-            recipe_at(space, point, f"tuned{len(recipes) + number}") for number, (_, point) in enumerate(asked, 1)
-        )
+        wave = tuple(recipe_at(space, point, next(names)) for _, point in asked)
         found = attempt(wave)
         for (trial, point), told in zip(asked, found, strict=True):
             _tell(study, trial, cost(rule, told))
@@ -127,11 +129,11 @@ def _study(space: Space, known: dict[Point, float | None]) -> optuna.Study:
     return study
 
 
-def _ask(study: optuna.Study, space: Space, seen: set[Point], count: int) -> list[tuple[optuna.Trial, Point]]:
-    """Up to `count` points that nobody has tried: where the estimator repeats itself, one at random."""
+def _ask(study: optuna.Study, space: Space, seen: set[Point], most: int) -> list[tuple[optuna.Trial, Point]]:
+    """Up to `most` points that nobody has tried: where the estimator repeats itself, one at random."""
     found: list[tuple[optuna.Trial, Point]] = []
     repeated = 0
-    while len(found) < count and len(seen) < space.size:
+    while len(found) < most and len(seen) < space.size:
         if repeated >= PATIENCE:
             study.enqueue_trial(dict(_new_point(space, seen)))
         trial = study.ask()

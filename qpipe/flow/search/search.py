@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qpipe.execute.jobs import Ranking
 from qpipe.flow.search.budget import Budget
+from qpipe.flow.search.confirmed import with_finalists
 from qpipe.flow.search.finalists import choose, search_rule
 from qpipe.flow.search.sampler import Sampled, is_installed, sample
 from qpipe.flow.search.trials import Hunt, cells_of, rank_nodes, try_recipes
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from qpipe.flow.workplace import Workplace
     from qpipe.records.cell import Cell
 
+FEW = 100
+"""Fewer outcomes than this hardly tell candidates apart: one flip is a point of accuracy."""
 WAVE = 3
 """Candidates that are tried together where the budget is in minutes."""
 
@@ -85,10 +88,18 @@ def search(workplace: Workplace, options: RunOptions, watch: Watch, stop: thread
     finalists = tuple(one.finalist for one in caught if one.finalist is not None)
     said = dict.fromkeys(warning for one in caught for warning in one.warnings)
     return Searched(
-        workplace=replace(workplace, cells=(*workplace.cells, *finalists)),
+        workplace=with_finalists(workplace, finalists),
         trials=trials,
-        warnings=(*_left_float(workplace, trials), *said),
+        warnings=(*_left_float(workplace, trials), *said, *_few_rows(trials)),
     )
+
+
+def _few_rows(trials: Sequence[SearchTrial]) -> tuple[str, ...]:
+    """What chose the finalist says little where it is made of few rows."""
+    units = max((trial.units for trial in trials if trial.units is not None), default=FEW)
+    if units >= FEW:
+        return ()
+    return (f"the search judged its candidates on {units} rows: that tells little; {FEW} and more tell them apart",)
 
 
 def _hunt(hunt: Hunt) -> _Caught:

@@ -23,6 +23,8 @@ from qpipe.records.result import SearchTrial
 from qpipe.records.verdict import Decision
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from qpipe.execute.children.exits import Exit
     from qpipe.execute.children.watch import Watch
     from qpipe.flow.cells.jobs import Worked
@@ -73,15 +75,29 @@ def try_recipes(hunt: Hunt, recipes: tuple[RecipeSpec, ...]) -> list[SearchTrial
     worked = work(place, hunt.options, hunt.watch, hunt.budget)
     if not any(one.cell.recipe.is_reference for one in worked):  # cut off before the float engine was there
         return [untried(hunt, recipe.name, hunt.budget.reason) for recipe in recipes]
+    twins = find_twins(worked)
+    worked = tuple(one for one in worked if one.cell.recipe.name not in twins)
     profiled = measure(place, worked, hunt.watch, hunt.budget)
     evidence = assemble(worked, profiled, place.store)
     found = {one.cell.recipe.name: one for one in worked}
     return [
         _trial(hunt, recipe, found[recipe.name], evidence.get(found[recipe.name].cell.key))
         if recipe.name in found
-        else untried(hunt, recipe.name, hunt.budget.reason)
+        else untried(hunt, recipe.name, twins.get(recipe.name, hunt.budget.reason))
         for recipe in recipes
     ]
+
+
+def find_twins(worked: Sequence[Worked]) -> dict[str, str]:
+    """Recipes that made an engine which another one made too, and which: it is timed once, or noise would choose."""
+    first: dict[str, str] = {}
+    found: dict[str, str] = {}
+    for one in (one for one in worked if one.outcome is not None and not one.cell.recipe.is_reference):
+        assert one.outcome is not None
+        name = first.setdefault(one.outcome.engine, one.cell.recipe.name)
+        if name != one.cell.recipe.name:
+            found[one.cell.recipe.name] = f"the same engine as {name}"
+    return found
 
 
 def cells_of(hunt: Hunt, recipes: tuple[RecipeSpec, ...]) -> tuple[Cell, ...]:
@@ -157,6 +173,7 @@ def _trial(hunt: Hunt, recipe: RecipeSpec, one: Worked, evidence: Evidence | Non
         ratio_high=ratio.high if ratio else None,
         sqnr_db=found.sqnr_db if isinstance(found, Evaluation) else None,
         size_bytes=evidence.engine_size_bytes,
+        units=found.units if isinstance(found, Evaluation) else None,
         fails=_exact_failure(hunt, one, evidence) or _newly_infinite(evidence),
         missing=next((part.reason for part in (found, reference, profile) if isinstance(part, NotMeasured)), ""),
         stages=recipe.stages,

@@ -54,7 +54,7 @@ def test_the_fastest_is_chosen_and_the_others_are_told():
     assert best is not None
     assert best.recipe == "b"
     assert [one.chosen for one in told] == [False, True, False]
-    assert told[0].reason == "b is better"
+    assert told[0].reason == "b measured faster: 0.4 of float's latency, here 0.6"
     assert choose(rule(), [trial(ratio=1.1)])[1] is None
 
 
@@ -69,6 +69,27 @@ def test_the_fastest_is_chosen_and_the_others_are_told():
 def test_of_candidates_as_fast_as_each_other_the_least_noisy_wins(other, winner):
     _, best = choose(rule(), [trial("a", sqnr_db=30.0), trial("b", **other)])
     assert best.recipe == winner
+
+
+@pytest.mark.parametrize(
+    ("best", "other", "said"),
+    [
+        ({"ratio": 0.50, "sqnr_db": 35.0}, {"ratio": 0.495}, "b is as fast as far as was measured, and closer"),
+        ({"ratio": 0.50}, {"ratio": 0.505}, "b is as fast, and no further from the float model"),  # 1 %: nobody knows
+        ({"ratio": 0.50, "ratio_high": 0.62}, {"ratio": 0.6}, "not beyond doubt, it may be up to 0.62"),
+    ],
+)
+def test_nothing_is_called_faster_that_was_not_measured_so(best, other, said):
+    told, chosen = choose(rule(), [trial("a", sqnr_db=30.0, **other), trial("b", **{"sqnr_db": 30.5, **best})])
+    assert chosen is not None
+    assert chosen.recipe == "b"
+    assert said in told[0].reason
+
+
+@pytest.mark.parametrize(("sizes", "said"), [((9, 5), "b is smaller"), ((5, 5), "b is as small")])
+def test_of_sizes_it_is_said_whether_they_differ(sizes, said):
+    told, _ = choose(rule("size"), [trial(name, size_bytes=size) for name, size in zip("ba", sizes[::-1], strict=True)])
+    assert told[1].reason == said
 
 
 @pytest.mark.parametrize(("value", "winner"), [(0.9, "silent"), (0.895, "noisy")], ids=["equal", "not finite"])

@@ -107,6 +107,8 @@ def test_the_space_is_not_tried_twice_and_the_budget_ends_it():
     assert len(found.trials) == 7
     assert len({one.tried for one in found.trials}) == len(found.trials)
     assert search_space(space, RULE, attempt, known={}, most=100, over=lambda: True).trials == ()
+    named = search_space(space, RULE, attempt, known={}, most=2, taken=frozenset({"tuned1"}))
+    assert [one.recipe for one in named.trials] == ["tuned2", "tuned3"]  # a recipe of the user's has that name
 
 
 def test_what_was_tried_under_a_name_of_its_own_is_not_tried_again():
