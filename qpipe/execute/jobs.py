@@ -22,6 +22,8 @@ class ReferenceJob:
     model: Model
     data: DataSpec
     role: RoleName
+    fresh: str = ""
+    """As that of the cells that need them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,13 +11,15 @@ import pytest
 from onnx import helper
 
 from qpipe.data import role_digest
+from qpipe.execute.work.cell import prepare_model
 from qpipe.execute.work.evaluating import evaluation_key
-from qpipe.testing.models import small_rows
+from qpipe.testing.models import small_rows, write_small_model
 
 
 @pytest.fixture
 def top(place):
     """The float model's classes of rows, computed here."""
+    write_small_model(place.folder)
 
     def classes(rows, *, turned=False):
         session = onnxruntime.InferenceSession(place.folder / "small.onnx", providers=["CPUExecutionProvider"])
@@ -126,3 +128,23 @@ def test_all_that_decides_the_answers_names_an_evaluation(place):
     }
     served = replace(cell, target=replace(cell.target, batch_sizes=(8,)))
     assert evaluation_key(served) != evaluation_key(cell)
+
+
+def test_rows_that_a_function_reads_elsewhere_are_read_anew_for_a_fresh_cell(place, top):
+    """Calibration, engine and float model: its code, all that the cache knows of it, has stayed."""
+    (place.folder / "rows_elsewhere.py").write_text(
+        "import numpy\n"
+        "def gate():\n    with numpy.load('gate.npz') as rows:\n        yield dict(rows)\n"
+        "def calibration():\n    with numpy.load('calibration.npz') as rows:\n        yield dict(rows)\n"
+    )
+    data = {"label": "label"} | {role: {"fn": f"rows_elsewhere:{role}"} for role in ("calibration", "gate")}
+    ranges = []
+    for seed, fresh in ((5, ""), (6, "-x1")):
+        image = small_rows(64, seed) * np.float32(seed)
+        rows = {"gate": {"image": image, "label": top(image)}, "calibration": {"image": image}}
+        cell = place.cells(rows=rows, pipeline={"data": data})["int8"]
+        pair, _ = place.evaluated(cell, fresh=fresh)
+        assert (pair.reference.value, pair.engine.value) == (1, 1), fresh
+        plan = prepare_model(place.bench(cell, fresh=fresh)).plan
+        ranges.append(next(one.high for one in plan.activations if one.tensor == "image"))
+    assert ranges[1] > 1.1 * ranges[0]

@@ -9,6 +9,7 @@ import onnx
 from small_pipeline import write_small_pipeline
 
 from qpipe.execute.jobs import CellJob, CellOutcome, Contestant, EvaluationPair, TimingJob
+from qpipe.execute.work.bench import Bench
 from qpipe.execute.work.cell import run_cell
 from qpipe.execute.work.explaining import load_explanation, run_explanation
 from qpipe.execute.work.pairs import load_pair
@@ -16,6 +17,7 @@ from qpipe.execute.work.timed import run_timing
 from qpipe.flow.options import RunOptions
 from qpipe.flow.workplace import open_workplace
 from qpipe.measure.samples import Samples, load_samples
+from qpipe.plugins.loader import load_plugins
 from qpipe.records.cell import Cell, Timing
 from qpipe.records.codec import decode, encode
 from qpipe.records.explanation import Explanation
@@ -69,9 +71,15 @@ class Place:
         job = CellJob(store=str(self.store.root), cell=cell, fresh=fresh)
         return decode(CellOutcome, run_cell(encode(job), Silent()))
 
-    def evaluated(self, cell: Cell) -> tuple[EvaluationPair, dict[str, np.ndarray]]:
+    def bench(self, cell: Cell, *, fresh: str = "") -> Bench:
+        """What its child works with."""
+        job, registry = CellJob(store=str(self.store.root), cell=cell, fresh=fresh), load_plugins()
+        backend = registry.backend(cell.target.backend)
+        return Bench(job=job, registry=registry, store=self.store, backend=backend, progress=Silent())
+
+    def evaluated(self, cell: Cell, *, fresh: str = "") -> tuple[EvaluationPair, dict[str, np.ndarray]]:
         """What its engine's outputs are worth, and row by row."""
-        folder = self.store.folder(self.work(cell).evaluation)
+        folder = self.store.folder(self.work(cell, fresh=fresh).evaluation)
         with np.load(folder / "evaluation.npz") as stored:
             return load_pair(folder), dict(stored)
 

@@ -78,7 +78,7 @@ def prepare_model(bench: Bench) -> Prepared:
             cell.scheme,
             batches,
             folder / "stages",
-            lambda key, fill: bench.store.made_once("statistics", key, fill),
+            lambda key, fill: bench.store.made_once("statistics", key + bench.job.fresh, fill),
             bench.progress,
             calibration_digest=role_digest(cell.data, "calibration") if calibrating else "",
             rows=cell.data.batch,

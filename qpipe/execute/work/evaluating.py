@@ -60,7 +60,7 @@ def evaluate_engine(bench: Bench, engine: Engine, folder: Path, prepared: Prepar
     whole = open_role(cell.data, cell.role, cell.model.signature)
     answers = collect_answers(bench, engine, whole)
     progress.step("compare with the float model")
-    given = reference_outputs(bench.store, cell.model, answers.role, progress, answers.batch)
+    given = reference_outputs(bench.store, cell.model, answers.role, progress, answers.batch, fresh=bench.job.fresh)
     reference = judged_first(given, cell.data.output)
     measured = _measure(metric, answers, reference)
     pair = _evaluated(cell, whole.digest, answers, reference, measured)

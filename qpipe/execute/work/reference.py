@@ -29,8 +29,8 @@ def run_reference(request: str, progress: Progress) -> str:
     """Entry of the child: a `ReferenceJob` as JSON → the key of its outputs in the store."""
     job = decode(ReferenceJob, request)
     role = open_role(job.data, job.role, job.model.signature)
-    reference_outputs(Store(job.store), job.model, role, progress)
-    return reference_key(job.model.digest, role.digest)
+    reference_outputs(Store(job.store), job.model, role, progress, fresh=job.fresh)
+    return reference_key(job.model.digest, role.digest) + job.fresh
 
 
 def reference_key(model_digest: str, data_digest: str, size: int | None = None) -> str:
@@ -45,8 +45,13 @@ def has_reference(store: Store, cell: Cell) -> bool:
     return store.recall(SPACE, key) is not None
 
 
-def reference_outputs(store: Store, model: Model, role: Role, progress: Progress, size: int | None = None) -> Outputs:
-    """The outputs, `size` rows at once (None: as many as stay light); whoever asks first computes them, others wait."""
+def reference_outputs(
+    store: Store, model: Model, role: Role, progress: Progress, size: int | None = None, *, fresh: str = ""
+) -> Outputs:
+    """The outputs, `size` rows at once (None: as many as stay light); whoever asks first computes them, others wait.
+
+    A fresh run has its own, by its token: what a data function gives may have changed unseen.
+    """
 
     def compute() -> Outputs:
         session = open_reference(model.file)
@@ -56,4 +61,4 @@ def reference_outputs(store: Store, model: Model, role: Role, progress: Progress
         confirm_onnx(model.file)
         return found
 
-    return kept_outputs(store, SPACE, reference_key(model.digest, role.digest, size), compute)
+    return kept_outputs(store, SPACE, reference_key(model.digest, role.digest, size) + fresh, compute)

@@ -75,7 +75,7 @@ def work(workplace: Workplace, options: RunOptions, watch: Watch, stop: threadin
 
     fresh = f"-{uuid.uuid4().hex}" if options.fresh else ""
     last = sorted(todo, key=lambda cell: cell.recipe.is_reference)  # most often it waits for the reference outputs
-    jobs = [*_references(todo, workplace), *(_cell_job(cell, workplace, fresh) for cell in last)]
+    jobs = [*_references(todo, workplace, fresh), *(_cell_job(cell, workplace, fresh) for cell in last)]
     workplace.executor.run(jobs, watch=watch, stop=stop, done=done)
     return tuple(known for cell in workplace.cells if (known := found[cell.key]) is not None)
 
@@ -136,7 +136,7 @@ def _without_work(cell: Cell, workplace: Workplace, options: RunOptions) -> Work
     return None
 
 
-def _references(cells: list[Cell], workplace: Workplace) -> list[Job]:
+def _references(cells: list[Cell], workplace: Workplace, fresh: str) -> list[Job]:
     """One job per model whose reference outputs somebody will need, so that no cell has to begin with them."""
     from qpipe.execute.work.reference import has_reference
 
@@ -146,13 +146,15 @@ def _references(cells: list[Cell], workplace: Workplace) -> list[Job]:
             label=f"{cell.model.name}/float reference",
             entry=REFERENCE,
             request=encode(
-                ReferenceJob(store=workplace.store.location, model=cell.model, data=cell.data, role=cell.role)
+                ReferenceJob(
+                    store=workplace.store.location, model=cell.model, data=cell.data, role=cell.role, fresh=fresh
+                )
             ),
             limits=Limits(timeout_s=3600.0, memory_bytes=cell.target.limits.memory_bytes),
             files=input_files(cell.data, cell.model),
         )
         for cell in models.values()
-        if not has_reference(workplace.store, cell)
+        if fresh or not has_reference(workplace.store, cell)
     ]
 
 
