@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from typing import TypeVar
 
@@ -47,7 +48,7 @@ def refuse(name: str, outcomes: Outcomes, needs: tuple[Need, ...]) -> Verdict | 
         if isinstance(part, NotMeasured):
             return undecided(name, f"not measured: {part.reason}")
         if part.kind not in outcomes.accept:
-            return undecided(name, not_accepted(part.kind, outcomes.accept), kind=part.kind)
+            return unaccepted(name, part.kind, outcomes.accept)
     if "evaluation" in needs and isinstance(evidence.reference, NotMeasured):
         return undecided(name, f"the float model was not measured: {evidence.reference.reason}")
     return None
@@ -56,6 +57,12 @@ def refuse(name: str, outcomes: Outcomes, needs: tuple[Need, ...]) -> Verdict | 
 def not_accepted(kind: Kind, accept: tuple[str, ...]) -> str:
     """Why evidence of that kind decides nothing."""
     return f"the evidence is {kind}, and this gate accepts only {' and '.join(accept)}"
+
+
+def unaccepted(name: str, kind: Kind, accept: tuple[str, ...]) -> Verdict:
+    """INCONCLUSIVE: evidence of a kind that the gate does not take, and the key that would let it."""
+    advice = f"`accept: [{', '.join((*accept, kind))}]` in the gate lets it decide, where that is enough"
+    return replace(undecided(name, not_accepted(kind, accept), kind=kind), advice=advice)
 
 
 def undecided(name: str, reason: str, *, kind: Kind | None = None, limit: float | None = None) -> Verdict:

@@ -151,7 +151,7 @@ def _trouble(word: str, what: str, hint: str, cells: Sequence[CellResult]) -> Tr
     return Trouble(
         word=word,
         what=what,
-        hint=hint,
+        hint=hint or "; ".join(dict.fromkeys(one.advice for one in decisive(ordered[0]) if one not in measured)),
         labels=tuple(cell.label for cell in ordered),
         worst=worst if ordered[0].status == "ok" else "",
     )

@@ -58,17 +58,24 @@ def plan_table(lines: Iterable[Line]) -> Table:
 def plans_table(plans: Iterable[tuple[Path, Sequence[Line] | Refusal]]) -> Table:
     """One line a pipeline: how many cells, what of them is cached, what the others took, and why they would run.
 
-    Why cells cannot be built or run here, or were refused before, is told below, once for all pipelines.
+    Why cells cannot be built or run here, or were refused before, and what stops several pipelines alike (a mistake in
+    their base), is told below, once for all.
     """
     from rich.markup import escape
 
     names, numbers = ("pipeline", "cells", "cached", "last took", "state"), ("cells", "cached", "last took")
     table = columns(*names, folds=("state",), right=numbers)
     plans = tuple(plans)
+    stops = Counter(plan for _, plan in plans if isinstance(plan, Refusal))
     for file, plan in plans:
-        table.add_row(str(file), *_sum(plan))
+        told = isinstance(plan, Refusal) and stops[plan] > 1
+        table.add_row(str(file), *(("–", "–", "–", "[red]error[/], below") if told else _sum(plan)))
     every = [line for _, plan in plans if not isinstance(plan, Refusal) for line in plan]
     table.add_row(f"{len(plans)} pipelines", *_sum(every)[:-1], "", style="bold")
+    for stop, count in stops.items():
+        if count > 1:
+            hint = f"\nhint: {stop.hint}" if stop.hint else ""
+            table.add_row("", "", "", "", f"{count} pipelines: [red]error:[/] {escape(stop.message + hint)}")
     for why, count in Counter(line.note for line in every if _short(line) != line.note).items():
         table.add_row("", str(count), "", "", escape(why))
     return table

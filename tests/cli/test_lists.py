@@ -13,6 +13,7 @@ from qpipe.flow import doctor, workplace
 from qpipe.flow.preflight.forecast import Forecast
 from qpipe.records.comparison import Pair, Standing
 from qpipe.records.explanation import Explanation, Layer, Step
+from qpipe.records.fleet import Refusal
 from qpipe.records.verdict import Decision
 from qpipe.report.compare import compare_table
 from qpipe.report.explain import render_explanation
@@ -95,6 +96,18 @@ def test_a_plan_of_many_counts_what_was_refused_by_itself_with_the_reason_once()
         "2 refused before: node [/conv1] has NaN",
         "1 cannot be run here: no board",
     ]
+
+
+def test_a_plan_of_many_tells_what_stops_several_once():
+    base = Refusal(message="fleet.yaml:7: unknown key [x]", hint="known keys: y", code=2)
+    own = Refusal(message="z.yaml: no such file", hint="", code=2)
+    plans = [*((Path(f"{name}.yaml"), base) for name in "abc"), (Path("z.yaml"), own)]
+    rows = [" ".join(line.split()) for line in as_text(plans_table(plans), NARROW).splitlines()[1:]]
+    assert rows[:4] == [
+        *(f"{name}.yaml – – – error, below" for name in "abc"),
+        "z.yaml – – – error: z.yaml: no such file",
+    ]
+    assert " ".join(rows[5:]) == "3 pipelines: error: fleet.yaml:7: unknown key [x] hint: known keys: y"
 
 
 def test_targets_are_a_line_each_on_a_narrow_screen_and_their_names_can_be_copied(monkeypatch, capsys):

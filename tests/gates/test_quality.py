@@ -259,6 +259,7 @@ def test_evidence_of_another_kind_decides_only_where_it_is_accepted(made, accept
     assert found.kind == "simulated"
     if found.decision is OPEN:
         assert found.reason == "the evidence is simulated, and this gate accepts only measured"
+        assert "`accept: [measured, simulated]`" in found.advice
 
 
 @pytest.mark.parametrize(

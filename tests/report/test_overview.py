@@ -52,6 +52,13 @@ CELLS = (
 )
 
 
+def test_what_would_let_evidence_decide_is_told_once_with_the_trouble():
+    verdict = replace(AWAY, reason="the evidence is emulated", advice="`accept: [measured, emulated]`")
+    (trouble,) = look_first([cell(model, "cpu", verdict) for model in "abc"])
+    assert (trouble.what, trouble.hint) == ("the evidence is emulated", "`accept: [measured, emulated]`")
+    assert len(trouble.labels) == 3
+
+
 def test_models_stand_in_lines_and_targets_in_columns():
     targets, lines = glance(CELLS)
     assert targets == ("cpu", "gpu")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from qpipe.gates.checks import STRICT, positive_problem
-from qpipe.gates.verdicts import not_accepted, number, undecided
+from qpipe.gates.verdicts import number, unaccepted, undecided
 from qpipe.plugins.gate import Alpha, GateType, Outcomes
 from qpipe.plugins.metric import Metric
 from qpipe.records.engine import Fact
@@ -88,7 +88,7 @@ def _find(outcomes: Outcomes, gate: str, name: str) -> Fact | Verdict:
         there = ", ".join(sorted(facts)) or "none"
         return undecided(gate, f"not measured: the engine has no fact '{name}' (it has: {there})")
     if fact.kind not in outcomes.accept:
-        return undecided(gate, not_accepted(fact.kind, outcomes.accept), kind=fact.kind)
+        return unaccepted(gate, fact.kind, outcomes.accept)
     if not math.isfinite(fact.value):
         return undecided(gate, f"'{name}' is not a finite number", kind=fact.kind)
     return fact
