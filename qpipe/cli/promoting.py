@@ -109,19 +109,23 @@ def rollback(
 def history(model: ModelName, *, tracking_uri: UriOption = None, as_json: JsonFlag = False) -> None:
     """Show every move of a model's aliases, and re-point an alias that has left its ledger."""
     from qpipe.tracking import history as read_history
-    from qpipe.tracking import reconcile
+    from qpipe.tracking import orphaned, reconcile
 
     tracker = _tracker(tracking_uri)
     moves = read_history(tracker, model)
+    deleted = orphaned(tracker, model)
     if as_json:
         from qpipe.records.codec import plain
 
         mended = reconcile(tracker, model)
-        print_json({"model": model, "moves": [plain(move) for move in moves], "reconciled": [plain(m) for m in mended]})
+        kinds = {"moves": moves, "reconciled": mended, "deleted": deleted}
+        print_json({"model": model, **{kind: [plain(move) for move in found] for kind, found in kinds.items()}})
         return
     from rich.console import Console
 
     Console().print(moves_table(moves))
+    for move in deleted:
+        typer.echo(f"{model}@{move.alias}: its version {move.version} was deleted; roll back, or promote anew")
     for move in reconcile(tracker, model):  # last: whoever has no right to it sees the moves all the same
         typer.echo(f"re-pointed {model}@{move.alias} to version {move.version}: the alias had left its ledger")
 

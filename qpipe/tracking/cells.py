@@ -50,7 +50,7 @@ def log_cell(
         model_id = None
         if result.engine is not None:
             model_id = log_engine(where, run, result.engine, target)
-        if run.data.tags.get(COMPLETE) == _content(result):
+        if run.data.tags.get(COMPLETE) == _content(result, model_id):
             return Logged(run_id=run.info.run_id, model_id=model_id)
         if dataset is not None:
             where.client.log_inputs(run.info.run_id, datasets=[_dataset_input(dataset)])
@@ -61,9 +61,13 @@ def log_cell(
         return Logged(run_id=run.info.run_id, model_id=model_id)
 
 
-def _content(result: CellResult) -> str:
-    """Names what was logged; whether it came from the cache this time is not part of it."""
-    content = (result.key, result.status, result.reason, result.evidence, result.verdicts, result.attribution)
+def _content(result: CellResult, model_id: str | None) -> str:
+    """Names what was logged; whether it came from the cache this time is not part of it.
+
+    The figures are bound to the logged model: one that was deleted and made anew has none yet.
+    """
+    verdicts = (result.evidence, result.verdicts, result.attribution)
+    content = (model_id, result.key, result.status, result.reason, *verdicts)
     # The records are frozen and print all of themselves, NaN included, which canonical JSON refuses.
     return hashlib.sha256(repr(content).encode()).hexdigest()
 
@@ -153,7 +157,7 @@ def _log_batch(
     tags = _tags(result) | {"mlflow.note.content": note}
     if found.refused:
         tags["qpipe.not_logged"] = ", ".join(f"{name}={value}" for name, value in found.refused)
-    tags[COMPLETE] = _content(result)
+    tags[COMPLETE] = _content(result, model_id)
     params = {name: value for name, value in _params(result).items() if name not in run.data.params}
     where.client.log_batch(
         run.info.run_id,

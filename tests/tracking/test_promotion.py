@@ -8,7 +8,7 @@ from qpipe.errors import ConfigError, PromotionError, TrackingError
 from qpipe.records.verdict import Decision
 from qpipe.tracking.connection import connect
 from qpipe.tracking.promotion.ledger import open_ledger
-from qpipe.tracking.promotion.moves import history, promote, reconcile, rollback
+from qpipe.tracking.promotion.moves import history, orphaned, promote, reconcile, rollback
 from qpipe.tracking.promotion.rights import deserving
 
 
@@ -299,6 +299,68 @@ def test_an_alias_moved_by_hand_is_told_and_reconciled(tracker, name, logged):
     assert [move.version for move in reconcile(tracker, name)] == ["2"]
     assert at(tracker, name) == "2"
     assert reconcile(tracker, name) == ()
+
+
+def champions(tracker, name, logged, *numbers):
+    for number in numbers:
+        promote(tracker, logged(tracker, number), model_name=name, alias="champion")
+
+
+def test_a_champion_that_was_deleted_leaves_the_way_open(tracker, name, logged):
+    champions(tracker, name, logged, 1, 2)
+    tracker.client.delete_model_version(name, "2")
+
+    assert reconcile(tracker, name) == ()
+    assert [move.version for move in orphaned(tracker, name)] == ["2"]
+    assert promote(tracker, logged(tracker, 3), model_name=name, alias="champion").version == "3"
+    assert (at(tracker, name), orphaned(tracker, name)) == ("3", ())
+
+
+def test_from_a_champion_that_was_deleted_the_way_back(tracker, name, logged):
+    champions(tracker, name, logged, 1, 2)
+    tracker.client.delete_model_version(name, "2")
+    done = rollback(tracker, name, "champion")
+    assert (done.version, done.note) == ("1", "rolled back from version 2, which was deleted")
+    assert at(tracker, name) == "1"
+
+
+def test_a_rollback_passes_over_versions_that_were_deleted(tracker, name, logged):
+    champions(tracker, name, logged, 1, 2, 3)
+    tracker.client.delete_model_version(name, "2")
+
+    done = rollback(tracker, name, "champion")
+    assert (done.version, done.note) == ("1", "rolled back from version 3; deleted: version 2")
+    with pytest.raises(PromotionError, match="no earlier version to go back to"):
+        rollback(tracker, name, "champion")
+    assert at(tracker, name) == "1"
+
+
+def test_a_version_deleted_between_its_registration_and_the_alias(tracker, name, logged, monkeypatch):
+    champions(tracker, name, logged, 1)
+    result = logged(tracker, 2)
+
+    def deleted(*_):
+        tracker.client.delete_model_version(name, "2")
+
+    with monkeypatch.context() as here:
+        here.setattr("qpipe.tracking.promotion.alias.follow", deleted)
+        promote(tracker, result, model_name=name, alias="champion")
+    assert at(tracker, name) == "1"
+    assert promote(tracker, result, model_name=name, alias="champion").version == "3"
+
+
+def test_a_logged_model_that_was_deleted_is_logged_again_with_its_figures(tracker, name, logged):
+    result = logged(tracker, 1)
+    (model,) = tracker.client.search_logged_models([tracker.experiment_id])
+    tracker.client.delete_logged_model(model.model_id)
+
+    with pytest.raises(PromotionError, match="is not logged") as caught:
+        promote(tracker, result, model_name=name, alias="champion", model_id=model.model_id)
+    assert "run the pipeline again" in caught.value.hint
+
+    promote(tracker, logged(tracker, 1), model_name=name, alias="champion")
+    (again,) = tracker.client.search_logged_models([tracker.experiment_id], "metrics.accuracy > 0.9")
+    assert again.model_id != model.model_id
 
 
 def test_a_writer_that_died_between_its_two_writes_is_followed(tracker, name, logged):

@@ -12,7 +12,7 @@ from typing import Literal
 from qpipe.errors import PromotionError
 from qpipe.records.codec import encode
 from qpipe.tracking.promotion.ledger import TAG, Book, Ledger, Move, now, whoami
-from qpipe.tracking.promotion.registry import alias_version
+from qpipe.tracking.promotion.registry import alias_version, is_deleted
 from qpipe.tracking.runs import PARAM_LIMIT
 
 REASON_LIMIT = 1000
@@ -90,7 +90,7 @@ def settle(ledger: Ledger, alias: str) -> tuple[Move | None, str | None]:
         head = before.head(alias)
         if ledger.read().head(alias) != head:
             continue
-        if head is None or head.version == at:
+        if head is None or head.version == at or is_deleted(ledger.tracker, ledger.model, head.version):
             return head, at
         if not before.is_done(head):
             follow(ledger, alias)
@@ -98,7 +98,7 @@ def settle(ledger: Ledger, alias: str) -> tuple[Move | None, str | None]:
     raise PromotionError(
         f"{ledger.model}@{alias} is at version {at or 'none'}, moved by somebody outside the ledger,"
         f" where the last entry is: {head}",
-        hint=f"`qpipe history {ledger.model}` shows the ledger; reconcile points the alias back to it",
+        hint=f"`qpipe history {ledger.model}` shows the ledger, and points the alias back to it",
     )
 
 
@@ -135,7 +135,9 @@ def versions_of(book: Book, alias: str) -> list[str]:
     for move in moves:
         if move.action == "promote":
             stack.append(move.version)
-        elif stack:
+            continue
+        stack = stack[:-1]
+        while stack and stack[-1] != move.version:  # deleted when this was rolled back
             stack.pop()
     return stack
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 from qpipe.errors import PromotionError
 from qpipe.records.result import CellResult, Promoted
 from qpipe.tracking.patience import PROMOTE, READ, calling
@@ -13,8 +15,8 @@ from qpipe.tracking.promotion.alias import (
     settle,
     versions_of,
 )
-from qpipe.tracking.promotion.ledger import Move, find_ledger, open_ledger
-from qpipe.tracking.promotion.registry import alias_version, register, require_version, verified_model
+from qpipe.tracking.promotion.ledger import Ledger, Move, find_ledger, open_ledger
+from qpipe.tracking.promotion.registry import alias_version, is_deleted, register, verified_model
 from qpipe.tracking.promotion.rights import check_model_name, check_names, deserving, note_of
 from qpipe.tracking.tracker import Tracker
 
@@ -80,10 +82,13 @@ def rollback(tracker: Tracker, model: str, alias: str, *, reason: str = "") -> P
         ledger = find_ledger(tracker, model)
         head, at = settle(ledger, alias)
         before = versions_of(ledger.read(), alias)[:-1]
-        if head is None or not before:
-            raise PromotionError(f"{model}@{alias} has no earlier version to go back to", hint=f"qpipe history {model}")
-        version = before[-1]
-        require_version(tracker, model, version)
+        deleted = list(takewhile(lambda version: is_deleted(tracker, model, version), reversed(before)))
+        gone = f"; deleted: version {', '.join(deleted)}" if deleted else ""
+        if head is None or len(deleted) == len(before):
+            raise PromotionError(
+                f"{model}@{alias} has no earlier version to go back to{gone}", hint=f"qpipe history {model}"
+            )
+        version = before[-1 - len(deleted)]
         earlier = next((move for move in reversed(ledger.read().of(alias)) if move.version == version), None)
         engine = earlier.engine if earlier else ""
         move_alias(
@@ -98,7 +103,8 @@ def rollback(tracker: Tracker, model: str, alias: str, *, reason: str = "") -> P
             run_id=earlier.run_id if earlier else "",
             reason=reason,
         )
-    return Promoted(model=model, version=version, alias=alias, engine=engine, note=f"rolled back from version {at}")
+    note = f"rolled back from version {at or f'{head.version}, which was deleted'}{gone}"
+    return Promoted(model=model, version=version, alias=alias, engine=engine, note=note)
 
 
 def history(tracker: Tracker, model: str) -> tuple[Move, ...]:
@@ -114,7 +120,7 @@ def history(tracker: Tracker, model: str) -> tuple[Move, ...]:
 
 
 def reconcile(tracker: Tracker, model: str) -> tuple[Move, ...]:
-    """Point every alias to where the ledger says; returns the moves that had not been followed.
+    """Point every alias to where the ledger says; returns the moves that had not been followed, and can be.
 
     Raises:
         ConfigError: no such model.
@@ -123,9 +129,28 @@ def reconcile(tracker: Tracker, model: str) -> tuple[Move, ...]:
     check_model_name(model)
     with calling(tracker.uri, f"reconciling {model}", READ):
         ledger = find_ledger(tracker, model)
-        book = ledger.read()
-        heads = [book.of(alias)[-1] for alias in dict.fromkeys(move.alias for move in book.moves)]
-        wrong = tuple(move for move in heads if alias_version(tracker, model, move.alias) != move.version)
-        for move in wrong:
+        wrong = _astray(ledger)
+        there = tuple(move for move in wrong if not is_deleted(tracker, model, move.version))
+        for move in there:
             follow(ledger, move.alias)
-        return wrong
+        return there
+
+
+def orphaned(tracker: Tracker, model: str) -> tuple[Move, ...]:
+    """The last moves of those aliases whose version was deleted: a rollback or a promotion mends them.
+
+    Raises:
+        ConfigError: no such model.
+        PromotionError: one that qpipe never promoted.
+    """
+    check_model_name(model)
+    with calling(tracker.uri, f"reading the history of {model}", READ):
+        wrong = _astray(find_ledger(tracker, model))
+        return tuple(move for move in wrong if is_deleted(tracker, model, move.version))
+
+
+def _astray(ledger: Ledger) -> tuple[Move, ...]:
+    """The last moves of aliases that are not where the ledger says."""
+    book = ledger.read()
+    heads = [book.of(alias)[-1] for alias in dict.fromkeys(move.alias for move in book.moves)]
+    return tuple(move for move in heads if alias_version(ledger.tracker, ledger.model, move.alias) != move.version)

@@ -36,18 +36,29 @@ def verified_model(tracker: Tracker, engine: Engine, model_id: str | None) -> Lo
         PromotionError: not logged, not ready, or its artifacts are not the engine's.
     """
     if model_id is not None:
-        model: LoggedModel | None = tracker.client.get_logged_model(model_id)
+        model = _logged(tracker, model_id)
     else:
         model = find_model(tracker, tracker.experiment_id, engine.digest) or _anywhere(tracker, engine)
     if model is None:
         raise PromotionError(
             f"the engine {engine.digest[:12]} is not logged at {tracker.address}",
-            hint="log its run first: `qpipe sync RUN_ID`",
+            hint="log it first: `qpipe sync RUN_ID` for a run that was not logged, else run the pipeline again",
         )
     if str(model.status) != "READY":
         raise PromotionError(f"the logged model {model.model_id} is {model.status}", hint="log its run again")
     _check_artifacts(tracker, model, engine)
     return model
+
+
+def _logged(tracker: Tracker, model_id: str) -> LoggedModel | None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return tracker.client.get_logged_model(model_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
 
 
 def _anywhere(tracker: Tracker, engine: Engine) -> LoggedModel | None:
@@ -166,12 +177,8 @@ def alias_version(tracker: Tracker, name: str, alias: str) -> str | None:
     return None if version is None else str(version)
 
 
-def require_version(tracker: Tracker, name: str, version: str) -> None:
-    """Refuse a version that is gone.
-
-    Raises:
-        PromotionError: it was deleted.
-    """
+def is_deleted(tracker: Tracker, name: str, version: str) -> bool:
+    """Whether a version is no longer in the registry; its aliases went with it."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -179,6 +186,5 @@ def require_version(tracker: Tracker, name: str, version: str) -> None:
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        raise PromotionError(
-            f"version {version} of {name} was deleted", hint="promote another engine instead"
-        ) from error
+        return True
+    return False
