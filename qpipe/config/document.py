@@ -22,6 +22,8 @@ _MERGE = "tag:yaml.org,2002:merge"
 _MOST_VALUES = 20_000
 _MOST_BYTES = 1 << 20
 """PyYAML takes seconds for it already."""
+_ODD_SPACE = re.compile("(?:^ *|[:,{\\[-] *)([\u00a0\u2000-\u200b\u202f\u3000])")
+"""One that text copied from a page has where YAML wants a plain one."""
 _PLAIN = "YAML is `key: value`, with two spaces inwards"
 
 
@@ -116,7 +118,10 @@ def _yaml_errors(path: Path, text: str) -> Iterator[None]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
-        shown = "".join(text.splitlines()[line - 1 : line])
+        written = text.splitlines()
+        if _ODD_SPACE.search("".join(written[line - 2 : line - 1])):  # YAML went on to the next one with it
+            line -= 1
+        shown = "".join(written[line - 1 : line])
         hint = 'put a value with ${…} in quotes: {npz: "${FOLDER}/gate.npz"}' if "${" in shown else _PLAIN
         raise ConfigError(f"{path}:{line}: {_reason(error, shown)}", hint=hint) from error
     except yaml.reader.ReaderError as error:
@@ -131,6 +136,10 @@ def _yaml_errors(path: Path, text: str) -> Iterator[None]:
 def _reason(error: yaml.MarkedYAMLError, line: str) -> str:
     if "\t" in line[: len(line) - len(line.lstrip())]:
         return "a tab indents this line; YAML takes spaces"
+    if "'\\t'" in str(error.problem):
+        return "a tab stands in this line; YAML takes spaces"
+    if odd := _ODD_SPACE.search(line):
+        return f"a no-break or wide space (U+{ord(odd[1]):04X}) stands in this line; YAML takes plain ones"
     if "expected a single document" in str(error.context):
         return "a second document begins here (`---`); one file holds one"
     return f"not YAML: {error.problem or error.context}"
