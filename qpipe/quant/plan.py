@@ -41,11 +41,8 @@ def make_plan(
     shares = share_ranges(layout, ranges)
     activations = tuple(_activation(pair, ranges, shares, scheme) for pair in layout.pairs)
     nodes = tuple(_with_reason(choice, reasons) for choice in layout.nodes)
-    weights = (
-        *_weights(graph, nodes, scheme, options),
-        *blocked.weights,
-        *plan_tables(graph, scheme, options),
-    )
+    own = (*_weights(graph, nodes, scheme, options), *blocked.weights)
+    weights = (*own, *plan_tables(graph, scheme, options, own))
     nodes = tuple(replace(one, quantized=True, reason="") if one.node in blocked.nodes else one for one in nodes)
     pixels = [one for pair in activations if pair.method == "grid" for one in pair.consumers]
     said = (f"pixels are quantized on their own grid, without loss: {', '.join(pixels)}",) if pixels else ()

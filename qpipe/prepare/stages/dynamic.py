@@ -18,12 +18,14 @@ class DynamicParams:
 
 
 def _apply(draft: Draft, params: object, context: StageContext) -> Draft:
+    from qpipe.quant.fold.transposed import fold_transposes
     from qpipe.quant.graph import open_graph, save_graph
     from qpipe.quant.options import QuantOptions
     from qpipe.quant.rendering.dynamic import plan_dynamic, render_dynamic
 
     assert isinstance(params, DynamicParams)
     model = open_graph(draft.graph.path)
+    fold_transposes(model.graph)
     options = QuantOptions(weights=params.weights, keep_float=params.keep_float)
     plan = plan_dynamic(model, context.scheme, options)
     path = save_graph(render_dynamic(model, plan), context.workdir / "model.onnx")

@@ -60,10 +60,12 @@ def _blocks(
     model: ir.Model, draft: Draft, params: WeightOnlyParams, context: StageContext
 ) -> tuple[ir.Model, QuantPlan]:
     from qpipe.quant.calibration.statistics import load_statistics
+    from qpipe.quant.fold.transposed import fold_transposes
     from qpipe.quant.options import QuantOptions
     from qpipe.quant.storage.weight_only import plan_weight_only, render_weight_only
 
     assert params.code != "kmeans"
+    fold_transposes(model.graph)
     options = QuantOptions(keep_float=params.keep_float)
     plan = plan_weight_only(
         model, context.scheme, bits=params.bits, block_size=params.block_size, code=params.code, options=options

@@ -13,9 +13,10 @@ from qpipe.quant.fold.gemm import normalize_gemms
 from qpipe.quant.fold.identity import drop_identities
 from qpipe.quant.fold.pad import fold_pads
 from qpipe.quant.fold.select import fold_selections
+from qpipe.quant.fold.transposed import fold_transposes
 from qpipe.quant.graph import infer_shapes
 
-VERSION = 1
+VERSION = 2
 """Of what folding makes of a graph: folded graphs are kept under it."""
 
 
@@ -37,7 +38,7 @@ def fold(model: ir.Model, *, selections: bool = True) -> tuple[Rewrite, ...]:
     graph = model.graph
     done: list[tuple[str, str, str]] = []
     done += [("identity", name, "") for name in drop_identities(graph)]
-    done += [("constant", name, "") for name in fold_constants(model)]
+    done += [("constant", name, "") for name in (*fold_transposes(graph), *fold_constants(model))]
     done += [("pad", pad, conv) for pad, conv in fold_pads(graph)]
     done += [("gemm", node, into) for node, into in normalize_gemms(graph)]
     done += [("affine", node, into) for node, into in fold_affine(graph)]

@@ -6,6 +6,8 @@ Source: ONNX operator DynamicQuantizeLinear; onnxruntime docs/ContribOperators.m
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 
@@ -71,7 +73,7 @@ def plan_dynamic(model: ir.Model, scheme: Scheme, options: QuantOptions | None =
             f"nothing in this graph can be quantized dynamically{''.join(reasons)}",
             hint=f"dynamic kernels: {', '.join(scheme.dynamic_ops)} with constant weights; use recipe 'int8'",
         )
-    specs = (*weights, *recurrent, *plan_tables(model.graph, scheme, options))
+    specs = (*weights, *recurrent, *plan_tables(model.graph, scheme, options, weights))
     return QuantPlan(scheme=scheme, mode="dynamic", activations=(), weights=specs, nodes=tuple(nodes))
 
 
@@ -102,13 +104,14 @@ def render_dynamic(model: ir.Model, plan: QuantPlan) -> ir.Model:
     graph, writer = copy.graph, Writer(copy.graph)
     nodes = {node.name: node for node in graph}
     quantizers: dict[str, ir.Node] = {}
+    written: dict[tuple[str, bool, WeightSpec], list[ir.Value]] = {}
     for spec in plan.weights:
         if is_table(spec, nodes) or is_recurrent(spec, nodes):
             continue
         for name in spec.nodes:
             if name not in nodes:
                 raise QuantizationError(f"the plan quantizes node {name!r}, which the graph does not have")
-            _replace(writer, nodes[name], spec, quantizers)
+            _replace(writer, nodes[name], spec, quantizers, written)
     render_recurrent(graph, plan.weights)
     render_tables(graph, plan)
     copy.opset_imports.setdefault(MICROSOFT, 1)
@@ -116,24 +119,32 @@ def render_dynamic(model: ir.Model, plan: QuantPlan) -> ir.Model:
     return copy
 
 
-def _replace(writer: Writer, node: ir.Node, spec: WeightSpec, quantizers: dict[str, ir.Node]) -> None:
+def _weight(writer: Writer, node: ir.Node, spec: WeightSpec, *, transposed: bool) -> list[ir.Value]:
+    """Integers [K, N], scales and zero points of a node's weight, as new initializers."""
+    found = quantize_weight(np.asarray(constant(node.inputs[1]), np.float32), spec)
+    integers = np.ascontiguousarray(found.values.T if transposed else found.values)
+    parts = {"quantized": integers, "scale": found.scale, "zero_point": np.zeros(found.scale.shape, np.int8)}
+    return [writer.initializer(f"{node.name}/weight_{part}", array) for part, array in parts.items()]
+
+
+def _replace(
+    writer: Writer,
+    node: ir.Node,
+    spec: WeightSpec,
+    quantizers: dict[str, ir.Node],
+    written: dict[tuple[str, bool, WeightSpec], list[ir.Value]],
+) -> None:
+    """`written` holds the weights that are in the graph already: layers that share one go on sharing it."""
     graph, weight = writer.graph, node.inputs[1]
     assert weight is not None
-    array = np.asarray(constant(weight), np.float32)
-    transposed = node.op_type == "Gemm" and attr_int(node, "transB", 0)
-    found = quantize_weight(array, spec)
-    integers = np.ascontiguousarray(found.values.T if transposed else found.values)
-    zero = np.zeros(found.scale.shape, np.int8)
+    transposed = node.op_type == "Gemm" and bool(attr_int(node, "transB", 0))
+    key = (spec.tensor, transposed, replace(spec, nodes=()))
+    if key not in written:
+        written[key] = _weight(writer, node, spec, transposed=transposed)
+    weights = written[key]
     quantizer = _quantizer(writer, node, quantizers)
-    bias, last = _bias(graph, node, array.shape[0 if transposed else 1])
-    inputs = [
-        quantizer.outputs[0],
-        writer.initializer(f"{node.name}/weight_quantized", integers),
-        quantizer.outputs[1],
-        writer.initializer(f"{node.name}/weight_scale", found.scale),
-        quantizer.outputs[2],
-        writer.initializer(f"{node.name}/weight_zero_point", zero),
-    ]
+    bias, last = _bias(graph, node, _length(weights[0], 1))
+    inputs = [value for pair in zip(quantizer.outputs, weights, strict=True) for value in pair]
     if bias is not None:
         inputs.append(writer.initializer(f"{node.name}/bias", bias))
     fused = ir.node("MatMulIntegerToFloat", inputs, domain=MICROSOFT, name=node.name)
@@ -146,6 +157,12 @@ def _replace(writer: Writer, node: ir.Node, spec: WeightSpec, quantizers: dict[s
     output.dtype = dtype or ir.DataType.FLOAT
     if not weight.uses() and not weight.is_graph_output():
         graph.initializers.pop(name_of(weight), None)
+
+
+def _length(value: ir.Value, axis: int) -> int:
+    array = constant(value)
+    assert array is not None
+    return int(array.shape[axis])
 
 
 def _quantizer(writer: Writer, node: ir.Node, quantizers: dict[str, ir.Node]) -> ir.Node:

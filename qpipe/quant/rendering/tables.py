@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import onnx_ir as ir
 
@@ -16,17 +18,26 @@ SMALLEST_BYTES = 2**16
 """Smaller tables are not worth three more nodes."""
 
 
-def plan_tables(graph: ir.Graph, scheme: Scheme, options: QuantOptions) -> tuple[WeightSpec, ...]:
-    """Specifications of the tables that lookups alone read; rows are the channels."""
+def plan_tables(
+    graph: ir.Graph, scheme: Scheme, options: QuantOptions, weights: Iterable[WeightSpec] = ()
+) -> tuple[WeightSpec, ...]:
+    """Specifications of the tables that lookups alone read; rows are the channels.
+
+    Nodes of `weights` get weights of their own: a table that is an output layer's matrix too counts as well.
+    """
     readers: dict[str, list[str]] = {}
     for node in graph:
         value = node.inputs[0] if node.inputs else None
         if node.op_type in scheme.table_ops and value is not None and _is_table(graph, node) and not options.keep(node):
             readers.setdefault(name_of(value), []).append(node.name or "")
+    apart = {(spec.tensor, node) for spec in weights for node in spec.nodes}
     return tuple(
         WeightSpec(tensor=tensor, dtype="int8", bits=8, symmetric=True, axis=0, nodes=tuple(nodes))
         for tensor, nodes in readers.items()
-        if len(nodes) == len({use.node for use in graph.initializers[tensor].uses()})
+        if all(
+            use.node.name in nodes if use.idx == 0 else use.idx == 1 and (tensor, use.node.name) in apart
+            for use in graph.initializers[tensor].uses()
+        )
     )
 
 

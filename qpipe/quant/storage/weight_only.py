@@ -6,7 +6,7 @@ Source: onnxruntime docs/ContribOperators.md, com.microsoft.MatMulNBits (layout 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -64,7 +64,7 @@ def plan_weight_only(
     dtype = "nf4" if code == "nf4" else f"uint{bits}" if _as_kernels(scheme) else f"int{bits}"
     chosen = plan_dynamic(model, replace(scheme, dynamic_ops=("MatMul", "Gemm"), weight_bits=8, table_ops=()), options)
     weights = tuple(replace(spec, dtype=dtype, bits=bits, block_size=block_size) for spec in chosen.weights)
-    tables = plan_tables(model.graph, scheme, options or QuantOptions())
+    tables = plan_tables(model.graph, scheme, options or QuantOptions(), weights)
     return replace(chosen, scheme=scheme, mode="weight-only", weights=(*weights, *tables))
 
 
@@ -94,7 +94,7 @@ def render_weight_only(
         return render(model, plan)
     copy = model.clone()
     graph, writer = copy.graph, Writer(copy.graph)
-    nodes = {node.name: node for node in graph}
+    nodes, written = {node.name: node for node in graph}, _Written(level=accuracy_level)
     for spec in plan.weights:
         if is_table(spec, nodes):
             continue
@@ -102,7 +102,7 @@ def render_weight_only(
             if name not in nodes:
                 raise QuantizationError(f"the plan quantizes node {name!r}, which the graph does not have")
             vectors = _vectors(nodes[name], statistics) if rounding == "gptq" else None
-            _replace(writer, nodes[name], spec, _Rounder(rounding, vectors), accuracy_level)
+            _replace(writer, nodes[name], spec, _Rounder(rounding, vectors), written)
     render_tables(graph, plan)
     copy.opset_imports.setdefault(MICROSOFT, 1)
     forget_shapes(graph)
@@ -143,13 +143,28 @@ class _Rounder:
         return (*quantize_blocks(rows, spec.bits, spec.block_size, self.vectors), None)
 
 
-def _replace(writer: Writer, node: ir.Node, spec: WeightSpec, rounder: _Rounder, accuracy_level: int) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Written:
+    """Weights that are in the graph already: layers that share one go on sharing it."""
+
+    level: int
+    """What MatMulNBits computes in."""
+    parts: dict[tuple[str, bool, WeightSpec], tuple[tuple[int, int], list[ir.Value]]] = field(default_factory=dict)
+
+
+def _replace(writer: Writer, node: ir.Node, spec: WeightSpec, rounder: _Rounder, written: _Written) -> None:
     graph, weight = writer.graph, node.inputs[1]
     assert weight is not None
-    assert spec.block_size is not None
-    array = np.asarray(constant(weight), np.float32)
-    rows = array if node.op_type == "Gemm" and attr_int(node, "transB", 0) else array.T
-    packed = _kernel(writer, node, spec, np.ascontiguousarray(rows), rounder=rounder, accuracy_level=accuracy_level)
+    turned = not (node.op_type == "Gemm" and attr_int(node, "transB", 0))
+    key = (spec.tensor, turned, replace(spec, nodes=()))
+    if key not in written.parts or rounder.vectors is not None:
+        array = np.asarray(constant(weight), np.float32)
+        rows = np.ascontiguousarray(array.T if turned else array)
+        parts = _parts(rows, spec, rounder)
+        inputs = [writer.initializer(f"{node.name}/weight_{part}", array) for part, array in parts.items()]
+        written.parts[key] = (rows.shape[0], rows.shape[1]), inputs
+    sizes, inputs = written.parts[key]
+    packed = _kernel(node, inputs, spec, sizes, written.level)
     graph.insert_before(node, packed)
     result, old = packed.outputs[0], node.outputs[0]
     bias = node.inputs[2] if node.op_type == "Gemm" and len(node.inputs) > 2 else None
@@ -167,25 +182,24 @@ def _replace(writer: Writer, node: ir.Node, spec: WeightSpec, rounder: _Rounder,
         graph.initializers.pop(name_of(weight), None)
 
 
-def _kernel(
-    writer: Writer, node: ir.Node, spec: WeightSpec, rows: F32, *, rounder: _Rounder, accuracy_level: int
-) -> ir.Node:
-    """The runtime's node for one weight [N, K]."""
-    data = node.inputs[0]
-    assert data is not None
+def _parts(rows: F32, spec: WeightSpec, rounder: _Rounder) -> dict[str, NDArray[np.generic]]:
+    """What the runtime's node reads of one weight [N, K], in the order of its inputs."""
     assert spec.block_size is not None
-    sizes = {"K": rows.shape[1], "N": rows.shape[0], "block_size": spec.block_size}
-    parts: dict[str, NDArray[np.generic]]
-    attributes: dict[str, int]
     if spec.dtype == "nf4":
         indices, largest = quantize_nf4(rows, spec.block_size)
-        op, attributes = "MatMulBnb4", {**sizes, "quant_type": QUANT_TYPE}
-        parts = {"packed": pack_nf4(indices), "scales": largest}
-    else:
-        integers, scale, zero = rounder.blocks(rows, spec)
-        op, attributes = "MatMulNBits", {**sizes, "bits": spec.bits, "accuracy_level": accuracy_level}
-        parts = {"packed": pack(integers, spec.bits), "scales": scale.reshape(-1)}
-        if zero is not None:
-            parts["zero_points"] = pack(zero, spec.bits).reshape(-1)
-    inputs = [writer.initializer(f"{node.name}/weight_{part}", array) for part, array in parts.items()]
-    return ir.node(op, [data, *inputs], attributes=attributes, domain=MICROSOFT, name=node.name)
+        return {"packed": pack_nf4(indices), "scales": largest}
+    integers, scale, zero = rounder.blocks(rows, spec)
+    parts: dict[str, NDArray[np.generic]] = {"packed": pack(integers, spec.bits), "scales": scale.reshape(-1)}
+    if zero is not None:
+        parts["zero_points"] = pack(zero, spec.bits).reshape(-1)
+    return parts
+
+
+def _kernel(node: ir.Node, weights: list[ir.Value], spec: WeightSpec, sizes: tuple[int, int], level: int) -> ir.Node:
+    """The runtime's node in place of one that reads a weight [N, K]; `sizes` are N and K."""
+    assert spec.block_size is not None
+    shape = {"K": sizes[1], "N": sizes[0], "block_size": spec.block_size}
+    own = {"quant_type": QUANT_TYPE} if spec.dtype == "nf4" else {"bits": spec.bits, "accuracy_level": level}
+    op = "MatMulBnb4" if spec.dtype == "nf4" else "MatMulNBits"
+    inputs = [node.inputs[0], *weights]
+    return ir.node(op, inputs, attributes={**shape, **own}, domain=MICROSOFT, name=node.name)

@@ -1,0 +1,52 @@
+"""Transposed weights: an embedding table that is the output layer too stands in the graph once, and is turned for it.
+
+Exports that tie both write MatMul(x, Transpose(table)): no operator that multiplies by a constant, until it is turned.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from qpipe.quant.graph import attr_ints, constant, name_of
+
+
+def fold_transposes(graph: ir.Graph) -> list[str]:
+    """Give MatMuls that read a transposed matrix one that is turned already; names of the Transposes that went.
+
+    In place. The matrix stays for its other readers; the turned one shares its memory.
+    """
+    done = []
+    for node in list(graph):
+        if node.op_type == "Transpose" and node.domain == "" and _turns_weight(graph, node):
+            _turn(graph, node)
+            done.append(node.name or "")
+    return done
+
+
+def _turns_weight(graph: ir.Graph, node: ir.Node) -> bool:
+    array, turned = constant(node.inputs[0]), node.outputs[0]
+    if array is None or array.dtype != np.float32 or array.ndim != 2 or attr_ints(node, "perm", (1, 0)) != (1, 0):
+        return False
+    if turned.is_graph_output() or not turned.uses():
+        return False
+    return all(_multiplies(graph, use.node, use.idx) for use in turned.uses())
+
+
+def _multiplies(graph: ir.Graph, node: ir.Node, index: int) -> bool:
+    return node.op_type == "MatMul" and index == 1 and node.graph is graph
+
+
+def _turn(graph: ir.Graph, node: ir.Node) -> None:
+    matrix, old = node.inputs[0], node.outputs[0]
+    array = constant(matrix)
+    assert array is not None
+    assert matrix is not None
+    name, old.name = name_of(old), None
+    turned = ir.Value(name=name, const_value=ir.Tensor(array.T, name=name), shape=ir.Shape(array.T.shape))
+    turned.dtype = ir.DataType.FLOAT
+    graph.register_initializer(turned)
+    old.replace_all_uses_with(turned)
+    graph.remove(node, safe=True)
+    if not matrix.uses() and not matrix.is_graph_output():
+        graph.initializers.pop(name_of(matrix), None)
