@@ -50,8 +50,9 @@ def test_a_fresh_cell_is_made_again_in_every_part(place):
 def test_ranges_are_those_of_the_calibration_rows_that_a_cell_was_planned_with(place):
     rows = {factor: small_rows(64, 7) * np.float32(factor) for factor in (1, 3)}
     for factor, image in rows.items():
-        low, high = input_range(prepared(place, place.cells(rows={"calibration": {"image": image}})["int8"]))
-        assert (low, high) == pytest.approx((image.min(), image.max()), rel=0.02), factor
+        found = prepared(place, place.cells(rows={"calibration": {"image": image}})["int8"])
+        assert input_range(found) == pytest.approx((image.min(), image.max()), rel=0.02), factor
+        assert found.shapes[0].high == (16, 1, 8, 8)  # rows that an engine has to serve at a time
 
 
 def test_a_model_that_changed_after_it_was_planned_leaves_nothing(place):

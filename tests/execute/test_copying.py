@@ -53,6 +53,10 @@ def test_copies_are_one_group_and_told(judged):
     assert "8 groups" in remark.message
 
 
+def test_other_gate_rows_have_copies_of_their_own(judged):
+    assert [judged(gate)[1].repeated for gate in (np.repeat(ROWS + 50, 2, axis=0), ROWS + 50)] == [8, 0]
+
+
 def test_groups_that_the_pipeline_names_stand(judged):
     role, found = judged(np.repeat(ROWS + 50, 2, axis=0), group="who")
     assert groups_of(role, found).tolist() == (np.arange(16) // 4).tolist()

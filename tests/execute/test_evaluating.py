@@ -14,6 +14,7 @@ from qpipe.data import role_digest
 from qpipe.execute.work.cell import prepare_model
 from qpipe.execute.work.evaluating import evaluation_key
 from qpipe.testing.models import small_rows, write_small_model
+from qpipe.testing.session import FakeSession
 
 
 @pytest.fixture
@@ -148,3 +149,14 @@ def test_rows_that_a_function_reads_elsewhere_are_read_anew_for_a_fresh_cell(pla
         plan = prepare_model(place.bench(cell, fresh=fresh)).plan
         ranges.append(next(one.high for one in plan.activations if one.tensor == "image"))
     assert ranges[1] > 1.1 * ranges[0]
+
+
+def test_an_engine_that_computes_what_a_step_does_owns_its_numbers(place, monkeypatch):
+    monkeypatch.setattr(FakeSession, "computes", "this", raising=False)
+    monkeypatch.setattr("qpipe.execute.work.attributing.reference_computation", lambda _: "this")
+    pair, _ = place.evaluated(place.cells(flip=0.5)["int8"])
+    quantized, engine = ({step.name: step for step in pair.attribution.steps}[name] for name in ("quantized", "engine"))
+    assert quantized.note == "what the engine runs"
+    assert (
+        (quantized.metric, quantized.sqnr_db) == (engine.metric, engine.sqnr_db) == (pair.engine.value, engine.sqnr_db)
+    )
