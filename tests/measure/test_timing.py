@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import gc
+import itertools
+import time
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -178,3 +182,64 @@ def test_a_model_that_cannot_be_loaded_is_named(tmp_path):
     path.write_bytes(b"not an onnx file")
     with pytest.raises(ModelError, match=r"broken\.onnx"):
         open_reference(path)
+
+
+class Waiting(Scripted):
+    """Waits 4 ms, and computes nothing meanwhile."""
+
+    def run(self, inputs):
+        time.sleep(0.004)
+        return super().run(inputs)
+
+
+def test_waiting_is_wall_time_alone():
+    session = Waiting("a", [])
+    feeds = make_feeds(rows(64), (1,), session.signature)
+    timing = Timing(rounds=4, min_seconds=0.0, warmup=1)
+    found = time_sessions({"a": session}, feeds, timing, load_ms=LOADS, expected={})
+    assert found.wall_ns.min() > 4e6
+    assert 0 < np.median(found.cpu_ns) < 2e6
+
+
+class Ticking(Scripted):
+    """A device whose clock counts milliseconds: 10 or 11 for a row, 1 s for more."""
+
+    device_ns = (0, 0)
+
+    def run(self, inputs):
+        found = super().run(inputs)
+        wall_ms = 10 + len(self.calls) % 2 if len(inputs["x"]) == 1 else 1000 + len(self.calls) % 2
+        self.device_ns = (wall_ms * 10**6, 0)
+        return found
+
+
+@pytest.mark.parametrize(("sizes", "refused"), [((8,), False), ((1,), True), ((1, 8), True), ((8, 1), True)])
+def test_a_clock_is_too_coarse_for_the_runs_of_one_batch_size(sizes, refused):
+    session = Ticking("a", [])
+    feeds = make_feeds(rows(64), sizes, session.signature)
+    timing = Timing(rounds=8, min_seconds=0.0, warmup=1)
+    with pytest.raises(EngineError, match="steps of 1 ms") if refused else nullcontext():
+        time_sessions({"a": session}, feeds, timing, load_ms=LOADS, expected={})
+
+
+@pytest.mark.parametrize(
+    ("protocol", "rounds"),
+    [
+        ({"rounds": 4, "min_seconds": 40 / 128}, 20),  # shared by two sizes, a warm round takes 1/128 s
+        ({"rounds": 40, "min_seconds": 40 / 128}, 40),
+        ({"rounds": 4, "min_seconds": 40 / 128, "max_rounds": 12}, 12),
+        ({"rounds": 8, "min_seconds": 40 / 128, "max_rounds": 4}, 8),  # it caps what seconds ask for alone
+        ({"rounds": 5, "min_seconds": 0.0}, 8),  # whole blocks
+    ],
+)
+def test_how_many_rounds_the_protocol_asks_for(protocol, rounds, monkeypatch):
+    ticks = itertools.count()
+    clock = SimpleNamespace(
+        perf_counter=lambda: next(ticks) / 128, perf_counter_ns=time.perf_counter_ns, thread_time_ns=time.thread_time_ns
+    )
+    monkeypatch.setattr("qpipe.measure.timing.time", clock)
+    session = Scripted("a", [])
+    feeds = make_feeds([{"x": np.zeros((8, 192), np.float32)}], (1, 2), session.signature)
+    found = time_sessions({"a": session}, feeds, Timing(warmup=3, **protocol), load_ms=LOADS, expected={})
+    assert [found.times_ms("a", size, 0).size for size in (1, 2)] == [rounds, rounds]
+    assert len(session.calls) == 2 * (3 + rounds)
