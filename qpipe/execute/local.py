@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from qpipe.execute.children.guard import Exit, run_guarded
 from qpipe.execute.children.nursery import Nursery
 from qpipe.execute.children.watch import Watch
 from qpipe.records.target import Limits
+from qpipe.store.failures import as_store_error
 from qpipe.store.scratch import scratch
 
 
@@ -75,8 +77,14 @@ def _run_one(  # noqa: PLR0917  (what `run_jobs` was given)
 
 
 def run_job(job: Job, folder: Path, watch: Watch, stop: threading.Event, nursery: Nursery | None = None) -> Exit:
-    """Run one job in a guarded child. Its work folder below `folder` is swept by the store if we are killed."""
-    with scratch(folder) as workdir:
+    """Run one job in a guarded child. Its work folder below `folder` is swept by the store if we are killed.
+
+    Raises:
+        StoreError: no work folder can be made there.
+    """
+    with ExitStack() as stack:
+        with as_store_error("make a working folder", folder):
+            workdir = stack.enter_context(scratch(folder))
         return run_guarded(
             job.entry,
             job.request,

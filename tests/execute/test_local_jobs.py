@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from qpipe.errors import StoreError
 from qpipe.execute.children.watch import Silence
 from qpipe.execute.local import Job, run_job, run_jobs
 from qpipe.records.target import Limits
@@ -113,3 +115,14 @@ def test_what_a_killed_run_left_is_swept_by_the_store(tmp_path):
 def test_one_job_gives_its_exit(tmp_path):
     ended = run_job(job("a"), tmp_path, Silence(), threading.Event())
     assert (ended.kind, ended.result, ended.code) == ("ok", "A", 0)
+
+
+def test_no_room_for_the_work_folder_is_told_of_the_store(tmp_path, monkeypatch):
+    """As on a read-only file system: `qpipe explain` looks at a store that it cannot write to."""
+
+    def refuse(_home: Path) -> object:
+        raise OSError(errno.EROFS, "Read-only file system", str(tmp_path))
+
+    monkeypatch.setattr("qpipe.execute.local.scratch", refuse)
+    with pytest.raises(StoreError, match="cannot make a working folder in the store"):
+        run_job(job("a"), tmp_path, Silence(), threading.Event())
