@@ -193,9 +193,15 @@ def paired_spearman(engine: np.ndarray, reference: np.ndarray, scores: np.ndarra
 
 
 def mean_level(values: np.ndarray) -> Interval:
-    """A mean with Student's bounds."""
-    error = stats.sem(values)
-    low, high = (values.mean() + stats.t.ppf(q, len(values) - 1) * error for q in (ALPHA, 1 - ALPHA_FAIL))
+    """A mean with Student's bounds, or those by Hall's transformation where they are wider."""
+    error, freedom, skew = stats.sem(values), len(values) - 1, stats.skew(values) / math.sqrt(len(values))
+    by_t = [stats.t.ppf(q, freedom) for q in (ALPHA, 1 - ALPHA_FAIL)]
+
+    def straight(t: float) -> float:
+        return t + skew * t**2 / 3 + skew**2 * t**3 / 27 + skew / 6
+
+    bent = [brentq(lambda t, q=q: straight(t) - stats.t.ppf(1 - q, freedom), -50, 50) for q in (ALPHA, 1 - ALPHA_FAIL)]
+    low, high = (values.mean() + error * end for end in (min(by_t[0], -bent[0]), max(by_t[1], -bent[1])))
     return Interval(n=len(values), observed=float(values.mean()), low=float(low), high=float(high))
 
 

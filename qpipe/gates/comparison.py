@@ -53,6 +53,7 @@ def rows_to_limit(estimate: Estimate, limit: float, alpha: Alpha, *, noun: str) 
         return ""
     level = alpha.to_pass if estimate.observed > limit else alpha.to_fail
     needed = rows_needed(estimate.spread, estimate.observed, -limit, alpha=level, power=POWER)
+    needed = max(needed, estimate.at_least if estimate.no_pass else 0)
     return f"if the observed value is the true one, {more(needed, estimate.n, noun)} would decide"
 
 

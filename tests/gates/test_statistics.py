@@ -11,7 +11,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from qpipe.gates.estimates.flips import paired_flips
 from qpipe.gates.estimates.sample import sample_of
-from qpipe.gates.statistics import binomial, bootstrap, latency, multiple, student, tango, unconditional
+from qpipe.gates.statistics import binomial, bootstrap, latency, multiple, skewness, student, tango, unconditional
 from qpipe.plugins.gate import Alpha
 
 Z95 = stats.norm.ppf(0.95)
@@ -248,3 +248,45 @@ def test_strata_keep_their_numbers():
     strata = np.repeat([0, 1], [90, 10])
     share = bootstrap.resample(means_of(strata.astype(float)), 100, groups=None, strata=strata, seed=1, replicates=50)
     assert (share.values == 0.1).all()
+
+
+@pytest.mark.parametrize("skewed", [False, True])
+def test_bounds_of_skewed_values_are_the_wider_of_t_and_hall(skewed):
+    """Hall's transformation written out as a cubic, inverted with a root finder."""
+    from scipy.optimize import brentq
+
+    values = np.random.default_rng(3).lognormal(0, 1.0 if skewed else 0.01, 150)
+    skew, error = stats.skew(values) / np.sqrt(150), stats.sem(values)
+
+    def bent(q: float) -> float:
+        wanted = stats.t.ppf(q, 149)
+        return brentq(lambda t: t + skew * t**2 / 3 + skew**2 * t**3 / 27 + skew / 6 - wanted, -40, 40, xtol=1e-12)
+
+    low, high = skewness.bounds(values, low_alpha=0.05, high_alpha=0.025)
+    by_t = stats.t.ppf([0.95, 0.975], 149)
+    assert low == pytest.approx(values.mean() - error * max(by_t[0], bent(0.95)))
+    assert high == pytest.approx(values.mean() + error * max(by_t[1], -bent(0.025)))
+    assert skewness.bounds(values, np.arange(150)) == pytest.approx(skewness.bounds(values))
+    for alpha, bound in ((0.025, high), (0.05, skewness.bounds(values, high_alpha=0.05)[1])):
+        assert skewness.p_below(values, bound, np.arange(150)) == pytest.approx(alpha)
+
+
+def test_values_that_do_not_differ_have_no_skewness():
+    assert skewness.bounds(np.full(100, 0.5)) == (0.5, 0.5)
+    assert skewness.p_below(np.full(100, 0.5), 0.6) == 0.0
+
+
+def passes_and_fails(losses: np.ndarray, margin: float) -> tuple[float, float]:
+    """Shares of samples [samples, rows] that pass and fail although the mean loss is the margin."""
+    bounds = np.array([skewness.bounds(-one, low_alpha=0.05, high_alpha=0.025) for one in losses])
+    return float((bounds[:, 0] > -margin).mean()), float((bounds[:, 1] < -margin).mean())
+
+
+def test_skewed_losses_pass_less_often_than_by_t():
+    """Exponential losses at the margin: by t .076 of 100 rows pass, without the skewness .053."""
+    losses = np.random.default_rng(4).exponential(size=(4000, 100))
+    by_t = np.mean([student.bounds(-one)[0] > -1 for one in losses[:1500]])
+    passed, failed = passes_and_fails(losses, 1.0)
+    assert by_t > 0.065
+    assert passed <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 4000)
+    assert failed <= 0.025

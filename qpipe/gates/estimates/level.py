@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
 from qpipe.gates.estimates.classes import hidden_loss, rare_class, unseen_loss
 from qpipe.gates.estimates.estimate import Estimate
+from qpipe.gates.estimates.losses import guard_rare
 from qpipe.gates.estimates.means import FEWEST_UNITS, UNDEFINED, weighted
 from qpipe.gates.estimates.sample import few_groups
-from qpipe.gates.statistics import binomial, bootstrap, student
+from qpipe.gates.statistics import binomial, bootstrap, skewness, student
 from qpipe.plugins.gate import Alpha
 from qpipe.plugins.metric import Metric
 
@@ -33,15 +36,30 @@ def share(hits: Floats, groups: Groups, alpha: Alpha) -> Estimate:
     )
 
 
-def mean(values: Floats, groups: Groups, alpha: Alpha, *, sign: float = 1.0) -> Estimate:
-    """The mean of scores by Student's t; better when larger after `sign`."""
+def mean(
+    values: Floats,
+    groups: Groups,
+    alpha: Alpha,
+    *,
+    limit: float,
+    bounds: tuple[float, float],
+    sign: float = 1.0,
+) -> Estimate:
+    """The mean of scores by Student's t; better when larger after `sign`, as `limit` is.
+
+    Between `bounds` a row could be as bad as the worst: rows that would show such rare ones are needed for a PASS.
+    """
     count = len(values) if groups is None else len(np.unique(groups))
     if count < FEWEST_UNITS:
         return Estimate(n=len(values), undecidable=f"{count} are too few, {FEWEST_UNITS} needed")
-    low, high = student.bounds(sign * values, groups, low_alpha=alpha.to_pass, high_alpha=alpha.to_fail)
+    signed, (worst, best) = sign * values, bounds if sign > 0 else (-bounds[1], -bounds[0])
+    low, high = skewness.bounds(signed, groups, low_alpha=alpha.to_pass, high_alpha=alpha.to_fail)
     error, _ = student.standard_error(values, groups)
-    observed = sign * float(values.mean())
-    return Estimate(n=len(values), observed=observed, low=low, high=high, p_fail=0.0, spread=len(values) * error**2)
+    observed = float(signed.mean())
+    found = Estimate(n=len(values), observed=observed, low=low, high=high, p_fail=0.0, spread=len(values) * error**2)
+    if not (math.isfinite(best - worst) and limit < best):
+        return found
+    return guard_rare(found, signed - best, groups, alpha, margin=best - limit, largest=best - worst)
 
 
 def corpus(metric: Metric, values: Floats, groups: Groups, alpha: Alpha, *, seed: int, limit: float) -> Estimate:

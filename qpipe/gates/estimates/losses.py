@@ -12,6 +12,7 @@ from qpipe.gates.estimates.estimate import Estimate
 from qpipe.gates.estimates.sample import Sample
 from qpipe.gates.statistics import student
 from qpipe.gates.statistics.tango import rows_without_loss
+from qpipe.plugins.gate import Alpha
 
 Floats = NDArray[np.float64]
 
@@ -20,28 +21,52 @@ FEW_LOSSES = 30
 
 
 def guard_losses(found: Estimate, sample: Sample) -> Estimate:
+    """The estimate of a mean change, which cannot pass where rows that are not there could lose the margin."""
+    largest = largest_loss(sample)
+    return guard_rare(found, sample.change, sample.groups, sample.alpha, margin=sample.margin, largest=largest)
+
+
+def guard_rare(
+    found: Estimate,
+    change: Floats,
+    groups: NDArray[np.int64] | None,
+    alpha: Alpha,
+    *,
+    margin: float,
+    largest: float,
+) -> Estimate:
     """The estimate, which cannot pass where a bounded score could lose the margin in rows that are not there.
 
     A test of the mean that holds for every distribution whose losses are bounded: under the null, E = Π (1 + λ (d + m))
     is at most 1 in the mean for 0 ≤ λ ≤ 1 / (S − m), so that it reaches 1/α with a chance of at most α (Markov). With
     the largest λ and no loss at all it asks for ln α / ln(1 − m / S) rows, as of 0/1 outcomes.
 
+    Args:
+        found: the estimate by t.
+        change: what each row gained (negative: lost), [n].
+        groups: of the rows, [n], or None.
+        alpha: error rates of the decision.
+        margin: the mean loss m that is allowed.
+        largest: the most that a row can lose, S; infinite where nothing bounds it.
+
     Source: Waudby-Smith & Ramdas 2024 (JRSS B 86:1), section 4.1, with a fixed bet.
     """
-    largest, change = largest_loss(sample), sample.change
-    if not largest > sample.margin or not math.isfinite(largest):
+    if not largest > margin or not math.isfinite(largest):
         return found
-    if sample.groups is not None:
-        change, largest = _of_groups(change, sample.groups, largest)
+    if groups is not None:
+        change, largest = _of_groups(change, groups, largest)
     if float(np.square(change / largest).sum()) >= FEW_LOSSES:
         return found
-    needed = rows_without_loss(sample.margin / largest, sample.alpha.to_pass)
-    bets = 1 + (change + sample.margin) / (largest - sample.margin)
-    if (bets > 0).all() and float(np.log(bets).sum()) >= -math.log(sample.alpha.to_pass):
-        return replace(found, at_least=needed)
-    noun = "units" if sample.groups is None else "groups"
+    needed, enough = rows_without_loss(margin / largest, alpha.to_pass), -math.log(alpha.to_pass)
+    bets = 1 + (change + margin) / (largest - margin)
+    won = float(np.log(bets).sum()) if (bets > 0).all() else -math.inf
+    # Rows like those that are here would show it; where none is lost these are as many as without any loss.
+    at_least = math.ceil(max(needed, len(change) * enough / won if won > 0 else 0) * found.n / len(change))
+    if won >= enough:
+        return replace(found, at_least=at_least)
+    noun = "units" if groups is None else "groups"
     why = f"{len(change):,} {noun} are too few to show a rare large loss (without any, {needed:,} are needed)"
-    return replace(found, at_least=needed, no_pass=why)
+    return replace(found, at_least=at_least, no_pass=why)
 
 
 def largest_loss(sample: Sample) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qpipe.gates.estimates.estimate import Estimate
-from qpipe.gates.statistics import student
+from qpipe.gates.statistics import skewness, student
 from qpipe.plugins.gate import Alpha, Outcomes
 from qpipe.plugins.metric import Metric
 
@@ -78,16 +78,17 @@ def changed_groups(differs: NDArray[np.bool_], groups: NDArray[np.int64] | None)
 
 
 def mean_change(sample: Sample) -> Estimate:
-    """The mean difference by Student's t over units or groups."""
+    """The mean difference by Student's t over units or groups; of scores without what skewness adds to it."""
     change, groups, alpha = sample.change, sample.groups, sample.alpha
-    low, high = student.bounds(change, groups, low_alpha=alpha.to_pass, high_alpha=alpha.to_fail)
+    by = student if sample.metric.kind == "binary" else skewness
+    low, high = by.bounds(change, groups, low_alpha=alpha.to_pass, high_alpha=alpha.to_fail)
     error, _ = student.standard_error(change, groups)
     return Estimate(
         n=len(change),
         observed=float(change.mean()),
         low=low,
         high=high,
-        p_fail=student.p_below(change, -sample.margin, groups),
+        p_fail=by.p_below(change, -sample.margin, groups),
         spread=len(change) * error**2 if math.isfinite(error) else 0.0,
     )
 

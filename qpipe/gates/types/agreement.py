@@ -36,10 +36,12 @@ class Agreement:
 def decide(outcomes: Outcomes, params: Agreement, alpha: Alpha) -> Verdict:
     """Clopper–Pearson for classes, Student's t for cosines."""
     alpha = with_confidence(alpha, params.confidence)
-    return level_verdict("agreement", "agreement", outcomes, _level(outcomes, alpha), params.at_least, alpha=alpha)
+    return level_verdict(
+        "agreement", "agreement", outcomes, _level(outcomes, params.at_least, alpha), params.at_least, alpha=alpha
+    )
 
 
-def _level(outcomes: Outcomes, alpha: Alpha) -> Estimate:
+def _level(outcomes: Outcomes, limit: float, alpha: Alpha) -> Estimate:
     values, groups = outcomes.agreement, real_groups(outcomes.groups)
     if not len(values):
         return Estimate(n=0, undecidable="there are no rows")
@@ -47,7 +49,9 @@ def _level(outcomes: Outcomes, alpha: Alpha) -> Estimate:
         return Estimate(n=len(values), undecidable=NO_DIRECTION)
     if not np.isfinite(values).all():
         return Estimate(n=len(values), undecidable="agreement is not finite")
-    return level.share(values, groups, alpha) if outcomes.metric.classifies else level.mean(values, groups, alpha)
+    if outcomes.metric.classifies:
+        return level.share(values, groups, alpha)
+    return level.mean(values, groups, alpha, limit=limit, bounds=(-1.0, 1.0))
 
 
 def check(params: Agreement, metric: Metric) -> str | None:

@@ -57,7 +57,8 @@ def _level(outcomes: Outcomes, alpha: Alpha, limit: float) -> Estimate:
         case "binary":
             return level.share(values[:, 0], groups, alpha)
         case "score":
-            return level.mean(values[:, 0], groups, alpha, sign=1.0 if metric.higher_is_better else -1.0)
+            sign = 1.0 if metric.higher_is_better else -1.0
+            return level.mean(values[:, 0], groups, alpha, limit=limit, bounds=metric.bounds, sign=sign)
         case "corpus":
             return level.corpus(metric, values, groups, alpha, seed=outcomes.seed, limit=limit)
 
