@@ -14,6 +14,7 @@ from qpipe.execute.work.explaining import load_explanation
 from qpipe.flow.finished.runs import KeptRun, find_cell
 from qpipe.flow.options import RunOptions
 from qpipe.flow.workplace import open_pipeline, open_registry
+from qpipe.planning.expand import make_cell
 from qpipe.records.codec import encode
 from qpipe.records.data import RoleName
 from qpipe.records.explanation import Explanation
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from qpipe.execute.children.exits import Exit
     from qpipe.execute.children.watch import Watch
+    from qpipe.flow.workplace import Workplace
     from qpipe.records.cell import Cell
     from qpipe.records.result import CellResult
     from qpipe.store import Store
@@ -43,21 +45,21 @@ def explain_run(store: Store, kept: KeptRun, wanted: str | None, watch: Watch) -
     meant = {cell.label: cell for cell in find_cell(kept.result, wanted)}
     if not meant:
         raise ConfigError(f"run {kept.result.run_id} has judged no cell: there is nothing to explain")
-    named = tuple(dict.fromkeys(cell.recipe for cell in meant.values()))
-    pipeline = replace(kept.pipeline, recipes=tuple(_recipe(name, kept) for name in named))
+    pipeline = replace(kept.pipeline, recipes=())
     options = RunOptions(store=store.location, profile=False)
     workplace = open_pipeline(pipeline, open_registry(pipeline.folder), options)
     role: RoleName = "search" if pipeline.data.role("search") is not None else "gate"
-    cells = [cell for cell in workplace.cells if cell.label in meant]
+    cells = {label: _cell(workplace, cell, _recipe(cell, kept), role) for label, cell in meant.items()}
+    anew = {label: changed_since(workplace, cell, _recipe(cell, kept)) for label, cell in meant.items()}
     found: dict[str, Exit] = {}
-    jobs = [_job(replace(cell, role=role), store, cell.label) for cell in cells]
+    jobs = [_job(cell, store, label) for label, cell in cells.items()]
     workplace.executor.run(
         jobs, watch=watch, stop=threading.Event(), done=lambda job, ended: found.__setitem__(job.label, ended)
     )
     return tuple(
         replace(
             _explanation(store, meant[job.label], found.get(job.label)),
-            beside=compare_targets(meant[job.label], kept.result.cells),
+            beside=(*compare_targets(meant[job.label], kept.result.cells), *anew[job.label]),
         )
         for job in jobs
     )
@@ -74,12 +76,36 @@ def _slot(cell: CellResult) -> str:
     return f"{cell.key}-{cell.engine.digest if cell.engine else 'none'}"
 
 
-def _recipe(name: str, kept: KeptRun) -> RecipeSpec:
-    """A recipe of the pipeline, a candidate that its search made, or a built-in one."""
+def _recipe(cell: CellResult, kept: KeptRun) -> RecipeSpec:
+    """A recipe of the pipeline, a candidate that its search made for this model and target, or a built-in one."""
+    name = cell.recipe
     named = (*kept.pipeline.recipes, *(kept.pipeline.search.candidates if kept.pipeline.search else ()))
     own = next((spec for spec in named if spec.name == name), None)
-    found = next((trial for trial in kept.result.search if trial.recipe == name and trial.stages), None)
+    mine = (one for one in kept.result.search if (one.model, one.recipe, one.target) == (cell.model, name, cell.target))
+    found = next((trial for trial in mine if trial.stages), None)
     return own or RecipeSpec(name=name, stages=found.stages if found else None)
+
+
+def _cell(workplace: Workplace, cell: CellResult, spec: RecipeSpec, role: RoleName, *, profile: bool = False) -> Cell:
+    """The cell as it would be worked on now: two targets may have different recipes of one name."""
+    return make_cell(
+        workplace.pipeline,
+        next(model for model in workplace.models if model.name == cell.model),
+        spec,
+        target := next(target for target in workplace.pipeline.targets if target.name == cell.target),
+        workplace.registry,
+        offer=workplace.offers[target.name],
+        profile=profile,
+        role=role,
+    )
+
+
+def changed_since(workplace: Workplace, cell: CellResult, spec: RecipeSpec) -> tuple[str, ...]:
+    """A line where what is explained is not what the run judged; nothing where it is."""
+    now = {_cell(workplace, cell, spec, "gate", profile=profile).key for profile in (False, True)}
+    if cell.key in now:
+        return ()
+    return ("made anew: the model, the data, the device or qpipe are not what that run had; run the pipeline again",)
 
 
 def _job(cell: Cell, store: Store, label: str) -> Job:
