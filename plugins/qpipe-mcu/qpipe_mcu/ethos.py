@@ -49,7 +49,7 @@ class EthosBackend:
         return LITERT_INTEGER
 
     def build(self, prepared: Prepared, target: Target, workdir: Path, progress: Progress) -> Built:
-        """Every fact is Vela's estimate; outputs come from the file before Vela."""
+        """Facts are Vela's estimates and the arena; outputs come from the file before Vela."""
         from qpipe_litert.build import MODEL
         from qpipe_litert.session import LAYOUT
 
@@ -75,7 +75,7 @@ class EthosBackend:
             files=(Path(MODEL), Path(LAYOUT)),
             artifacts=(*(Path(name) for name in VELA_FILES), *c_files),
             placement=_placement(place_micro(workdir / MODEL, made.left, made.notes), estimate, options),
-            facts=_facts(estimate, made.arena_bytes),
+            facts=facts_of(estimate, made.arena_bytes),
             toolchain=(*litert_toolchain(), *package_versions(PACKAGE, VELA)),
             notes=(*made.notes, _NOT_RUN),
         )
@@ -91,19 +91,26 @@ class EthosBackend:
 
 
 _NOT_RUN = "Vela's file was not run: nothing here runs it; answers and comparisons are those of the file before it"
+_PARTLY = (
+    "Vela estimates neither time nor memory of what stays on the CPU: no inference_ms, sram, dram and flash are given"
+)
 VELA_FILES = ("model_vela.tflite", "vela-summary.csv", "vela-layers.csv")
 
 
-def _facts(estimate: Estimate, arena_bytes: int) -> tuple[Fact, ...]:
-    figures = (
+def facts_of(estimate: Estimate, arena_bytes: int) -> tuple[Fact, ...]:
+    """What Vela estimates; where operators stay on the CPU, nothing that would leave their time or memory out."""
+    figures = [
         ("arena_bytes", arena_bytes, "bytes"),
         ("npu_cycles", estimate.cycles, "cycles"),
-        ("inference_ms", estimate.inference_ms, "ms"),
-        ("sram_bytes", estimate.sram_bytes, "bytes"),
-        ("dram_bytes", estimate.dram_bytes, "bytes"),
-        ("flash_bytes", estimate.flash_bytes, "bytes"),
         ("npu_share", estimate.npu_share, "share"),
-    )
+    ]
+    if not estimate.cpu_ops:
+        figures += [
+            ("inference_ms", estimate.inference_ms, "ms"),
+            ("sram_bytes", estimate.sram_bytes, "bytes"),
+            ("dram_bytes", estimate.dram_bytes, "bytes"),
+            ("flash_bytes", estimate.flash_bytes, "bytes"),
+        ]
     return tuple(Fact(name=name, value=float(value), unit=unit, kind="estimated") for name, value, unit in figures)
 
 
@@ -112,5 +119,7 @@ def _placement(found: Placement, estimate: Estimate, options: EthosOptions) -> P
         f"{options.accelerator}, {options.system}, {options.memory}: {estimate.npu_ops} operators on the NPU, "
         f"{estimate.cpu_ops} on the CPU"
     )
-    notes = (note, *(f"on the CPU: {name}" for name in estimate.cpu_names), *found.notes)
+    limited = options.sram_kib or options.flash_kib
+    partly = (_PARTLY, *((_LIMITS,) if limited else ())) if estimate.cpu_ops else ()
+    notes = (note, *partly, *(f"on the CPU: {name}" for name in estimate.cpu_names), *found.notes)
     return replace(found, elsewhere=estimate.cpu_ops, notes=notes)

@@ -56,7 +56,8 @@ def run_micro(interpreter: Interpreter, inputs: tuple[Array, ...], outputs: int)
 def smallest_arena(data: bytes) -> int:
     """Bytes of the smallest arena in which the model allocates and runs, by bisection.
 
-    An upper bound for a 32-bit microcontroller: pointers are 64 bits wide here.
+    Of the reference kernels, and an upper bound for theirs: pointers are 64 bits wide here. A vendor's kernels
+    (CMSIS-NN) take scratch buffers beside.
 
     Raises:
         BuildError: an operator is missing in tflite-micro, or no arena is large enough.

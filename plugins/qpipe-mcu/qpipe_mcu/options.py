@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from configparser import ConfigParser
+from dataclasses import dataclass, fields, replace
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TypeVar
 
-from qpipe.errors import TargetError
+from qpipe.errors import TargetError, nearest
 from qpipe.records.target import Target
 
 T = TypeVar("T")
@@ -17,6 +20,7 @@ _ACCELERATORS: Mapping[str, tuple[str, str]] = {
     "ethos-u85": ("Ethos_U85_SYS_DRAM_Mid", "Dedicated_Sram"),
 }
 """System configuration and memory mode for each family. Source: ethos-u-vela 5.2, `config_files/Arm/vela.ini`."""
+_SECTIONS = {"system": "System_Config", "memory": "Memory_Mode"}
 _SIZES = {"u55": (32, 64, 128, 256), "u65": (256, 512), "u85": (128, 256, 512, 1024, 2048)}
 
 
@@ -53,7 +57,8 @@ def read_ethos(target: Target) -> EthosOptions:
     """The options of an Ethos-U target, with the family's usual system.
 
     Raises:
-        TargetError: an unknown key, a value of another type, or an accelerator that does not exist.
+        TargetError: an unknown key, a value of another type, or an accelerator, system or memory mode that does
+            not exist.
     """
     options = _read(EthosOptions, target)
     known = [f"ethos-{family}-{macs}" for family, sizes in _SIZES.items() for macs in sizes]
@@ -62,13 +67,25 @@ def read_ethos(target: Target) -> EthosOptions:
             f"target {target.name}: accelerator is {options.accelerator!r}", hint=f"one of: {', '.join(known)}"
         )
     system, memory = _ACCELERATORS[options.accelerator.rpartition("-")[0]]
-    return EthosOptions(
-        accelerator=options.accelerator,
-        system=options.system or system,
-        memory=options.memory or memory,
-        sram_kib=options.sram_kib,
-        flash_kib=options.flash_kib,
-    )
+    for key, name in (("system", options.system), ("memory", options.memory)):
+        _check_section(target, key, name)
+    return replace(options, system=options.system or system, memory=options.memory or memory)
+
+
+def _check_section(target: Target, key: str, name: str) -> None:
+    """Vela's own file says which systems and memory modes there are; where it is not installed, nothing does."""
+    spec = find_spec("ethosu") if name else None
+    if spec is None or not spec.submodule_search_locations:
+        return
+    file = ConfigParser()
+    file.read(Path(spec.submodule_search_locations[0], "config_files", "Arm", "vela.ini"), "utf-8")
+    start = f"{_SECTIONS[key]}."
+    known = [section.removeprefix(start) for section in file.sections() if section.startswith(start)]
+    if known and name not in known:
+        raise TargetError(
+            f"target {target.name}: {key} is {name!r}, which Vela's Arm/vela.ini does not have{nearest(name, known)}",
+            hint=f"one of: {', '.join(known)}",
+        )
 
 
 def _read(kind: type[T], target: Target) -> T:

@@ -9,10 +9,10 @@ import edge_models as edge
 import numpy as np
 import pytest
 from qpipe_litert.flatbuffer import read_flatbuffer
-from qpipe_mcu.ethos import VELA_FILES, EthosBackend
+from qpipe_mcu.ethos import VELA_FILES, EthosBackend, facts_of
 from qpipe_mcu.options import read_ethos
 from qpipe_mcu.tflm import TflmBackend
-from qpipe_mcu.vela import _failure, compile_for_npu
+from qpipe_mcu.vela import Estimate, _failure, compile_for_npu
 
 from qpipe.errors import BuildError, RefusedError, TargetError
 from qpipe.records.engine import Engine, Prepared
@@ -64,9 +64,31 @@ def test_other_accelerators_compile_the_same_file(u55_engine: Engine, tmp_path: 
 def test_float_model_stays_on_the_cpu_and_says_so(tmp_path: Path) -> None:
     ready = edge.prepared(edge.digits_net(), tmp_path / "m")
     engine = edge.built_engine(EthosBackend(), ready, U55, tmp_path / "e")
-    assert next(fact.value for fact in engine.facts if fact.name == "npu_share") == 0.0
+    facts = {fact.name: fact.value for fact in engine.facts}
+    assert facts["npu_share"] == facts["npu_cycles"] == 0.0
+    # Vela says 0 ms and 0 bytes of flash there, which any limit would take.
+    assert set(facts) == {"npu_share", "npu_cycles", "arena_bytes"}
     assert engine.placement is not None
     assert engine.placement.elsewhere > 0
+    assert any("no inference_ms, sram, dram and flash" in note for note in engine.placement.notes)
+
+
+@pytest.mark.parametrize(("cpu_ops", "whole"), [(0, True), (1, False)])
+def test_figures_that_leave_the_cpu_out_are_not_the_engines(cpu_ops: int, whole: bool) -> None:
+    """A network with one operator on the CPU was given the time of the others."""
+    estimate = Estimate(
+        cycles=500,
+        inference_ms=0.001,
+        sram_bytes=1,
+        dram_bytes=0,
+        flash_bytes=1,
+        npu_ops=4,
+        cpu_ops=cpu_ops,
+        cpu_names=(),
+    )
+    names = {fact.name for fact in facts_of(estimate, 64)}
+    assert {"npu_cycles", "npu_share", "arena_bytes"} <= names
+    assert ({"inference_ms", "sram_bytes", "dram_bytes", "flash_bytes"} <= names) is whole
 
 
 @pytest.mark.usefixtures("tool")
@@ -114,3 +136,17 @@ def test_what_was_not_run_is_not_said_to_be_compared(u55_engine: Engine) -> None
 def test_options_are_validated(options: dict[str, object]) -> None:
     with pytest.raises(TargetError, match="ethos-u55-128"):
         EthosBackend().check(replace(U55, options=options))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("system", "Ethos_U55_High_End", "did you mean 'Ethos_U55_High_End_Embedded'"),
+        ("memory", "Shared", "memory is 'Shared', which Vela's"),
+    ],
+)
+def test_a_system_that_vela_does_not_know_is_found_before_work(key: str, value: str, message: str) -> None:
+    pytest.importorskip("ethosu")
+    with pytest.raises(TargetError, match=message) as error:
+        EthosBackend().check(replace(U55, options={**U55.options, key: value}))
+    assert "Shared_Sram" in error.value.hint or "Ethos_U55_Deep_Embedded" in error.value.hint
