@@ -8,7 +8,7 @@ import platform
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from qpipe.errors import EngineError, Interrupted
@@ -113,5 +113,8 @@ def beyond_target(cpu: Cpu, isa: tuple[str, ...]) -> tuple[str, ...]:
 
 def governor(cpus: Path = Path("/sys/devices/system/cpu")) -> str:
     """Frequency governor of the processors, or `not reported` (virtual machines have none)."""
-    found = sorted({file.read_text().strip() for file in cpus.glob("cpu[0-9]*/cpufreq/scaling_governor")})
-    return " + ".join(found) or "not reported"
+    found: set[str] = set()
+    for file in cpus.glob("cpu[0-9]*/cpufreq/scaling_governor"):
+        with suppress(OSError):  # EBUSY of a core that is switched off
+            found.add(file.read_text().strip())
+    return " + ".join(sorted(found)) or "not reported"

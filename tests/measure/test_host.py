@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from qpipe.errors import EngineError
+from qpipe.errors import EngineError, Interrupted
 from qpipe.measure.cpu import Cpu, read_cpu
 from qpipe.measure.host import LOCK, beyond_target, conditions, governor, measuring
 from qpipe.measure.memory import peak_memory
@@ -79,6 +79,8 @@ def test_the_governor_of_a_machine_that_has_one(tmp_path):
         folder.mkdir(parents=True)
         (folder / "scaling_governor").write_text("powersave\n" if number else "performance\n")
     assert governor(tmp_path) == "performance + powersave"
+    (tmp_path / "cpu2" / "cpufreq" / "scaling_governor").mkdir(parents=True)  # of a core that is switched off: no read
+    assert governor(tmp_path) == "performance + powersave"
     assert governor(tmp_path / "cpu9") == "not reported"
 
 
@@ -114,6 +116,19 @@ def test_a_killed_holder_frees_the_lock(tmp_path):
     said: list[str] = []
     with measuring(said.append, lock):
         assert said == []
+
+
+def test_who_waits_to_measure_can_be_interrupted_and_the_lock_is_for_all_users(tmp_path):
+    lock, stop, said = tmp_path / "lock", threading.Event(), []
+    with measuring(said.append, lock):
+        assert lock.stat().st_mode & 0o777 == 0o666
+        lock.write_text("4194304999\n")  # a longer number than the next holder's
+        threading.Timer(0.3, stop.set).start()
+        with pytest.raises(Interrupted), measuring(said.append, lock, stop=stop):
+            pass
+        assert len(said) == 1
+    with measuring(said.append, lock):
+        assert lock.read_text() == f"{os.getpid()}\n"
 
 
 def test_a_lock_that_is_a_link_is_refused(tmp_path):
