@@ -21,6 +21,7 @@ from qpipe.execute.work.verifying import VerifyJob, run_verification
 from qpipe.measure.device import load_conditions
 from qpipe.measure.memory import PeakMemory
 from qpipe.measure.samples import load_samples
+from qpipe.plugins.packages import ABSENT
 from qpipe.records.codec import decode, encode
 from qpipe.testing.fake import FakeBackend, fake_site
 from qpipe.testing.models import small_rows
@@ -128,12 +129,17 @@ def test_memory_is_that_of_the_batch_that_is_asked_for(worked):
         run_memory(encode(replace(job, batch=4)), Silent())
 
 
-def test_an_engine_is_asked_again_on_the_rows_that_judged_it_and_no_others(worked, tmp_path):
+def test_an_engine_is_asked_again_on_the_rows_that_judged_it_and_no_others(worked, tmp_path, monkeypatch):
     cell, outcome = worked.cells["int8"], worked.outcomes["int8"]
     evaluation = load_pair(worked.place.store.folder(outcome.evaluation)).engine
     engine = read_engine(worked.place.store.folder(outcome.engine))
     job = VerifyJob(engine=str(engine.path), target=cell.target, data=cell.data, data_digest=evaluation.data_digest)
     assert run_verification(encode(job), Silent()) == evaluation.outputs_digest
+
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr("qpipe.engines.machine.package_version", lambda _: ABSENT)
+        with pytest.raises(EngineError, match="cannot run here"):
+            run_verification(encode(job), Silent())
 
     other = tmp_path / "gate.npz"
     np.savez(other, image=small_rows(64, 8), label=np.zeros(64, int))
