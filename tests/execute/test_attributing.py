@@ -20,6 +20,8 @@ from qpipe.execute.work.attributing import (
     attribute,
     first_rows,
 )
+from qpipe.execute.work.explaining import kernels
+from qpipe.measure.evaluation import sqnr_db
 from qpipe.measure.reference import open_reference, reference_computation
 from qpipe.measure.rows import run_rows
 from qpipe.models import read_model
@@ -51,7 +53,10 @@ def network(folder, text, weights, row, scheme):
         made.mkdir()
         return prepare(model, builtin_recipe(recipe, scheme), scheme, lambda: iter([{"x": rows}]), made, None, Silent())
 
-    return SimpleNamespace(model=model, rows=rows, ready=ready, path=folder)
+    def files(recipe):
+        return model.file.path, folder / recipe / "model.onnx"
+
+    return SimpleNamespace(model=model, rows=rows, ready=ready, path=folder, files=files)
 
 
 def outputs(file, rows, value):
@@ -86,6 +91,8 @@ def test_a_static_engine_has_four_steps_and_loses_where_it_quantizes(judged, com
     assert steps[PREPARED].sqnr_db > steps[QUANTIZED].sqnr_db > 20
     assert steps[QUANTIZED].sqnr_db == pytest.approx(steps[ENGINE].sqnr_db, abs=1e-9)
     assert steps[QUANTIZED].metric == (0.8 if computes else None)
+    tensors = [run_rows(open_reference(file), [{"x": judged.rows[:ROWS]}]).tensors["y"] for file in judged.files("int8")]
+    assert steps[ENGINE].sqnr_db == pytest.approx(sqnr_db(*tensors), abs=1e-6)
     assert found.remarks == ()
 
 
@@ -116,7 +123,7 @@ def test_what_another_target_leaves_in_float_and_this_one_does_not_has_a_step_an
 
 def test_the_float_engine_is_the_model_as_given(judged):
     _, steps = attributed(judged, "none", computes=True)
-    assert steps[PREPARED].note == "the model as given"
+    assert (steps[PREPARED].note, steps[PREPARED].metric) == ("the model as given", 0.9)
     assert steps[QUANTIZED].note == "this recipe has no Q/DQ graph"
 
 
@@ -147,3 +154,14 @@ def test_a_step_that_does_not_run_says_so(judged):
 @pytest.mark.parametrize(("size", "rows"), [(10, ROWS), (224 * 224 * 3, FEWEST), (60_000, 8)])
 def test_large_rows_are_looked_at_in_small_numbers(size, rows):
     assert len(first_rows({"x": np.zeros((64, size), np.float32)})["x"]) == rows
+
+
+def test_a_relu_that_a_kernel_does_has_that_kernel_not_what_moves_its_tensor():
+    """On packs of pixels the last operator that writes the Relu's tensor is a Reshape."""
+    choices = (("conv", ""), ("relu", "conv"), ("pool", ""))
+    plan = SimpleNamespace(nodes=tuple(SimpleNamespace(node=name, absorbed_into=into) for name, into in choices))
+    ran = (("conv", "QLinearConv"), ("relu", "Reshape"), ("pool", "QLinearAveragePool"))
+    placement = SimpleNamespace(nodes=tuple(SimpleNamespace(node=name, kernel=kernel) for name, kernel in ran))
+    found = kernels(plan, placement)
+    assert found == {"conv": "QLinearConv", "relu": "QLinearConv", "pool": "QLinearAveragePool"}
+    assert kernels(plan, None) == {}

@@ -180,7 +180,7 @@ def kernels(plan: QuantPlan, placement: Placement | None) -> Mapping[str, str]:
         return {}
     known = {one.node: one.kernel for one in placement.nodes}
     absorbed = {choice.node: choice.absorbed_into for choice in plan.nodes if choice.absorbed_into in known}
-    return known | {node: known[into] for node, into in absorbed.items() if node not in known}
+    return known | {node: known[into] for node, into in absorbed.items()}  # whatever moves its tensor behind that
 
 
 def remarks(bench: Bench, prepared: Prepared, role: Role) -> tuple[Remark, ...]:
