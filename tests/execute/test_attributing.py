@@ -7,6 +7,7 @@ import onnx
 import pytest
 from onnx import numpy_helper, parser
 
+from qpipe.errors import ModelError
 from qpipe.execute.work.attributing import (
     ENGINE,
     FEWEST,
@@ -48,15 +49,18 @@ def network(folder, text, weights, row, scheme):
     model = read_model(folder / "net.onnx", name="net", origin="here")
     rows = rng.standard_normal((40, *row)).astype(np.float32)
 
+    engine = {}
+
     def ready(recipe):
         made = folder / recipe
         made.mkdir()
-        return prepare(model, builtin_recipe(recipe, scheme), scheme, lambda: iter([{"x": rows}]), made, None, Silent())
+        found = prepare(
+            model, builtin_recipe(recipe, scheme), scheme, lambda: iter([{"x": rows}]), made, None, Silent()
+        )
+        engine[recipe] = found.deployable
+        return found
 
-    def files(recipe):
-        return model.file.path, folder / recipe / "model.onnx"
-
-    return SimpleNamespace(model=model, rows=rows, ready=ready, path=folder, files=files)
+    return SimpleNamespace(model=model, rows=rows, ready=ready, path=folder, engine=engine)
 
 
 def outputs(file, rows, value):
@@ -91,7 +95,10 @@ def test_a_static_engine_has_four_steps_and_loses_where_it_quantizes(judged, com
     assert steps[PREPARED].sqnr_db > steps[QUANTIZED].sqnr_db > 20
     assert steps[QUANTIZED].sqnr_db == pytest.approx(steps[ENGINE].sqnr_db, abs=1e-9)
     assert steps[QUANTIZED].metric == (0.8 if computes else None)
-    tensors = [run_rows(open_reference(file), [{"x": judged.rows[:ROWS]}]).tensors["y"] for file in judged.files("int8")]
+    tensors = [
+        run_rows(open_reference(file), [{"x": judged.rows[:ROWS]}]).tensors["y"]
+        for file in (judged.model.file, judged.engine["int8"])
+    ]
     assert steps[ENGINE].sqnr_db == pytest.approx(sqnr_db(*tensors), abs=1e-6)
     assert found.remarks == ()
 
@@ -165,3 +172,13 @@ def test_a_relu_that_a_kernel_does_has_that_kernel_not_what_moves_its_tensor():
     found = kernels(plan, placement)
     assert found == {"conv": "QLinearConv", "relu": "QLinearConv", "pool": "QLinearAveragePool"}
     assert kernels(plan, None) == {}
+
+
+@pytest.mark.parametrize(("opens", "name"), [("open_float_nodes", FLOAT_NODES), ("open_float_outputs", FLOAT_OUTPUTS)])
+def test_a_step_between_that_does_not_run_says_so(judged, monkeypatch, opens, name):
+    def refuse(*_):
+        raise ModelError("no kernel for it")
+
+    monkeypatch.setattr(f"qpipe.execute.work.attributing.{opens}", refuse)
+    _, steps = attributed(judged, "int8", computes=True)
+    assert (steps[name].note, steps[name].sqnr_db) == ("not run: no kernel for it", None)

@@ -13,6 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from qpipe.errors import EngineError, ModelError
+from qpipe.measure.clock import check_ticks
 from qpipe.measure.feeds import digest_outputs, make_feeds
 from qpipe.measure.profile import summarize
 from qpipe.measure.reference import open_reference
@@ -84,12 +85,12 @@ def test_twice_the_work_takes_twice_the_time(tmp_path):
 def test_rounds_blocks_and_sizes_are_what_the_protocol_says(tmp_path):
     one, two = open_reference(multiply(tmp_path, 1)), open_reference(multiply(tmp_path, 2))
     feeds = make_feeds(rows(), (1, 8), one.signature)
-    found = time_sessions({"one": one, "two": two}, feeds, QUICK, load_ms=LOADS, expected={})
+    found = time_sessions({"two": two, "one": one}, feeds, QUICK, load_ms=LOADS, expected={})
     assert found.batches == (1, 8)
     for size in found.batches:
         assert found.matrix_ms("one", size).shape == (1, 40)
     assert np.bincount(found.block).tolist() == [40, 40, 40, 40]
-    assert found.load_ms.tolist() == [[1.0, 2.0]]
+    assert found.load_ms.tolist() == [[2.0, 1.0]]
     assert (found.wall_ns > 0).all()
 
 
@@ -220,6 +221,10 @@ def test_a_clock_is_too_coarse_for_the_runs_of_one_batch_size(sizes, refused):
     timing = Timing(rounds=8, min_seconds=0.0, warmup=1)
     with pytest.raises(EngineError, match="steps of 1 ms") if refused else nullcontext():
         time_sessions({"a": session}, feeds, timing, load_ms=LOADS, expected={})
+
+
+def test_one_long_run_makes_no_fine_clock_coarse():
+    check_ticks([[10_000_000, 10_000_100, 10_000_300, 30_000_000]])
 
 
 @pytest.mark.parametrize(
