@@ -91,9 +91,8 @@ class EthosBackend:
 
 
 _NOT_RUN = "Vela's file was not run: nothing here runs it; answers and comparisons are those of the file before it"
-_PARTLY = (
-    "Vela estimates neither time nor memory of what stays on the CPU: no inference_ms, sram, dram and flash are given"
-)
+_PARTLY = "Vela estimates neither time nor memory of what stays on the CPU: no inference_ms, sram, dram and flash here"
+_LIMITS = "the target's sram_kib and flash_kib were held against the NPU's part alone"
 VELA_FILES = ("model_vela.tflite", "vela-summary.csv", "vela-layers.csv")
 
 

@@ -70,7 +70,7 @@ def test_float_model_stays_on_the_cpu_and_says_so(tmp_path: Path) -> None:
     assert set(facts) == {"npu_share", "npu_cycles", "arena_bytes"}
     assert engine.placement is not None
     assert engine.placement.elsewhere > 0
-    assert any("no inference_ms, sram, dram and flash" in note for note in engine.placement.notes)
+    assert any("no inference_ms, sram, dram and flash here" in note for note in engine.placement.notes)
 
 
 @pytest.mark.parametrize(("cpu_ops", "whole"), [(0, True), (1, False)])
@@ -141,7 +141,7 @@ def test_options_are_validated(options: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("system", "Ethos_U55_High_End", "did you mean 'Ethos_U55_High_End_Embedded'"),
+        ("system", "Ethos_U55_High_End", "Vela's Arm/vela.ini does not have; did you mean"),
         ("memory", "Shared", "memory is 'Shared', which Vela's"),
     ],
 )
