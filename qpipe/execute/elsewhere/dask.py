@@ -85,6 +85,8 @@ class DaskExecutor:
                     ended = _exit_of(future)
                     gathering.end(job.label, ended.kind)
                     done(job, ended)
+                if stop.is_set():
+                    return
 
     def profile(
         self, orders: Sequence[Order], *, watch: Watch, stop: threading.Event
