@@ -6,7 +6,7 @@ from qpipe.tracking.holds import Hold, holding
 from qpipe.tracking.onnxmodels import told_otherwise
 from qpipe.tracking.patience import address
 from qpipe.tracking.portable import export_portable
-from qpipe.tracking.promotion.ledger import Move
+from qpipe.tracking.promotion.ledger import Move, now
 from qpipe.tracking.promotion.moves import history, orphaned, promote, reconcile, rollback
 from qpipe.tracking.sources import fetch_engine, fetch_model
 from qpipe.tracking.sync import Spool, SpooledCell, read_spool, sync, write_spool
@@ -30,6 +30,7 @@ __all__ = [
     "holding",
     "joined_run",
     "knock",
+    "now",
     "orphaned",
     "promote",
     "read_spool",

@@ -1,5 +1,6 @@
 import dataclasses
 import os
+import re
 import threading
 
 import pytest
@@ -361,6 +362,16 @@ def test_a_logged_model_that_was_deleted_is_logged_again_with_its_figures(tracke
     promote(tracker, logged(tracker, 1), model_name=name, alias="champion")
     (again,) = tracker.client.search_logged_models([tracker.experiment_id], "metrics.accuracy > 0.9")
     assert again.model_id != model.model_id
+
+
+def test_an_engine_that_was_judged_long_ago_takes_no_younger_ones_place(tracker, name, logged):
+    champions(tracker, name, logged, 1)
+    before, later = "2000-01-01T00:00:00+00:00", "2999-01-01T00:00:00+00:00"
+    with pytest.raises(PromotionError, match=f"was judged at {re.escape(before)}, and since then .* to version 1"):
+        promote(tracker, logged(tracker, 2), model_name=name, alias="champion", judged_at=before)
+    assert len(tracker.client.search_model_versions(f"name = '{name}'")) == 1
+    assert promote(tracker, logged(tracker, 1), model_name=name, alias="champion", judged_at=before).version == "1"
+    assert promote(tracker, logged(tracker, 2), model_name=name, alias="champion", judged_at=later).version == "2"
 
 
 def test_a_writer_that_died_between_its_two_writes_is_followed(tracker, name, logged):

@@ -100,7 +100,7 @@ def publish(
         models = _log_cells(tracker, parent, workplace, results, plots=plots, stop=stop)
         if promote and workplace.pipeline.promote is not None:
             heed(stop)
-            _promote_each(tracker, results, workplace.pipeline.promote, models, promoted)
+            promote_each(tracker, results, workplace.pipeline.promote, models, promoted)
 
     try:
         answered(work, stop)
@@ -118,14 +118,18 @@ def publish(
     return Published(mlflow_run_id=parent, promoted=tuple(promoted), warnings=tracker.warnings)
 
 
-def _promote_each(
+def promote_each(
     tracker: Tracker,
     results: Sequence[CellResult],
     spec: PromoteSpec,
     models: Mapping[str, str | None],
     promoted: list[Promoted],
+    *,
+    judged_at: str = "",
 ) -> None:
     """Add what is promoted to the list, which holds although MLflow is lost at a later one.
+
+    `models` are LoggedModels by cell key. With `judged_at` none takes the place of what was promoted since then.
 
     Raises:
         PromotionError: the first that had no right to it; it stops nobody else.
@@ -134,22 +138,11 @@ def _promote_each(
     refused: list[PromotionError] = []
     for one in promotable(results, spec):
         try:
-            promoted += promote_passed(tracker, (one,), spec, models)
+            promoted.append(_promote(tracker, one, spec, models.get(one.key), judged_at))
         except PromotionError as error:
             refused.append(error)
     if refused:
         raise refused[0]
-
-
-def promote_passed(
-    tracker: Tracker, results: Sequence[CellResult], spec: PromoteSpec, models: Mapping[str, str | None]
-) -> tuple[Promoted, ...]:
-    """Promote the cells that passed; `models` are their LoggedModels by cell key.
-
-    Raises:
-        QpipeError: MLflow is lost, or an alias was moved by somebody else.
-    """
-    return tuple(_promote(tracker, result, spec, models.get(result.key)) for result in promotable(results, spec))
 
 
 def finish(
@@ -227,8 +220,8 @@ def _dataset(workplace: Workplace) -> Dataset:
     return Dataset(name=f"{workplace.pipeline.name}-gate", digest=role.digest, source=source, rows=role.rows)
 
 
-def _promote(tracker: Tracker, result: CellResult, spec: PromoteSpec, model_id: str | None) -> Promoted:
+def _promote(tracker: Tracker, result: CellResult, spec: PromoteSpec, model_id: str | None, judged_at: str) -> Promoted:
     from qpipe.tracking import promote
 
     name = promoted_name(spec, result.model, result.recipe, result.target)
-    return promote(tracker, result, model_name=name, alias=spec.alias, model_id=model_id)
+    return promote(tracker, result, model_name=name, alias=spec.alias, model_id=model_id, judged_at=judged_at)

@@ -7,14 +7,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from qpipe.errors import ConfigError
+from qpipe.errors import ConfigError, PromotionError
 from qpipe.flow.exitcodes import run_code
 from qpipe.flow.finished.report import draw, write_report
 from qpipe.flow.finished.runs import KeptRun, keep_result, kept_uri, recall_run
-from qpipe.flow.publish.log import promote_passed, run_params
+from qpipe.flow.publish.log import promote_each, run_params
 from qpipe.records.codec import decode, encode
 from qpipe.records.evidence import Evaluation
-from qpipe.tracking import Dataset, Spool, SpooledCell, holding, joined_run, run_status
+from qpipe.tracking import Dataset, Spool, SpooledCell, holding, joined_run, now, run_status
 
 if TYPE_CHECKING:
     from qpipe.flow.options import RunOptions
@@ -31,6 +31,8 @@ class Unlogged:
 
     spool: Spool | None
     promote: bool = True
+    at: str = ""
+    """When the run was judged: UTC, ISO 8601; empty in stores of before."""
 
 
 def keep_unlogged(workplace: Workplace, options: RunOptions, result: RunResult) -> None:
@@ -47,7 +49,7 @@ def keep_unlogged(workplace: Workplace, options: RunOptions, result: RunResult) 
         dataset=_dataset(workplace, result.cells),
         join=options.join or joined_run(),
     )
-    store.remember(SPACE, result.run_id, encode(Unlogged(spool=spool, promote=options.promote)))
+    store.remember(SPACE, result.run_id, encode(Unlogged(spool=spool, promote=options.promote, at=now())))
 
 
 def forget_unlogged(store: Store, run_id: str) -> None:
@@ -62,7 +64,7 @@ def sync_run(store: Store, run_id: str, *, tracking_uri: str | None) -> RunResul
     Raises:
         ConfigError: no such run, or one that MLflow has seen already.
         TrackingError: MLflow is lost again; the run stays kept.
-        PromotionError: an alias was moved by somebody else; the run is logged then.
+        PromotionError: an alias was moved by somebody else, or to a younger engine; the run is logged then.
     """
     from qpipe.tracking import connect, sync
 
@@ -81,11 +83,15 @@ def sync_run(store: Store, run_id: str, *, tracking_uri: str | None) -> RunResul
         plots = draw(waiting.spool.result.cells, store, Path(scratch))
         parent, logged = sync(tracker, waiting.spool, plots=plots, hold=hold.tag)
         result = replace(waiting.spool.result, mlflow_run_id=parent)
-        promoted: tuple[Promoted, ...] = ()
+        promoted: list[Promoted] = []
+        refused: PromotionError | None = None
         if waiting.promote and kept.pipeline.promote is not None:
             models = {key: one.model_id for key, one in logged.items()}
-            promoted = promote_passed(tracker, result.cells, kept.pipeline.promote, models)
-        final = replace(result, promoted=promoted)
+            try:
+                promote_each(tracker, result.cells, kept.pipeline.promote, models, promoted, judged_at=waiting.at)
+            except PromotionError as error:  # the run is logged all the same
+                refused = error
+        final = replace(result, promoted=tuple(promoted))
         tracker.finish(
             parent,
             run_status(final.exit_code),
@@ -94,6 +100,8 @@ def sync_run(store: Store, run_id: str, *, tracking_uri: str | None) -> RunResul
         )
         hold.end()
     keep_result(store, KeptRun(pipeline=kept.pipeline, result=final))
+    if refused is not None:
+        raise refused
     forget_unlogged(store, found)
     return final
 

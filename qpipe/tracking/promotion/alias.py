@@ -128,6 +128,19 @@ def check_expected(ledger: Ledger, alias: str, head: Move | None, at: str | None
         )
 
 
+def check_not_overtaken(head: Move | None, engine: str, judged_at: str) -> None:
+    """Refuse an engine that was judged before another one was moved to, by whoever did not know of that.
+
+    Raises:
+        PromotionError: who moved the alias since then.
+    """
+    if judged_at and head is not None and head.at > judged_at and head.engine != engine:
+        raise PromotionError(
+            f"the engine {engine[:12]} was judged at {judged_at}, and since then {head}",
+            hint=f"if it shall take its place all the same: `qpipe promote RUN_ID --expect {head.version}`",
+        )
+
+
 def versions_of(book: Book, alias: str) -> list[str]:
     """Versions as promotions pushed and rollbacks popped them; the bottom is what the alias was at before qpipe."""
     moves = book.of(alias)

@@ -9,6 +9,7 @@ from qpipe.records.result import CellResult, Promoted
 from qpipe.tracking.patience import PROMOTE, READ, calling
 from qpipe.tracking.promotion.alias import (
     check_expected,
+    check_not_overtaken,
     check_not_rolled_back,
     follow,
     move_alias,
@@ -29,13 +30,15 @@ def promote(
     alias: str,
     model_id: str | None = None,
     expected: str | None = None,
+    judged_at: str = "",
     force_reason: str | None = None,
 ) -> Promoted:
     """Register the engine of a cell as a version of `model_name` and move `alias` to it; idempotent.
 
     `model_id` is the LoggedModel (`Logged.model_id`), searched by engine digest in the tracker's experiment if None.
-    `expected` is the version that the caller believes the alias to be at (empty: none). `force_reason` lets an engine
-    through that has no right to it, and is recorded.
+    `expected` is the version that the caller believes the alias to be at (empty: none). `judged_at`, UTC as the
+    ledger has it, refuses where another engine was promoted since then. `force_reason` lets an engine through that has
+    no right to it, and is recorded.
 
     Raises:
         PromotionError: no right to it, or the alias was moved by somebody else: who, to what, when.
@@ -48,6 +51,7 @@ def promote(
         ledger = open_ledger(tracker, model_name)
         head, at = settle(ledger, alias)
         check_expected(ledger, alias, head, at, expected)
+        check_not_overtaken(head, engine.digest, judged_at)
         version = register(tracker, model_name, logged, result, force_reason=force_reason)
         note = note_of(result, force_reason)
         promoted = Promoted(model=model_name, version=version, alias=alias, engine=engine.digest, note=note)

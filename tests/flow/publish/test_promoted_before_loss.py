@@ -15,7 +15,7 @@ from qpipe.report import NO_PLOTS
     ("trouble", "lost", "told"), [(TrackingError("gone"), True, ["a"]), (PromotionError("no right"), False, ["a", "c"])]
 )
 def test_the_promotions_before_and_after_are_told(monkeypatch, trouble, lost, told):
-    def promote(_tracker, result, _spec, _model):
+    def promote(_tracker, result, *_):
         if result.key == "b":
             raise trouble
         return Promoted(model=result.key, version="1", alias="champion", engine="e")

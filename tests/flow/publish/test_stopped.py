@@ -50,7 +50,7 @@ def test_nothing_is_promoted_after_ctrl_c(monkeypatch, pressed_at, logged):
     if pressed_at == 0:
         stop.set()
     monkeypatch.setattr(log, "_dataset", lambda _: None)
-    monkeypatch.setattr(log, "_promote_each", lambda *_: pytest.fail("promoted"))
+    monkeypatch.setattr(log, "promote_each", lambda *_: pytest.fail("promoted"))
     target = SimpleNamespace(name="cpu")
     workplace = SimpleNamespace(pipeline=SimpleNamespace(promote=object(), targets=[target]))
     cells = tuple(SimpleNamespace(key=key, evidence=None, target="cpu") for key in "ab")
