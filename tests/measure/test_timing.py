@@ -161,6 +161,20 @@ def test_feeds_are_different_rows_and_only_those_needed_are_read():
     assert len(set(firsts)) == 4
 
 
+def test_rows_of_several_batches_are_fed_and_no_more_are_read_than_needed():
+    read = []
+
+    def batches():
+        for start in range(0, 300, 3):
+            read.append(start)
+            yield {"x": np.repeat(np.arange(start, start + 3, dtype=np.float32)[:, None], 192, axis=1)}
+
+    feeds = make_feeds(batches(), (1, 4), Scripted.signature)
+    assert [int(row) for inputs in feeds[4] for row in inputs["x"][:, 0]] == list(range(16))
+    assert [int(inputs["x"][0, 0]) for inputs in feeds[1]] == [0, 1, 2, 3]
+    assert len(read) == 6
+
+
 def test_few_rows_are_repeated():
     feeds = make_feeds(rows(3), (8,), Scripted.signature)
     np.testing.assert_array_equal(feeds[8][0]["x"][0], feeds[8][0]["x"][3])
