@@ -40,6 +40,7 @@ DUMP_FILE = "layers.txt.gz"
 GRAPH_FILE = "simulated.onnx"
 """The graph that a simulated session runs; only with `simulate: true`."""
 
+_UNCOMPARED = "the engine's answers were not compared with the graph's at build: it runs on its GPU alone"
 _DOUBLE = "float64 inside the graph is calculated in float32"
 
 
@@ -142,6 +143,7 @@ def _describe(tries: tuple[_Try, ...], graph: OnnxGraph, order: Order, workdir: 
             *shipped.reply.warnings,
             *_schedule_notes(order.options, shipped.reply),
             *_spread_notes(tries),
+            _UNCOMPARED,
         ),
     )
 

@@ -107,6 +107,7 @@ def _refused(journal: Journal, job: Job) -> BuildError:
     elif "no runners" in reason:
         kind = RefusedError
         hint = "this product has no kernel for that operator: leave it out of the model and compute it after the engine"
-    elif "is not supported" in reason:
+    elif "is not supported" in reason or "shape inference" in reason:
         kind = RefusedError
+        hint = "another recipe, or these nodes in float (`keep_float`): its compiler does not take them in these types"
     return kind(f"TensorRT cannot build for {', '.join(job.capabilities)}: {reason}", hint=hint)

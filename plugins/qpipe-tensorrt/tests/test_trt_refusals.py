@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from qpipe_tensorrt.builder import _refused
+from qpipe_tensorrt.job import Job
+from qpipe_tensorrt.journal import Journal
 from qpipe_tensorrt.parsing import about_the_graph
 
 from qpipe.errors import BuildError
@@ -75,7 +78,9 @@ def test_an_operator_without_a_kernel(build, nets):
 
 def test_float64_inside_the_graph_is_told(build, nets):
     """The builder takes it as float32 without a word."""
-    assert build(nets.doubled()).notes == ("float64 inside the graph is calculated in float32",)
+    first, last = build(nets.doubled()).notes
+    assert first == "float64 inside the graph is calculated in float32"
+    assert "not compared" in last  # what cannot be run here
 
 
 def test_a_node_without_a_name_is_told_by_its_number(build, nets):
@@ -146,6 +151,28 @@ def test_what_the_parser_has_against_the_graph_lasts(code, text, lasts):
     from tensorrt_rtx import ErrorCode
 
     assert about_the_graph(Complaint(getattr(ErrorCode, code), text)) is lasts
+
+
+@pytest.mark.parametrize(
+    ("text", "limit", "ahead", "lasts"),
+    [
+        ("Myelin (Error during shape inference of r = reshape(x))", None, True, True),  # float16 LSTM, 1.7.1.116
+        ("no tactics to implement the operation within workspace limit", 64, True, True),
+        ("no tactics to implement the operation within workspace limit", 64, False, False),
+        ("no tactics to implement the operation within workspace limit", None, True, False),
+        ("OutOfMemory", None, True, False),
+    ],
+)
+def test_what_the_builder_lacks_for_good_lasts(text, limit, ahead, lasts):
+    """A device may have more memory free the next time; a limit of the target's own stays."""
+    journal = Journal()
+    journal.write("ERROR", text)
+    fields = dict.fromkeys(Job._fields, "") | {
+        "workspace_bytes": limit,
+        "ahead_of_time": ahead,
+        "capabilities": ("8.9",),
+    }
+    assert _refused(journal, Job(**fields)).lasts is lasts
 
 
 @dataclass(frozen=True)
