@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from onnx_ir.passes import common as passes
 
 from qpipe.errors import ModelError, QuantizationError
+from qpipe.quant.halves import is_half, widen
 from qpipe.quant.sparse import make_dense
 
 NEEDED_OPSET = 13
@@ -73,7 +74,10 @@ def _read(path: Path) -> ir.Model:
 
 
 def tidy(model: ir.Model) -> ir.Model:
-    """Inline functions, lift constants to initializers, drop what nobody reads, name nodes, infer shapes; in place."""
+    """Inline functions, lift constants to initializers, drop what nobody reads, name nodes, infer shapes; in place.
+
+    What computes in half precision computes in float32 then.
+    """
     for step in (
         passes.InlinePass(),
         passes.RemoveInitializersFromInputsPass(),
@@ -82,6 +86,8 @@ def tidy(model: ir.Model) -> ir.Model:
         passes.NameFixPass(),
     ):
         step(model)
+    if is_half(model):
+        widen(model)
     infer_shapes(model)
     model.metadata_props[PREPARED] = "1"
     return model
