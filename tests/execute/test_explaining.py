@@ -29,13 +29,16 @@ def test_an_engine_whose_metric_is_no_number_is_explained(place, monkeypatch):
 
 def test_an_explanation_has_the_engine_beside_the_float_model_on_the_same_rows(place):
     """The fake engine runs the float graph and turns each second answer round."""
-    found = place.explained(place.cells(flip=0.5)["int8"])
+    cell = place.cells(flip=0.5, noise=0.5)["int8"]
+    found, (pair, _) = place.explained(cell), place.evaluated(cell)
     steps = {step.name: step for step in found.steps}
     assert tuple(steps) == STEPS
     assert (found.rows, found.role, found.metric) == (64, "gate", "accuracy")
     assert steps["float"].sqnr_db is None
     assert steps["prepared"].sqnr_db > steps["quantized"].sqnr_db > 20 > steps["engine"].sqnr_db
     assert steps["prepared"].metric == steps["float"].metric != steps["engine"].metric
+    assert steps["engine"].sqnr_db == pytest.approx(pair.engine.sqnr_db)
+    assert steps["engine"].metric == pytest.approx(pair.engine.value)
     assert found.layers
     assert {layer.kernel for layer in found.layers} == {""}
 

@@ -152,3 +152,74 @@ def test_processes_with_different_rounds_share_the_first_of_each_block():
 def test_what_was_not_timed_has_no_profile():
     with pytest.raises(EngineError, match="'fp16' was not timed"):
         summarize(run(2), baseline="fp16", threads=1)
+
+
+def by_hand() -> Samples:
+    """Three processes, two batch sizes of other numbers of rounds, one long run in each; CPU time goes its own way."""
+    parts = []
+    for process in range(3):
+        columns = []
+        for size, rounds in ((1, 6), (4, 4)):
+            for number in range(rounds):
+                for engine, ms in enumerate((10 * size + process, 4 * size + 2 * process)):
+                    long = 50 if number == rounds - 1 else 0
+                    columns.append((number % 2, size, engine, (ms + 0.01 * number + long) * 1e6, (size + engine) * 1e6))
+        block, batch, engine, wall, cpu = np.array(columns).T.astype(np.int64)
+        parts.append(
+            Samples(
+                engines=np.array(["none", "int8"]),
+                process=np.zeros(len(wall), np.int64),
+                block=block,
+                batch=batch,
+                engine=engine,
+                wall_ns=wall,
+                cpu_ns=cpu,
+                load_ms=np.array([[(3.0, 100.0, 4.0)[process], (9.0, 5.0, 70.0)[process]]]),
+                outputs_match=np.array([[True, process != 1]]),
+            )
+        )
+    return merge_samples(parts)
+
+
+def test_every_number_stands_where_it_belongs():
+    taken = by_hand()
+    found = summarize(taken, baseline="none", threads=2, kind="emulated")
+    assert {name: (one.load_ms, one.outputs_match) for name, one in found.items()} == {
+        "none": (4, True),
+        "int8": (9, False),
+    }
+    profile = found["int8"]
+    assert (profile.kind, profile.threads, profile.rounds, profile.processes) == ("emulated", 2, 4, 3)
+    for batch, rounds in zip(profile.batches, (6, 4), strict=True):
+        middle = 0.005 * (rounds - 1)
+        own, base = ([factor * batch.batch + step * process + middle for process in range(3)] for factor, step in RATES)
+        assert batch.log_ratios == pytest.approx([math.log(a / b) for a, b in zip(own, base, strict=True)])
+        assert batch.ratio.median == pytest.approx(math.exp(np.mean(batch.log_ratios)))
+        assert batch.cpu_ratio.median == pytest.approx((batch.batch + 1) / batch.batch)
+        assert batch.samples == 3 * rounds
+        for name, percentiles in (("int8", batch.latency_ms), ("none", batch.baseline_ms)):
+            every = np.concatenate([taken.times_ms(name, batch.batch, process) for process in range(3)])
+            assert len(every) == 3 * rounds
+            assert {key: one.value for key, one in percentiles} == pytest.approx(
+                {f"p{q}": np.quantile(every, q / 100) for q in (50, 90, 95, 99)}
+            )
+
+
+RATES = ((4, 2), (10, 1))
+
+
+def test_a_clock_that_stood_still_once_gives_no_ratio_of_cpu_time():
+    taken = by_hand()
+    taken.cpu_ns[3] = 0
+    assert summarize(taken, baseline="none", threads=1)["int8"].batches[0].cpu_ratio is None
+
+
+def test_a_share_of_the_samples_has_the_loading_times_and_matches_of_its_engines():
+    one = select_samples(by_hand(), ["int8"])
+    assert one.load_ms.tolist() == [[9.0], [5.0], [70.0]]
+    assert one.outputs_match.tolist() == [[True], [False], [True]]
+
+
+def test_processes_that_timed_engines_in_another_order_are_not_joined():
+    with pytest.raises(EngineError, match="same order"):
+        merge_samples([samples(0), select_samples(samples(1), ["int8", "none"])])
