@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from qpipe.config.document import KeyPath
 from qpipe.config.names import Names
 from qpipe.config.params import read_params
-from qpipe.config.problems import Problem
+from qpipe.config.problems import Problem, unknown_names
 from qpipe.config.text import RecipeEntry, RecipeText, SearchOnlyText, SearchText, StageText
 from qpipe.errors import QpipeError, nearest
 from qpipe.records.pipeline import RecipeSpec, SearchSpec
 from qpipe.records.recipe import BUILTIN_RECIPES, CALIBRATED_RECIPES, StageSpec
 
 Recipes = tuple[tuple[RecipeSpec, ...], SearchSpec | None]
+
+
+def unknown_targets(written: tuple[RecipeEntry, ...] | SearchOnlyText, known: tuple[str, ...]) -> Iterator[Problem]:
+    """Targets that recipes are asked for on and the pipeline has not; candidates of a search name none."""
+    entries = () if isinstance(written, SearchOnlyText) else written
+    for number, entry in enumerate(entries):
+        if isinstance(entry, RecipeText):
+            yield from unknown_names("target", entry.targets, known, ("recipes", number, "targets"))
 
 
 def choose_recipes(written: tuple[RecipeEntry, ...] | SearchOnlyText, names: Names, problems: list[Problem]) -> Recipes:
@@ -27,8 +36,19 @@ def choose_recipes(written: tuple[RecipeEntry, ...] | SearchOnlyText, names: Nam
     for number, _ in searches[1:]:
         problems.append(Problem(at=("recipes", number), message="a second search", hint="a pipeline has one search"))
     for number, search in searches[:1]:
-        return recipes, _search(search, ("recipes", number, "search"), names, problems)
+        chosen = _search(search, ("recipes", number, "search"), names, problems)
+        problems += _named_alike(recipes, chosen, ("recipes", number, "search", "candidates"))
+        return recipes, chosen
     return recipes, None
+
+
+def _named_alike(recipes: Iterable[RecipeSpec], search: SearchSpec, at: KeyPath) -> Iterator[Problem]:
+    """A candidate that is demanded too is one cell; another recipe of that name would be a second one."""
+    demanded = {spec.name: spec for spec in recipes}
+    for number, spec in enumerate(search.candidates):
+        if demanded.get(spec.name, spec) != spec:
+            message = f"recipe {spec.name!r} has other stages among the recipes"
+            yield Problem(at=(*at, number), message=message, hint="give one of them another name")
 
 
 def needs_calibration(recipe: RecipeSpec, names: Names) -> bool:
@@ -85,6 +105,11 @@ def _builtin(name: str, at: KeyPath, problems: list[Problem]) -> RecipeSpec | No
 
 
 def _own(text: RecipeText, at: KeyPath, names: Names, problems: list[Problem]) -> RecipeSpec | None:
+    if text.targets is not None and "candidates" in at:
+        problems.append(Problem(at=(*at, "targets"), message="a search tries its candidates on every target"))
+    if text.name is not None and text.stages is None and text.targets is not None:
+        known = _builtin(text.name, at, problems)
+        return replace(known, targets=text.targets) if known else None
     if text.name is None or text.stages is None:
         lacks = "name" if text.name is None else "stages"
         problems.append(Problem(at=at, message=f"the recipe lacks the key {lacks!r}", hint="{name: …, stages: […]}"))
@@ -93,7 +118,7 @@ def _own(text: RecipeText, at: KeyPath, names: Names, problems: list[Problem]) -
         message = f"recipe {text.name!r} is built in"
         problems.append(Problem(at=(*at, "name"), message=message, hint="give yours another name"))
     stages = tuple(_stage(stage, (*at, "stages", number), names, problems) for number, stage in enumerate(text.stages))
-    return RecipeSpec(name=text.name, stages=stages)
+    return RecipeSpec(name=text.name, stages=stages, targets=text.targets)
 
 
 def _stage(text: StageText, at: KeyPath, names: Names, problems: list[Problem]) -> StageSpec:

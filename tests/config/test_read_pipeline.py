@@ -109,6 +109,44 @@ def test_stages_variants_gates_and_anchors(read):
     assert got.store == "/tmp/s"
 
 
+def test_a_recipe_for_some_targets(read):
+    got = read(changed("recipes: [int8]", "recipes: [int8, {name: dynamic, targets: [cpu-local]}]"))
+    assert [(spec.name, spec.stages, spec.targets) for spec in got.recipes] == [
+        ("int8", None, None),
+        ("dynamic", None, ("cpu-local",)),
+    ]
+    assert [got.recipes[1].is_for(name) for name in ("cpu-local", "x86-litert")] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ("{name: dynamic, targets: [cpu-locl]}", "the pipeline has no target 'cpu-locl'; did you mean 'cpu-local'?"),
+        ("{name: dynamik, targets: [cpu-local]}", "unknown recipe 'dynamik'; did you mean 'dynamic'?"),
+        ("{name: dynamic, targets: []}", "recipes[0].targets: "),
+        ("{name: int8, stages: [fold], targets: [cpu-local]}", "recipe 'int8' is built in"),
+        ("{search: {budget: {trials: 1}, candidates: [{name: int8, targets: [cpu-local]}]}}", "a search tries"),
+    ],
+)
+def test_a_recipe_for_targets_that_are_none(read, recipe, message):
+    with pytest.raises(ConfigError) as error:
+        read(changed("recipes: [int8]", f"recipes: [{recipe}]"))
+    assert message in error.value.message
+
+
+def test_a_candidate_that_is_demanded_too_is_that_recipe(read):
+    def of(candidate):
+        own = "{name: mine, stages: [fold, quantize]}"
+        search = f"{{search: {{budget: {{trials: 3}}, candidates: [int8, {candidate}]}}}}"
+        return read(changed("recipes: [int8]", f"recipes: [int8, {own}, {search}]"))
+
+    got = of("{name: mine, stages: [fold, quantize]}")
+    assert got.search is not None
+    assert got.search.candidates == got.recipes
+    with pytest.raises(ConfigError, match="recipe 'mine' has other stages among the recipes"):
+        of("{name: mine, stages: [fold]}")
+
+
 SEARCH = "{search: {objective: latency, budget: {minutes: 5}, candidates: [int8, dynamic]}}"
 
 
