@@ -12,9 +12,10 @@ from onnx import helper
 
 from qpipe.errors import DataError
 from qpipe.execute.work.cell import prepare_model
-from qpipe.execute.work.explaining import explanation_key
+from qpipe.execute.work.explaining import explanation_key, kernels
 from qpipe.metrics import builtin_metrics
 from qpipe.records.cell import Key
+from qpipe.records.engine import NodeKernel, Placement
 from qpipe.testing.models import small_rows, write_small_model
 
 STEPS = ("float", "prepared", "float nodes", "float outputs", "quantized", "engine")
@@ -83,3 +84,13 @@ def test_an_explanation_is_of_one_engine_on_one_set_of_rows(place, part):
     changed = cell if part == "rows" else replace(cell, **{part: "other" if part == "metric" else other})
     others = SimpleNamespace(digest="other") if part == "rows" else rows
     assert explanation_key(changed, others) != explanation_key(cell, rows)
+
+
+def test_a_node_that_another_ones_kernel_does_has_that_kernel():
+    """Also where something else of its name moves the tensor behind that kernel."""
+    choices = (("conv", ""), ("relu", "conv"), ("clip", "gone"), ("packed", "conv"))
+    plan = SimpleNamespace(nodes=[SimpleNamespace(node=node, absorbed_into=into) for node, into in choices])
+    ran = (NodeKernel(node="conv", kernel="QLinearConv"), NodeKernel(node="packed", kernel="Reshape"))
+    placement = Placement(integer=2, float=0, elsewhere=0, nodes=ran)
+    assert kernels(plan, placement) == dict.fromkeys(("conv", "relu", "packed"), "QLinearConv")
+    assert kernels(plan, None) == {}
