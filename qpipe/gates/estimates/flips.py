@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from qpipe.gates.estimates.advice import flip_spread
 from qpipe.gates.estimates.estimate import Estimate
 from qpipe.gates.estimates.sample import Sample, changed_groups, few_groups, mean_change, undecidable
-from qpipe.gates.statistics import binomial, tango, unconditional
+from qpipe.gates.statistics import binomial, clusters, tango, unconditional
 from qpipe.gates.statistics.student import standard_error
 from qpipe.plugins.gate import Alpha
 from qpipe.plugins.metric import Metric
@@ -129,7 +129,7 @@ def flip_rate(
         return Estimate(n=rows, undecidable=f"there are no labels, and without them {metric.name} cannot be bounded")
     if few := few_groups(groups):
         return Estimate(n=rows, undecidable=few)
-    worth = binomial.effective_rows(1 - agreement, groups)
+    worth = clusters.worth(1 - agreement, groups, alpha.to_pass)
     rate = float(1 - agreement.mean())
     worst = binomial.upper(rate * worth, worth, alpha.to_pass)
     return Estimate(n=rows, observed=-rate, low=-worst, spread=flip_spread(round(rate * rows), rows, 0.0))

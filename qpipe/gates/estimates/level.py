@@ -12,7 +12,7 @@ from qpipe.gates.estimates.estimate import Estimate
 from qpipe.gates.estimates.losses import guard_rare
 from qpipe.gates.estimates.means import FEWEST_UNITS, UNDEFINED, weighted
 from qpipe.gates.estimates.sample import few_groups
-from qpipe.gates.statistics import binomial, bootstrap, skewness, student
+from qpipe.gates.statistics import binomial, bootstrap, clusters, skewness, student
 from qpipe.plugins.gate import Alpha
 from qpipe.plugins.metric import Metric
 
@@ -22,17 +22,18 @@ Groups = NDArray[np.int64] | None
 
 def share(hits: Floats, groups: Groups, alpha: Alpha) -> Estimate:
     """The share of ones by Clopper–Pearson, at the effective size where rows of a group are alike."""
-    if few := few_groups(groups):
-        return Estimate(n=len(hits), observed=float(hits.mean()), undecidable=few)
-    worth = binomial.effective_rows(hits, groups)
     observed = float(hits.mean())
+    if few := few_groups(groups):
+        return Estimate(n=len(hits), observed=observed, undecidable=few)
+    to_pass = clusters.worth(hits, groups, alpha.to_pass)
+    to_fail = clusters.worth(hits, groups, alpha.to_fail, careful=False)
     return Estimate(
         n=len(hits),
         observed=observed,
-        low=binomial.lower(observed * worth, worth, alpha.to_pass),
-        high=binomial.upper(observed * worth, worth, alpha.to_fail),
+        low=binomial.lower(observed * to_pass, to_pass, alpha.to_pass),
+        high=binomial.upper(observed * to_fail, to_fail, alpha.to_fail),
         p_fail=0.0,
-        spread=_bernoulli_spread(observed, worth) * len(hits) / worth,
+        spread=_bernoulli_spread(observed, to_pass) * len(hits) / to_pass,
     )
 
 
