@@ -44,9 +44,9 @@ def choose_recipes(written: tuple[RecipeEntry, ...] | SearchOnlyText, names: Nam
 
 def _named_alike(recipes: Iterable[RecipeSpec], search: SearchSpec, at: KeyPath) -> Iterator[Problem]:
     """A candidate that is demanded too is one cell; another recipe of that name would be a second one."""
-    demanded = {spec.name: spec for spec in recipes}
+    demanded = {spec.name: spec.stages for spec in recipes}
     for number, spec in enumerate(search.candidates):
-        if demanded.get(spec.name, spec) != spec:
+        if demanded.get(spec.name, spec.stages) != spec.stages:
             message = f"recipe {spec.name!r} has other stages among the recipes"
             yield Problem(at=(*at, number), message=message, hint="give one of them another name")
 
