@@ -385,3 +385,6 @@ def test_a_model_travels_with_its_external_data(tmp_path):
     (found,) = share_inputs([folder / "m.onnx"], store)
     assert isinstance(found, Input)
     assert sorted(path.name for path in store.folder(found.object).iterdir()) == ["m.onnx", "w.bin"]
+    (folder / "w.bin").write_bytes((folder / "w.bin").read_bytes()[::-1])
+    (other,) = share_inputs([folder / "m.onnx"], store)
+    assert (store.folder(other.object) / "w.bin").read_bytes() == (folder / "w.bin").read_bytes()

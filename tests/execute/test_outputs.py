@@ -1,5 +1,6 @@
 """What one computation gives is computed once, and large inputs are run few at a time."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,7 @@ from qpipe.execute.work.answering import run_once
 from qpipe.execute.work.outputs import are_small
 from qpipe.execute.work.passes import count_batches, light_rows, pass_batches
 from qpipe.execute.work.reference import SPACE, reference_key, reference_outputs
+from qpipe.measure.ort import computation, cpu_options
 from qpipe.measure.reference import reference_computation
 from qpipe.models import read_model
 from qpipe.records.data import DataSpec, RoleSpec
@@ -200,3 +202,18 @@ def test_large_outputs_are_computed_again(tmp_path, network, monkeypatch):
     ask = asking(tmp_path, network, gate(tmp_path, (4,), 5, signature((4,))))
     session = Counting(signature((4,)), "the same")
     assert np.array_equal(ask(session) + 1, ask(session))
+
+
+def test_a_computation_is_named_by_bytes_runtime_threads_and_level(tmp_path, network, monkeypatch):
+    import onnxruntime
+
+    names = [reference_computation(network.file), reference_computation(network.file, threads=2)]
+    options = cpu_options(1)
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    names.append(computation(names[0].split()[0], options))
+    names.append(computation("other", cpu_options(1)))
+    monkeypatch.setattr(onnxruntime, "__version__", "0.1")
+    names.append(reference_computation(network.file))
+    assert len({*names}) == 5
+    larger = replace(network.file, size_bytes=network.file.size_bytes + 1)  # with data in another file
+    assert reference_computation(larger) == ""

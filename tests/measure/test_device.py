@@ -45,6 +45,7 @@ def test_only_what_changed_is_told_in_order() -> None:
         ("device_thermal_millidegrees", "42000 41000 → 48000 45000"),
     )
     assert course(()) == ()
+    assert course((("heat", one),) for one in ("40", "47", "40")) == (("heat", "40 → 47 → 40"),)
 
 
 class Checked(Here):

@@ -83,6 +83,12 @@ def test_cosine_of_zero_rows():
     assert row_cosine(theirs, ours).tolist() == [1, 0, 0, -1]
 
 
+def test_the_cosine_of_large_rows_is_no_overflow():
+    large = np.array([[3e200, 4e200], [1e-200, 0]])
+    assert row_cosine(large, large[:, ::-1]).tolist() == pytest.approx([24 / 25, 0])
+    assert compare(outputs(np.array([[1e6, 1.0], [1, 1]])), outputs(np.array([[1e6, 2.0], [1, 1]])))[0] > 100
+
+
 def test_without_units_there_is_no_value():
     found = evaluate(
         outputs(np.ones((3, 2))),

@@ -186,6 +186,7 @@ def test_the_peak_counts_loading_and_running():
     engine, peak, before, closed = json.loads(done.stdout)
     assert 30 * 2**20 < engine < 48 * 2**20, (engine, peak, before)
     assert peak > before > 0
+    assert peak % os.sysconf("SC_PAGE_SIZE") == before % os.sysconf("SC_PAGE_SIZE") == 0  # bytes, not thousands
     assert closed
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -87,6 +88,23 @@ def test_rows_come_back_in_order_and_are_counted():
     assert (found.rows, progress.done) == (7, 3)
     np.testing.assert_array_equal(found.tensors["y"], 2 * np.arange(14, dtype=np.float32).reshape(7, 2))
     assert found.seconds >= 0
+
+
+def test_seconds_are_those_in_the_session_over_all_batches(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("qpipe.measure.rows.time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    class Slow(Doubling):
+        def run(self, inputs):
+            now[0] += len(inputs["x"])
+            return super().run(inputs)
+
+    def read():
+        for batch in batches(2, 3):
+            now[0] += 100
+            yield batch
+
+    assert run_rows(Slow(), read()).seconds == 5
 
 
 def test_one_pass_feeds_all_sessions():
