@@ -146,6 +146,8 @@ class Children:
 
     lock: Path
     crash_at: int = -1
+    forgetful: str = ""
+    """The engine whose processes for memory all crash."""
     timed: list = field(default_factory=list)
     remembered: list = field(default_factory=list)
 
@@ -166,7 +168,8 @@ class Children:
             asked = decode(MemoryJob, job.request)
             self.remembered.append(asked)
             peak = encode(PeakMemory(peak_rss_bytes=100 + number, before_bytes=7))
-            done(job, CRASH if number == 1 else replace(CRASH, kind="ok", result=peak, error=None))
+            crashes = number == 1 or asked.contestant.engine == self.forgetful
+            done(job, CRASH if crashes else replace(CRASH, kind="ok", result=peak, error=None))
 
     def locked(self):
         with self.lock.open() as file:
@@ -229,6 +232,18 @@ def test_memory_is_of_each_engine_at_the_largest_batch_and_processes_that_failed
         *[("int8", 8, "search")] * 2,
     ]
     assert {label: one.profile.peak_rss_bytes for label, one in found.items()} == {BASE: (100,), "m/int8/t": (102, 103)}
+    assert not any(one.again for one in found.values())
+
+
+@pytest.mark.parametrize(("processes", "again"), [(2, True), (0, False)])
+def test_an_engine_whose_memory_nobody_saw_is_not_finished(children, tmp_path, processes, again):
+    children.forgetful = "int8"
+    order = order_of("int8", timing=Timing(processes=4, memory_processes=processes))
+    found = profiling.profile_target(order, place_of(tmp_path))
+    assert {label: (type(one.profile), one.again) for label, one in found.items()} == {
+        BASE: (Profile, False),
+        "m/int8/t": (Profile, again),
+    }
 
 
 def test_a_process_that_crashes_after_others_leaves_no_profile_of_fewer(children, tmp_path):

@@ -59,7 +59,8 @@ class Profiled:
     profile: Profile | NotMeasured
     samples: Samples | None = None
     again: bool = False
-    """Whether another try may end differently, so that the cell is not finished: a process that crashed."""
+    """Whether another try may end differently, so that the cell is not finished: a process that crashed, or no
+    process that told its memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,19 +93,22 @@ def _profile(order: Order, place: Place) -> dict[str, Profiled]:
             return _one_by_one(order, place)
         reason = f"the timed process ended: {timed.error.message if timed.error else timed.kind}"
         return {one.label: Profiled(profile=NotMeasured(reason=reason), again=True) for one in order.everyone}
+    peaks = _memory(order, place)
     profiles = summarize(
         timed.samples,
         baseline=order.baseline.label,
         threads=order.target.threads,
         kind=order.kind,
-        peak_rss_bytes=_memory(order, place),
+        peak_rss_bytes=peaks,
         conditions=(*course(timed.seen), *conditions(order.target.isa)),
         voided=voided,
         bounds=percentile_bounds,
     )
     return {
         label: Profiled(
-            profile=profile, samples=select_samples(timed.samples, dict.fromkeys((order.baseline.label, label)))
+            profile=profile,
+            samples=select_samples(timed.samples, dict.fromkeys((order.baseline.label, label))),
+            again=order.timing.memory_processes > 0 and not peaks[label],
         )
         for label, profile in profiles.items()
     }
