@@ -15,14 +15,28 @@ NOT_SET = "not set"
 def with_changes(
     verdicts: Iterable[Verdict], specs: Iterable[GateSpec], first: Mapping[str, GateSpec]
 ) -> tuple[Verdict, ...]:
-    """The verdicts, each with a note where its gate asked for something else at the first look at these rows."""
-    changes = {spec.name: tuple(_changes(first.get(spec.name, spec), spec)) for spec in specs}
-    return tuple(replace(one, notes=(*one.notes, *changes.get(one.gate, ()))) for one in verdicts)
+    """The verdicts, each with a note where its gate asked for something else at the first look at these rows.
+
+    A required gate that was asked then and is gone now (or has another name) is noted on the first verdict of its type,
+    else on the first of all.
+    """
+    found, now = tuple(verdicts), tuple(specs)
+    notes = {spec.name: list(_changes(first.get(spec.name, spec), spec)) for spec in now}
+    for name, gate in first.items():
+        if gate.required and name not in notes and found:
+            alike = [spec.name for spec in now if spec.type == gate.type]
+            notes.setdefault((*alike, found[0].gate)[0], []).append(_gone(gate))
+    return tuple(replace(one, notes=(*one.notes, *notes.get(one.gate, ()))) for one in found)
 
 
 def is_change(note: str) -> bool:
     """Whether a note says that a gate asked for something else before."""
     return SINCE in note
+
+
+def _gone(gate: GateSpec) -> str:
+    asked = ", ".join(f"{key} {value}" for key, value in _flat(gate.params))
+    return f"gate {gate.name}{f' ({asked})' if asked else ''} was asked{SINCE}gone now"
 
 
 def _changes(first: GateSpec, now: GateSpec) -> Iterator[str]:

@@ -49,9 +49,35 @@ def test_whatever_a_gate_asks_for_is_compared(tmp_path, first, now, note):
     assert is_change(found)
 
 
+def test_a_gate_under_another_name_or_gone_is_told(tmp_path):
+    """Renaming a gate was a way to a wider margin that left no note."""
+    store, wide = Store(tmp_path), GateSpec(name="wide", type="quality", params={"margin": 0.05})
+    noted(store, gate("floor", at_least=0.9), gate(margin=0.01), gate("finite"))
+    gone = "gate {} was asked at the first look and is gone now"
+    assert noted(store, gate("floor", at_least=0.9), wide, gate("finite")) == [
+        (),
+        (gone.format("quality (margin 0.01)"),),
+        (),
+    ]
+    assert noted(store, gate("floor", at_least=0.9), gate(margin=0.01)) == [
+        (gone.format("finite"),),
+        (gone.format("wide (margin 0.05)"),),
+    ]
+    assert is_change(gone)
+
+
+def test_a_gate_that_was_not_required_may_go(tmp_path):
+    store = Store(tmp_path)
+    noted(store, gate(margin=0.01), gate("floor", required=False, at_least=0.9))
+    assert noted(store, gate(margin=0.01)) == [()]
+
+
 def test_a_gate_that_joins_later_has_its_own_first_look(tmp_path):
     store = Store(tmp_path)
     noted(store, gate(margin=0.01))
     assert noted(store, gate(margin=0.01), gate("floor", at_least=0.9)) == [(), ()]
-    assert noted(store, gate("floor", at_least=0.8)) == [("at_least was 0.9 at the first look and is 0.8 now",)]
+    assert noted(store, gate(margin=0.01), gate("floor", at_least=0.8)) == [
+        (),
+        ("at_least was 0.9 at the first look and is 0.8 now",),
+    ]
     assert not is_change("agreement-only")

@@ -68,7 +68,9 @@ def _decide(
     )
     if look:
         gates = [gate for gate in workplace.pipeline.gates if gate.applies(one.cell.recipe.name, one.cell.target.name)]
-        verdicts = with_changes(verdicts, gates, first_gates(workplace.store, family, gates))
+        first = first_gates(workplace.store, family, gates)
+        asked = {name: gate for name, gate in first.items() if gate.applies(one.cell.recipe.name, one.cell.target.name)}
+        verdicts = with_changes(verdicts, gates, asked)
     return replace(with_verdicts(result, verdicts), look=look.number if look else None, alpha=alpha.to_pass)
 
 
