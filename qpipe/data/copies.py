@@ -44,3 +44,23 @@ def find_copies(role: Role, calibration: Role | None = None) -> Copies:
     ours, theirs = np.split(inputs.ravel(), [role.rows])
     numbers = np.unique(ours, return_inverse=True)[1]
     return Copies(inputs=numbers.astype(np.int64), calibrated=int(np.isin(ours, theirs).sum()))
+
+
+def merge_groups(groups: NDArray[np.generic], inputs: NDArray[np.int64]) -> NDArray[np.generic]:
+    """The groups [rows], those that share an input as one: a row that is a copy answers like its twin elsewhere.
+
+    Groups that are linked through others are one too, for their rows are not independent of each other. The column
+    itself comes back where no input stands in two groups.
+    """
+    names, member = np.unique(groups, return_inverse=True)
+    links = np.unique(np.stack([inputs, member.ravel()]), axis=1)
+    if links.shape[1] == len(np.unique(inputs)):
+        return groups
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    first = int(inputs.max()) + 1
+    size = first + len(names)
+    graph = coo_array((np.ones(links.shape[1]), (links[0], first + links[1])), shape=(size, size))
+    merged = connected_components(graph, directed=False)[1][first:]
+    return np.asarray(merged[member.ravel()])

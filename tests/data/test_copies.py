@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qpipe.data import find_copies, open_role
+from qpipe.data import find_copies, merge_groups, open_role
 from qpipe.records.data import DataSpec, Preprocess, RoleSpec
 from qpipe.records.tensors import Signature, TensorSpec
 
@@ -55,3 +55,17 @@ def test_gate_rows_that_calibration_has_seen_are_counted_whatever_their_dtype(ro
     )
     found = find_copies(gate, calibration)
     assert (found.calibrated, found.repeated, found.distinct) == (2, 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("groups", "inputs", "merged"),
+    [
+        ("aabb", [0, 1, 2, 3], [0, 0, 1, 1]),
+        ("aabb", [0, 0, 1, 1], [0, 0, 1, 1]),
+        ("aabbcc", [0, 1, 1, 2, 3, 4], [0, 0, 0, 0, 1, 1]),
+        ("aabbcc", [0, 1, 1, 2, 2, 3], [0, 0, 0, 0, 0, 0]),
+    ],
+)
+def test_groups_that_share_an_input_are_one(groups, inputs, merged):
+    found = merge_groups(np.array(list(groups)), np.array(inputs))
+    assert np.unique(found, return_inverse=True)[1].tolist() == merged

@@ -63,6 +63,18 @@ def test_groups_that_the_pipeline_names_stand(judged):
     assert copy_remarks(role, found) == ()
 
 
+def test_named_groups_that_share_a_row_are_one_and_told(judged):
+    """Four groups of four rows; the last row of the first stands in the third again."""
+    rows = np.arange(16, dtype=np.float32)[:, None] + 50
+    rows[8] = rows[3]
+    role, found = judged(rows, group="who")
+    groups = groups_of(role, found)
+    assert (len({*groups}), groups[0]) == (3, groups[8])
+    (remark,) = copy_remarks(role, found)
+    assert "stand in different groups of 'who': intervals count 3 groups instead of 4" in remark.message
+    assert remark.warns
+
+
 def test_rows_without_copies_have_no_groups(judged):
     role, found = judged(ROWS + 50)
     assert groups_of(role, found) is None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from qpipe.data import Copies, find_copies, open_role
+from qpipe.data import Copies, find_copies, merge_groups, open_role
 from qpipe.execute.work.outputs import outputs_key
 from qpipe.planning.sources import source_digest
 from qpipe.records.codec import digest
@@ -41,9 +41,13 @@ def copies_of(bench: Bench, role: Role) -> Copies:
 
 
 def groups_of(role: Role, copies: Copies | None) -> NDArray[np.generic] | None:
-    """The rows' group: as the pipeline names it, else that of the rows with the same input; None where all differ."""
+    """The rows' group: as the pipeline names it, else that of the rows with the same input; None where all differ.
+
+    Named groups that share an input are one: their rows are no evidence of their own.
+    """
     if role.spec.group is not None:
-        return role.column(role.spec.group)
+        named = role.column(role.spec.group)
+        return merge_groups(named, copies.inputs) if copies is not None and copies.repeated else named
     return copies.inputs if copies is not None and copies.repeated else None
 
 
@@ -55,6 +59,14 @@ def copy_remarks(role: Role, copies: Copies) -> tuple[Remark, ...]:
             f"{copies.repeated:,} of {role.rows:,} gate rows are copies of another, byte for byte in all inputs:"
             f" intervals count {copies.distinct:,} groups"
         )
+    if copies.repeated and role.spec.group is not None:
+        named = role.column(role.spec.group)
+        before, after = (len(np.unique(found)) for found in (named, merge_groups(named, copies.inputs)))
+        if after < before:
+            said.append(
+                f"copies of gate rows, byte for byte in all inputs, stand in different groups of '{role.spec.group}':"
+                f" intervals count {after:,} groups instead of {before:,}; without the copies all would count"
+            )
     if copies.calibrated:
         said.append(
             f"{copies.calibrated:,} of {role.rows:,} gate rows stand in the calibration rows too, whose ranges fit them"
