@@ -22,7 +22,7 @@ from qpipe.quant.rendering.dynamic import plan_dynamic
 from qpipe.quant.rendering.matmul import MICROSOFT
 from qpipe.quant.rendering.render import forget_shapes, render
 from qpipe.quant.rendering.tables import is_table, plan_tables, render_tables
-from qpipe.quant.weights.blocks import check_block_size, pack, quantize_blocks, split
+from qpipe.quant.weights.blocks import check_block_size, cut, pack, quantize_blocks, split
 from qpipe.quant.weights.hqq import hqq_blocks
 from qpipe.quant.weights.nf4 import QUANT_TYPE, pack_nf4, quantize_nf4
 from qpipe.quant.writer import Writer
@@ -139,7 +139,9 @@ class _Rounder:
         """(integers [N, blocks, block], scales [N, blocks], zero points [N, blocks] where they are not the middle)."""
         assert spec.block_size is not None
         if self.rounding == "hqq":
-            return hqq_blocks(split(rows, spec.block_size, repeat_last=True), spec.bits)
+            found = [hqq_blocks(split(part, spec.block_size, repeat_last=True), spec.bits) for part in cut(rows)]
+            integers, scales, zeros = zip(*found, strict=True)
+            return np.concatenate(integers), np.concatenate(scales), np.concatenate(zeros)
         return (*quantize_blocks(rows, spec.bits, spec.block_size, self.vectors), None)
 
 

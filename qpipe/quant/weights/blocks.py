@@ -5,6 +5,8 @@ Source: onnxruntime docs/ContribOperators.md, com.microsoft.MatMulNBits.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,6 +16,15 @@ from qpipe.quant.weights.gptq import gptq_blocks
 
 SMALLEST_BLOCK = 16
 """MatMulNBits takes blocks of 16 and more, powers of two."""
+
+AT_ONCE = 2**20
+"""Weights that are rounded at a time: rounding takes seven times their memory, so a table of words is cut."""
+
+
+def cut(rows: F32) -> Iterator[F32]:
+    """Weights [N, K] in pieces of whole rows, at least one; each is rounded by itself."""
+    step = max(AT_ONCE // max(rows.shape[1], 1), 1)
+    return (rows[start : start + step] for start in range(0, max(len(rows), 1), step))
 
 
 def check_block_size(block_size: int) -> None:
@@ -40,13 +51,18 @@ def quantize_blocks(rows: F32, bits: int, block_size: int, vectors: F32 | None =
     The last block is padded with zeros. With `vectors` [n, K] of the input, rounding errors are carried over to the
     columns that are still to come (GPTQ); without, each weight goes to the nearest step.
     """
+    if vectors is None:
+        integers, scales = zip(*(_nearest(split(part, block_size), bits) for part in cut(rows)), strict=True)
+        return np.concatenate(integers), np.concatenate(scales)
     blocks = split(rows, block_size)
     scale = block_scales(blocks, bits)
-    middle = 2 ** (bits - 1)
-    if vectors is not None:
-        whole = np.full((len(rows), blocks.shape[1] * block_size), middle, np.uint8)
-        whole[:, : rows.shape[1]] = gptq_blocks(rows, scale, block_size, bits, vectors)
-        return whole.reshape(blocks.shape), scale
+    whole = np.full((len(rows), blocks.shape[1] * block_size), 2 ** (bits - 1), np.uint8)
+    whole[:, : rows.shape[1]] = gptq_blocks(rows, scale, block_size, bits, vectors)
+    return whole.reshape(blocks.shape), scale
+
+
+def _nearest(blocks: F32, bits: int) -> tuple[NDArray[np.uint8], F32]:
+    scale, middle = block_scales(blocks, bits), 2 ** (bits - 1)
     steps = np.rint(blocks / scale[:, :, None]) + middle
     return np.clip(steps, 0, 2 * middle - 1).astype(np.uint8), scale
 

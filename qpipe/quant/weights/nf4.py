@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qpipe.quant.numbers import F32
+from qpipe.quant.weights.blocks import AT_ONCE
 
 LEVELS = np.array(
     [
@@ -38,6 +39,13 @@ QUANT_TYPE = 1
 def quantize_nf4(rows: F32, block_size: int) -> tuple[NDArray[np.uint8], F32]:
     """(indices of levels, largest magnitude per block) of weights [N, K], in blocks of the flattened array."""
     flat = rows.reshape(-1)
+    step = max(AT_ONCE // block_size, 1) * block_size
+    found = [_round(flat[start : start + step], block_size) for start in range(0, max(flat.size, 1), step)]
+    indices, largest = zip(*found, strict=True)
+    return np.concatenate(indices), np.concatenate(largest)
+
+
+def _round(flat: F32, block_size: int) -> tuple[NDArray[np.uint8], F32]:
     blocks = -(-flat.size // block_size)
     padded = np.zeros(blocks * block_size, np.float32)
     padded[: flat.size] = flat
