@@ -17,8 +17,10 @@ from qpipe.execute.children.watch import Silence
 from qpipe.execute.jobs import Contestant, MemoryJob, TimingJob
 from qpipe.execute.work import profiling
 from qpipe.execute.work.profiling import TRIES, Order, Place, Timed
+from qpipe.gates.statistics.latency import percentile_bounds
 from qpipe.measure.device import save_conditions
 from qpipe.measure.memory import PeakMemory
+from qpipe.measure.profile import order_statistics
 from qpipe.measure.samples import Samples, merge_samples, save_samples
 from qpipe.records.cell import Timing
 from qpipe.records.codec import decode, encode
@@ -222,7 +224,9 @@ def test_every_process_is_asked_for_the_same_engines_and_rows_alone_on_this_host
     assert dict(profile.conditions)["device_heat"] == "40 → 41 → 42 → 43"
     medians = [np.median(found["m/int8/t"].samples.times_ms("m/int8/t", 1, process)) for process in range(4)]
     assert len(set(medians)) == 4
-    assert dict(profile.batches[0].latency_ms)["p99"].high is None  # by processes, of which four bound no p99
+    matrix, p50 = found["m/int8/t"].samples.matrix_ms("m/int8/t", 1), dict(profile.batches[0].latency_ms)["p50"]
+    assert (p50.value, p50.low, p50.high) == pytest.approx(percentile_bounds(matrix, 0.5))  # processes, not runs
+    assert p50.high != order_statistics(matrix, 0.5)[2]
 
 
 def test_memory_is_of_each_engine_at_the_largest_batch_and_processes_that_failed_give_none(children, tmp_path):

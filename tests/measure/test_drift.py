@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -251,6 +251,34 @@ def test_the_reason_says_how_far_and_where(machine, words):
     assert found.startswith("batch 1: the ratio to float moved by -" if words else "")
     assert drifted(samples, "none") is bool(words)
     assert find_drift(samples, "none", "none") == ""
+
+
+def joined(*parts: Samples) -> Samples:
+    """Profiles of one batch size each as one of several, in their order."""
+    columns = ("process", "block", "engine", "wall_ns", "cpu_ns")
+    batch = np.concatenate([np.full(len(one.batch), size) for size, one in enumerate(parts, 1)])
+    return replace(
+        parts[0], batch=batch, **{name: np.concatenate([getattr(one, name) for one in parts]) for name in columns}
+    )
+
+
+def test_drift_at_any_batch_size_and_in_either_direction_voids():
+    steady, drifting = profile(Machine()), profile(Machine(course="line", size=0.6, reaction=0.0, ratio_sd=0.005))
+    assert find_drift(joined(steady, drifting), "int8", "none").startswith("batch 2: the ratio to float moved by -")
+    assert "moved by +" in find_drift(joined(steady, drifting), "none", "int8")
+    assert find_drift(joined(steady, steady), "int8", "none") == ""
+
+
+def test_of_several_tests_each_has_its_share_of_the_error_rate():
+    """A movement that would be rare by itself, and is one of two that were looked for."""
+    for seed in range(300):
+        found = profile(Machine(ratio_sd=0.05), seed)
+        times = ([found.times_ms(name, 1, process) for process in range(PROCESSES)] for name in ("int8", "none"))
+        large = [one.chance for one in movements(*times) if abs(one.log_change) > math.log1p(MOVED)]
+        if large and ALPHA / 2 < min(large) < ALPHA:
+            assert find_drift(found, "int8", "none") == ""
+            return
+    raise AssertionError("no such profile")
 
 
 def test_the_change_is_that_of_the_line_and_of_the_thirds():
