@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
 
 from qpipe.errors import ModelError
+from qpipe.execute.work.cell import prepare_model
 from qpipe.execute.work.pairs import load_pair
 from qpipe.execute.work.prepared import load_prepared
+from qpipe.plugins.registry import Registry
+from qpipe.records.cell import Key
 from qpipe.records.evidence import NotMeasured
 from qpipe.testing.models import small_rows
 
@@ -53,6 +58,16 @@ def test_ranges_are_those_of_the_calibration_rows_that_a_cell_was_planned_with(p
         found = prepared(place, place.cells(rows={"calibration": {"image": image}})["int8"])
         assert input_range(found) == pytest.approx((image.min(), image.max()), rel=0.02), factor
         assert found.shapes[0].high == (16, 1, 8, 8)  # rows that an engine has to serve at a time
+
+
+def test_statistics_are_found_again_under_the_same_code_of_the_stage_alone(place, monkeypatch):
+    cell = place.cells()["int8"]
+    found = []
+    for number, code in enumerate(("aa", "aa", "bb")):
+        monkeypatch.setattr(Registry, "code_of_stage", lambda *_, code=code: code)
+        prepare_model(place.bench(replace(cell, prepare=Key(digest=f"recipe-{number}", ingredients=()))))
+        found.append(len(keys(place, "statistics")))
+    assert found == [found[0], found[0], 2 * found[0]]
 
 
 def test_a_model_that_changed_after_it_was_planned_leaves_nothing(place):

@@ -83,6 +83,11 @@ def test_cosine_of_zero_rows():
     assert row_cosine(theirs, ours).tolist() == [1, 0, 0, -1]
 
 
+def test_the_cosine_is_the_mean_over_rows():
+    reference, found = np.eye(3), np.array([[1.0, 0, 0], [0, 2, 0], [1, 0, 0]])
+    assert judged(found, reference).cosine == pytest.approx(2 / 3)
+
+
 def test_the_cosine_of_large_rows_is_no_overflow():
     large = np.array([[3e200, 4e200], [1e-200, 0]])
     assert row_cosine(large, large[:, ::-1]).tolist() == pytest.approx([24 / 25, 0])
