@@ -18,6 +18,7 @@ from qpipe.report.html import badge, head, mark, row
 from qpipe.report.insight import insight
 from qpipe.report.overview import words_counted
 from qpipe.report.plots import Plots, slug
+from qpipe.report.searched import search_section
 from qpipe.report.table import NOTHING, fewer_rows, number, size
 
 NOBODY: Mapping[str, Explanation] = MappingProxyType({})
@@ -46,6 +47,7 @@ def run_page(result: RunResult, plots: tuple[Path, ...], explained: Mapping[str,
             *glance_section(result.cells),
             _overview(result.cells),
             *promotions(result.promoted),
+            *search_section(result.search),
             *(_figure(path) for path in plots if path.name.startswith("quality")),
             *(_cell(cell, result.cells, plots, explained) for cell in result.cells),
         ],

@@ -1,10 +1,13 @@
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from types import MappingProxyType
 from xml.etree import ElementTree as ET
 
 from qpipe.records.explanation import Explanation, Layer
+from qpipe.records.result import SearchTrial
 from qpipe.report import NO_PLOTS, write_plots, write_run_report
+from qpipe.report.page import run_page
 
 VOID = {"meta", "img", "br"}
 
@@ -87,6 +90,27 @@ def test_layers_join_the_page_once_they_were_explained(result, evidence, tmp_pat
     assert table.index("8.5") < table.index("20.5") < table.index("<td>x</td>")
     assert re.search(r"&lt;t&gt;.*1\.50 %.*QLinearConv", table)
     assert "not known" in table
+
+
+def test_a_search_has_its_candidates_on_the_page(result):
+    told = {"model": "m", "target": "t", "value": 0.875, "reference": 0.9}
+    trials = (
+        SearchTrial(
+            **told, recipe="int8", chosen=True, reason="the best", ratio=0.5, ratio_high=0.625, size_bytes=2000
+        ),
+        SearchTrial(**told, recipe="tuned1", chosen=False, reason="a < b", tried="keep_float=[<n>]"),
+    )
+    page = run_page(replace(result, search=trials), ())
+    table = page.partition("<h2>Search</h2>")[2]
+    for part in (
+        "<strong>m/int8/t</strong>",
+        "0.625",
+        "2 kB",
+        "<td>m/tuned1/t</td>",
+        "a &lt; b (keep_float=[&lt;n&gt;])",
+    ):
+        assert part in table, part
+    assert "<h2>Search</h2>" not in run_page(replace(result, search=()), ())
 
 
 def test_plots_are_well_formed_and_the_same_each_time(result, evidence, tmp_path):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from qpipe.flow.options import RunOptions
     from qpipe.flow.workplace import Workplace
-    from qpipe.records.pipeline import PromoteSpec
+    from qpipe.records.pipeline import PromoteSpec, SearchSpec
     from qpipe.records.result import CellResult, Promoted, RunResult
     from qpipe.report import Plots
     from qpipe.tracking import Dataset, Tracker
@@ -74,7 +74,14 @@ def run_params(workplace: Workplace) -> dict[str, str]:
         "targets": ", ".join(target.name for target in workplace.pipeline.targets),
         "recipes": ", ".join(recipe.name for recipe in workplace.pipeline.recipes),
         "gates": ", ".join(gate.name for gate in workplace.pipeline.gates),
+        **({"search": asked_for(workplace.pipeline.search)} if workplace.pipeline.search else {}),
     }
+
+
+def asked_for(search: SearchSpec) -> str:
+    """What a search looks for and what it may spend, e.g. `latency: 20 trials, 5 minutes`."""
+    budget = ((search.trials, "trials"), (search.minutes, "minutes"))
+    return f"{search.objective}: {', '.join(f'{most:g} {unit}' for most, unit in budget if most is not None)}"
 
 
 def publish(

@@ -5,9 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from qpipe.flow.publish.log import asked_for
 from qpipe.flow.search.budget import Budget
 from qpipe.flow.search.finalists import Rule, choose, placement_reason, search_rule
 from qpipe.records.engine import FloatNode, Placement
+from qpipe.records.pipeline import SearchSpec
 from qpipe.records.result import SearchTrial
 from qpipe.records.verdict import GateSpec
 
@@ -126,3 +128,14 @@ def test_minutes_stop_what_is_under_way_and_the_user_does_too():
     users.set()
     assert Budget(users, 5).is_set()
     assert Budget(users, 5).reason == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        (SearchSpec(trials=20, minutes=2.5), "latency: 20 trials, 2.5 minutes"),
+        (SearchSpec(objective="size", minutes=5.0), "size: 5 minutes"),
+    ],
+)
+def test_mlflow_shows_what_was_searched_for(spec, said):
+    assert asked_for(spec) == said
