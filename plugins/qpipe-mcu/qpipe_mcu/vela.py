@@ -13,6 +13,7 @@ from qpipe.errors import BuildError, RefusedError
 from qpipe_mcu.options import KIB, EthosOptions
 
 _TIMEOUT_S = 300.0
+_COMPILER = "RuntimeError: Compilation failed: "
 _OWN = re.compile(r"(?:ethosu\.vela\.errors\.\w+: ['\"])?Error: (.*?)['\"]?$")
 
 
@@ -73,8 +74,9 @@ def compile_for_npu(source: Path, out: Path, options: EthosOptions) -> Compiled:
 def _failure(code: int, said: str, complained: str) -> BuildError:
     """Errors of Vela's own family are about the model or the options, and last; it prints most, and lets some go."""
     lines = [line for line in (said + complained).splitlines() if line.strip()]
-    own = next((found[1] for line in reversed(lines) if (found := _OWN.match(line))), "")
-    if code == 1 and own and not own.startswith("Reading input file"):
+    compiler = " ".join(complained.partition(_COMPILER)[2].split()).removeprefix("Error: ")
+    own = compiler or next((found[1] for line in reversed(lines) if (found := _OWN.match(line))), "")
+    if code == 1 and own and not own.startswith("Reading input file") and "bad_alloc" not in own:
         return RefusedError(f"Vela refuses this model: {own[:300]}")
     return BuildError(f"Vela failed (exit {code}): {lines[-1][:300] if lines else 'no output'}")
 
