@@ -9,7 +9,7 @@ from pathlib import Path
 from qpipe.config.document import KeyPath, read_document
 from qpipe.config.names import Names
 from qpipe.config.params import read_params
-from qpipe.config.problems import Problem, fail, validated
+from qpipe.config.problems import Problem, fail, unknown_names, validated
 from qpipe.config.text import GatesFileText, GateText
 from qpipe.errors import QpipeError, nearest
 from qpipe.plugins.gate import GateType
@@ -106,9 +106,9 @@ def _gate(name: str, text: GateText, demands: Demands, names: Names, problems: l
     else:
         problems += _check(gate, params, demands.metric, at)
         problems += _unsliced(kind, params, demands.slices, at)
-    problems += _unknown("target", text.targets, demands.targets, (*at, "targets"))
+    problems += unknown_names("target", text.targets, demands.targets, (*at, "targets"))
     if demands.recipes is not None:
-        problems += _unknown("recipe", text.recipes, demands.recipes, (*at, "recipes"))
+        problems += unknown_names("recipe", text.recipes, demands.recipes, (*at, "recipes"))
     return GateSpec(
         name=name,
         type=kind,
@@ -137,15 +137,3 @@ def _unsliced(kind: str, params: Mapping[str, object], slices: tuple[str, ...], 
         return ()
     message = f"gate {at[-1]!r} judges by {by!r}, which is not in data.gate.slices{nearest(by, slices)}"
     return (Problem(at=(*at, "by"), message=message, hint=f"data.gate.slices: [{', '.join((*slices, by))}]"),)
-
-
-def _unknown(what: str, asked: tuple[str, ...] | None, known: tuple[str, ...], at: KeyPath) -> tuple[Problem, ...]:
-    return tuple(
-        Problem(
-            at=(*at, number),
-            message=f"the pipeline has no {what} {name!r}{nearest(name, known)}",
-            hint=f"its {what}s are {', '.join(known)}",
-        )
-        for number, name in enumerate(asked or ())
-        if name not in known
-    )

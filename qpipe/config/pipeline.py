@@ -10,7 +10,7 @@ from qpipe.config.gates import Demands, asked_metrics, choose_gates, other_metri
 from qpipe.config.names import Names
 from qpipe.config.paths import expand_variables
 from qpipe.config.problems import Problem, fail, tolerated
-from qpipe.config.recipes import Recipes, choose_recipes, needs_calibration
+from qpipe.config.recipes import Recipes, choose_recipes, needs_calibration, unknown_targets
 from qpipe.config.rows import read_data
 from qpipe.config.sources import read_sources
 from qpipe.config.targets import choose_targets
@@ -44,6 +44,7 @@ def _assemble(text: PipelineText, folder: Path, names: Names, problems: list[Pro
     data = read_data(text.data, folder, problems)
     targets = choose_targets(text.targets, names, problems)
     recipes, search = choose_recipes(text.recipes, names, problems)
+    problems += unknown_targets(text.recipes, tuple(target.name for target in targets))
     metric = _metric(text, names, problems)
     demands = Demands(
         targets=tuple(target.name for target in targets),

@@ -33,6 +33,19 @@ class Problem:
         return cls(at=at, message=error.message, hint=error.hint)
 
 
+def unknown_names(what: str, asked: tuple[str, ...] | None, known: tuple[str, ...], at: KeyPath) -> tuple[Problem, ...]:
+    """What of the names (of targets, of recipes) the pipeline does not have."""
+    return tuple(
+        Problem(
+            at=(*at, number),
+            message=f"the pipeline has no {what} {name!r}{nearest(name, known)}",
+            hint=f"its {what}s are {', '.join(known)}",
+        )
+        for number, name in enumerate(asked or ())
+        if name not in known
+    )
+
+
 def fail(document: Document, problems: Iterable[Problem]) -> None:
     """Raise all problems as one error: wrong lines in order, then what is missing; return where there is none.
 

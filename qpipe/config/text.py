@@ -171,10 +171,11 @@ StageText = Annotated[
 
 
 class RecipeText(Text):
-    """A recipe of the pipeline's own, or a search in its place."""
+    """A recipe of the pipeline's own, a built-in one for some targets, or a search in its place."""
 
     name: Name | None = None
     stages: Annotated[tuple[StageText, ...], Field(min_length=1)] | None = None
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     search: SearchText | None = None
 
 

@@ -126,7 +126,7 @@ def _claims(pipeline: Pipeline) -> Iterator[tuple[str, str]]:
     for model in pipeline.models if spec is not None else ():
         for target in pipeline.targets:
             for recipe in pipeline.recipes:
-                if spec is not None and recipe.name != REFERENCE:
+                if spec is not None and recipe.name != REFERENCE and recipe.is_for(target.name):
                     yield promoted_name(spec, model.name, recipe.name, target.name), spec.alias
 
 

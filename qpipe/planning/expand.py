@@ -49,6 +49,7 @@ def expand(
         for model in models
         for target in pipeline.targets
         for recipe in recipes
+        if recipe.is_for(target.name)
     )
 
 
@@ -117,7 +118,7 @@ def _resolved_for(target: Target, spec: RecipeSpec, scheme: Scheme) -> Recipe:
         able = ", ".join(name for name in BUILTIN_RECIPES if _has_kernels(name, scheme))
         raise TargetError(
             f"{target.name} cannot run recipe {spec.name!r}: {error.message}",
-            hint=f"it can run {able}; recipes that only other targets run stand in a pipeline of their own",
+            hint=f"it can run {able}; `{{name: {spec.name}, targets: […]}}` asks for it on those that can",
         ) from error
 
 

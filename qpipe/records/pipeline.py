@@ -27,6 +27,12 @@ class RecipeSpec:
 
     name: str
     stages: tuple[StageSpec, ...] | None = None
+    targets: tuple[str, ...] | None = field(default=None, compare=False)
+    """Targets of the pipeline that it is asked for on, None for all: no part of what it is."""
+
+    def is_for(self, target: str) -> bool:
+        """Whether the pipeline asks for it on that target."""
+        return self.targets is None or target in self.targets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

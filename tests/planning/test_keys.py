@@ -145,7 +145,17 @@ def test_changed_names_the_ingredients_in_order():
     assert before.digest != make_key(("recipe", "b"), ("model", "a"), ("device", "c")).digest
 
 
+def test_a_recipe_for_other_targets_makes_no_cell(pipeline):
+    def asked(*targets):
+        recipes = (pipeline.recipes[0], replace(pipeline.recipes[1], targets=targets))
+        return replace(pipeline, recipes=recipes)
+
+    assert list(cells(asked("other"))) == ["none", "int8"]
+    assert keys(cells(asked("board"))["dynamic"]) == keys(cells(pipeline)["dynamic"])
+
+
 def test_a_recipe_without_kernels_names_the_target_and_what_it_can_run():
     with pytest.raises(TargetError, match="board cannot run recipe 'dynamic': scheme 'litert-integer' has no") as told:
         _resolved_for(Target(name="board", backend="b"), RecipeSpec(name="dynamic"), LITERT_INTEGER)
     assert told.value.hint.startswith("it can run none, int8, int8-float-stem, fp16; ")
+    assert "{name: dynamic, targets: […]}" in told.value.hint
