@@ -11,7 +11,17 @@ from statsmodels.stats.proportion import proportion_confint
 
 from qpipe.gates.estimates.flips import paired_flips
 from qpipe.gates.estimates.sample import sample_of
-from qpipe.gates.statistics import binomial, bootstrap, latency, multiple, skewness, student, tango, unconditional
+from qpipe.gates.statistics import (
+    binomial,
+    bootstrap,
+    clusters,
+    latency,
+    multiple,
+    skewness,
+    student,
+    tango,
+    unconditional,
+)
 from qpipe.plugins.gate import Alpha
 
 Z95 = stats.norm.ppf(0.95)
@@ -223,6 +233,28 @@ def test_bca_as_scipy():
     expected = stats.bootstrap((values,), np.mean, n_resamples=20_000, confidence_level=0.90, rng=6).confidence_interval
     assert bootstrap.bound(found, 0.05) == pytest.approx(expected.low, abs=0.01)
     assert bootstrap.bound(found, 0.95) == pytest.approx(expected.high, abs=0.02)
+
+
+def test_bounds_of_resamples_are_no_narrower_than_by_jackknife():
+    """Of a mean the pseudo-values are the values themselves, so that the bounds are those of its skewed rows."""
+    values = -np.random.default_rng(4).lognormal(0, 1.5, 200)
+    found = bootstrap.resample(means_of(values), 200, groups=None, strata=None, seed=5)
+    low, high = bootstrap.bounds(found, low_alpha=0.05, high_alpha=0.025)
+    by_rows = skewness.bounds(values, low_alpha=0.05, high_alpha=0.025)
+    assert low == pytest.approx(min(bootstrap.bound(found, 0.05), by_rows[0]))
+    assert high == pytest.approx(max(bootstrap.bound(found, 0.975), by_rows[1]))
+    assert low < bootstrap.bound(found, 0.05) - 0.01
+    assert bootstrap.p_at_least(found, -1.0) >= skewness.p_below(values, -1.0)
+
+
+def test_large_groups_that_miss_are_counted_as_one_while_few_carry_the_variance():
+    """Kish: sizes 1 … 1, 11 are worth (Σ s)² / Σ s² rows; equal groups their number."""
+    hits, groups = np.ones(40), np.r_[np.arange(29), np.full(11, 29)]
+    assert clusters.worth(hits, groups, 0.05) == pytest.approx(40**2 / (29 + 121))
+    hits[-11:] = 0
+    assert clusters.worth(hits, groups, 0.05) <= 40**2 / (29 + 121)
+    assert clusters.worth(hits, None, 0.05) == 40
+    assert clusters.worth(np.ones(1500), np.repeat(np.arange(300), 5), 0.05) == pytest.approx(300)
 
 
 def test_a_seed_gives_the_same_replicates_whatever_the_chunks(monkeypatch):

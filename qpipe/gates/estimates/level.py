@@ -81,12 +81,13 @@ def corpus(metric: Metric, values: Floats, groups: Groups, alpha: Alpha, *, seed
     )
     if not np.isfinite(found.observed) or found.undefined > UNDEFINED:
         return Estimate(n=len(values), undecidable=f"{metric.name} is undefined on these rows")
+    low, high = bootstrap.bounds(found, low_alpha=alpha.to_pass, high_alpha=alpha.to_fail)
     few = (metric, values, groups, found.observed - limit, alpha.to_pass)
     return Estimate(
         n=len(values),
         observed=found.observed,
-        low=bootstrap.bound(found, alpha.to_pass),
-        high=bootstrap.bound(found, 1 - alpha.to_fail),
+        low=low,
+        high=high,
         p_fail=0.0,
         spread=len(values) * float(found.values.var()),
         no_pass=hidden_loss(*few) or unseen_loss(*few),

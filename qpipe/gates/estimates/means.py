@@ -88,10 +88,11 @@ def _bootstrapped(sample: Sample) -> Estimate:
     point = Estimate(n=units, observed=found.observed)
     if found.undefined > UNDEFINED:
         return undecidable(point, f"{metric.name} is undefined in {found.undefined:.1%} of the resamples")
+    low, high = bootstrap.bounds(found, low_alpha=sample.alpha.to_pass, high_alpha=sample.alpha.to_fail)
     return replace(
         point,
-        low=bootstrap.bound(found, sample.alpha.to_pass),
-        high=bootstrap.bound(found, 1 - sample.alpha.to_fail),
+        low=low,
+        high=high,
         p_fail=bootstrap.p_at_least(found, -sample.margin),
         spread=units * float(found.values.var()),
     )

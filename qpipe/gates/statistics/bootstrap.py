@@ -12,6 +12,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+from qpipe.gates.statistics import skewness
+
 Floats = NDArray[np.float64]
 Weighted = Callable[[Floats], Floats]
 """From counts per unit [b, n] to a statistic per resample [b]."""
@@ -75,9 +77,33 @@ def bound(found: Replicates, alpha: float) -> float:
     return float(np.quantile(found.values, _corrected(found, alpha)))
 
 
+def bounds(found: Replicates, *, low_alpha: float, high_alpha: float) -> tuple[float, float]:
+    """One-sided bounds: those of the resamples, or by jackknife with the skewness taken out, where they are wider.
+
+    Of rare large errors resamples see too few as well: an RMSE of errors after a lognormal law passed at the margin in
+    .23 of trials. Source: Efron & Tibshirani 1993, section 11.5 (pseudo-values).
+    """
+    low, high = bound(found, low_alpha), bound(found, 1 - high_alpha)
+    parts = _parts(found)
+    if parts is None:
+        return low, high
+    by_parts = skewness.bounds(parts, low_alpha=low_alpha, high_alpha=high_alpha)
+    return min(low, by_parts[0]), max(high, by_parts[1])
+
+
+def _parts(found: Replicates) -> Floats | None:
+    """What each group adds to the statistic: pseudo-values with the observed one as their mean."""
+    left_out = found.jackknife
+    if left_out is None or not np.isfinite(left_out).all():
+        return None
+    return np.asarray(found.observed + (len(left_out) - 1) * (left_out.mean() - left_out))
+
+
 def p_at_least(found: Replicates, limit: float) -> float:
-    """One-sided p of the null "the statistic is at least `limit`": the share of resamples there, never 0."""
-    return float((np.count_nonzero(found.values >= limit) + 1) / (len(found.values) + 1))
+    """One-sided p of the null "the statistic is at least `limit`": of resamples, or by jackknife; never 0."""
+    by_resamples = float((np.count_nonzero(found.values >= limit) + 1) / (len(found.values) + 1))
+    parts = _parts(found)
+    return by_resamples if parts is None else max(by_resamples, skewness.p_below(parts, limit))
 
 
 def _layers(member: NDArray[np.intp], strata: NDArray[np.int64] | None) -> tuple[NDArray[np.intp], ...]:
