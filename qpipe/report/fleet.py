@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 _STYLES = {decision.value: style for decision, style in STYLE.items()} | {"unavailable": "dim"}
 BROKEN = "red"
+OF_CALIBRATION = "calibration of "
+"""How notes on the calibration rows of a model begin: of many models nearly each has one."""
 SHORT = {"INCONCLUSIVE": "INCONCL", "unavailable": "n/a"}
 """Words of the matrix on a narrow terminal."""
 
@@ -81,9 +83,19 @@ def _promoted(results: Sequence[RunResult]) -> str:
 def _notes(results: Sequence[RunResult]) -> list[RenderableType]:
     from rich.text import Text
 
-    notes = list(dict.fromkeys(warning for result in results for warning in result.warnings))
-    more = [f"{len(notes) - TROUBLES} more: qpipe report RUN_ID"] if len(notes) > TROUBLES else []
-    return [Text.assemble(("note: ", "yellow"), note) for note in (*notes[:TROUBLES], *more)]
+    told = list(dict.fromkeys(warning for result in results for warning in result.warnings))
+    lint = [note for note in told if note.startswith(OF_CALIBRATION)] if len(results) > 1 else []
+    notes = [note for note in told if note not in lint]
+    shown = (
+        *_first(notes, TROUBLES, "more: qpipe report RUN_ID"),
+        *_first(lint, NAMED, "more on calibration: qpipe report RUN_ID"),
+    )
+    return [Text.assemble(("note: ", "yellow"), note) for note in shown]
+
+
+def _first(notes: Sequence[str], most: int, rest: str) -> tuple[str, ...]:
+    left = len(notes) - most
+    return (*notes[:most], *((f"{left} {rest}",) if left > 0 else ()))
 
 
 def render_glance(cells: Sequence[CellResult]) -> tuple[RenderableType, ...]:

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from rich.console import Group
 
 from qpipe.records.fleet import Ended, Refusal
-from qpipe.records.result import CellResult
+from qpipe.records.result import CellResult, RunResult
 from qpipe.records.verdict import Decision, Verdict
 from qpipe.report.document import fleet_document
 from qpipe.report.fleet import render_fleet, render_glance, render_run
@@ -57,6 +57,16 @@ def test_what_would_let_evidence_decide_is_told_once_with_the_trouble():
     (trouble,) = look_first([cell(model, "cpu", verdict) for model in "abc"])
     assert (trouble.what, trouble.hint) == ("the evidence is emulated", "`accept: [measured, emulated]`")
     assert len(trouble.labels) == 3
+
+
+def test_notes_on_calibration_are_few_in_a_fleet_and_hide_no_other():
+    lint = tuple(f"calibration of {model}/int8/cpu: 'x': 1 % lie outside" for model in "abcdefgh")
+    empty = RunResult(run_id="r", mlflow_run_id=None, pipeline="p", exit_code=0, warnings=(), cells=(), promoted=())
+    warned = [replace(empty, pipeline=f"p{n}", warnings=(*lint, f"alias {n} moved meanwhile")) for n in range(2)]
+    text = as_text(render_fleet([Ended(file=Path(f"{one.pipeline}.yaml"), end=one) for one in warned]))
+    assert text.count("note: calibration of") == 3
+    assert "note: 5 more on calibration: qpipe report RUN_ID" in text
+    assert text.index("alias 1 moved meanwhile") < text.index("note: calibration of")
 
 
 def test_models_stand_in_lines_and_targets_in_columns():
