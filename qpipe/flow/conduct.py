@@ -30,7 +30,6 @@ from qpipe.flow.search.search import search
 from qpipe.flow.stopping import heed
 from qpipe.records.result import RunResult
 from qpipe.report import NO_PLOTS
-from qpipe.tracking import holding
 
 if TYPE_CHECKING:
     from qpipe.execute.children.watch import Watch
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
     from qpipe.flow.options import RunOptions
     from qpipe.flow.workplace import Workplace
     from qpipe.records.result import CellResult, SearchTrial
-    from qpipe.tracking import Hold
 
 
 def conduct(
@@ -55,9 +53,9 @@ def conduct(
     if not options.fresh and (before := settled(workplace, options, run_id, watch)) is not None:
         keep_run(workplace, before)  # as the latest
         return before
-    with looked_through_again(), holding(workplace.store.root) as hold, ExitStack() as hands:
+    with looked_through_again(), ExitStack() as held, ExitStack() as hands:
         hands.enter_context(workplace.executor.ready(work=has_work(workplace, options)))
-        return _conduct(workplace, options, watch, stop or threading.Event(), hands, run_id=run_id, hold=hold)
+        return _conduct(workplace, options, watch, stop or threading.Event(), hands, held=held, run_id=run_id)
 
 
 def _conduct(
@@ -67,11 +65,11 @@ def _conduct(
     stop: threading.Event,
     hands: ExitStack,
     *,
+    held: ExitStack,
     run_id: str,
-    hold: Hold,
 ) -> RunResult:
     warnings = check_before_work(workplace)
-    reaching = reach(workplace, options, run_id, watch, stop, hold=hold)
+    reaching = reach(workplace, options, run_id, watch, stop, held=held)
     threading.Thread(target=load_statistics, name="qpipe-statistics").start()  # deciding waits for it, work does not
     try:
         if workplace.pipeline.search is not None:

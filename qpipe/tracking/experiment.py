@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from qpipe.errors import ConfigError
 from qpipe.tracking.patience import address
 
 if TYPE_CHECKING:
@@ -60,3 +61,21 @@ class Experiment:
     def is_local(self) -> bool:
         """Whether this process opens a database on this machine itself, so that no request is ever tried twice."""
         return self.uri.startswith("sqlite:///")
+
+    def experiment_of(self, run_id: str) -> str:
+        """The experiment of a run that is to be joined.
+
+        Raises:
+            ConfigError: it is not there.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return str(self.client.get_run(run_id).info.experiment_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            raise ConfigError(
+                f"the run {run_id} to be joined is not at {self.address}",
+                hint="MLFLOW_RUN_ID and the tracking uri must be of one server; unset it to make a run of its own",
+            ) from error

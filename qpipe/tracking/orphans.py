@@ -25,7 +25,7 @@ def end_orphans(where: Experiment, run_id: str, store: Path | None, *, join: str
     `store`. Runs are looked for in this experiment and, where the run is to join another one, in that one's.
     The line of `run_id`, which is about to go on, says so; it says too where another process works on that very run.
     """
-    experiments = {where.experiment_id, *([where.client.get_run(join).info.experiment_id] if join else [])}
+    experiments = {where.experiment_id, *([where.experiment_of(join)] if join else [])}
     found = where.client.search_runs(
         sorted(experiments), "attributes.status = 'RUNNING' and tags.`qpipe.role` = 'pipeline'"
     )

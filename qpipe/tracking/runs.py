@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qpipe.errors import ConfigError
 from qpipe.records.result import Promoted, RunResult
 from qpipe.report.document import run_json
 from qpipe.store.locks import lock_file
@@ -44,7 +43,7 @@ def start_run(
     """The parent run of a pipeline run, RUNNING again where it was found."""
     from mlflow.entities import Param, RunTag
 
-    experiment = _experiment_of(where, join) if join else where.experiment_id
+    experiment = where.experiment_of(join) if join else where.experiment_id
     owned = {HEARTBEAT: str(this_process()), HOLD: hold}
     tags = {"qpipe.run_id": run_id, "qpipe.role": "pipeline", "qpipe.pipeline": pipeline, **owned}
     if join:
@@ -58,20 +57,6 @@ def start_run(
     if ENDED in run.data.tags:  # it goes on
         where.client.delete_tag(run.info.run_id, ENDED)
     return str(run.info.run_id)
-
-
-def _experiment_of(where: Experiment, run_id: str) -> str:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return str(where.client.get_run(run_id).info.experiment_id)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        raise ConfigError(
-            f"the run {run_id} to be joined is not at {where.address}",
-            hint="MLFLOW_RUN_ID and the tracking uri must be of one server; unset it to make a run of its own",
-        ) from error
 
 
 def find_or_create(

@@ -16,6 +16,7 @@ from qpipe.flow.stopping import heed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import ExitStack
 
     from qpipe.execute.children.watch import Watch
     from qpipe.flow.options import RunOptions
@@ -103,17 +104,19 @@ class Reaching:
 
 
 def reach(
-    workplace: Workplace, options: RunOptions, run_id: str, watch: Watch, stop: threading.Event, *, hold: Hold
+    workplace: Workplace, options: RunOptions, run_id: str, watch: Watch, stop: threading.Event, *, held: ExitStack
 ) -> Reaching:
     """Begin to reach MLflow; a run that was begun before is adopted, and `watch` told what killed ones left.
+
+    `held` lasts as long as the run: what proves that its process lives is held in it.
 
     Raises:
         UnreachableError: nobody answers, or the database cannot be written (exit code 2).
     """
-    from qpipe.tracking import joined_run
+    from qpipe.tracking import holding, joined_run
 
     if options.offline:
-        return Reaching(lambda _: Reached(hold=hold), stop)
+        return Reaching(lambda _: Reached(), stop)
     check_reachable(workplace, options)
     before = database_state(workplace, options)
     join = options.join or joined_run()  # asked here: MLflow's active run is the thread's
@@ -122,10 +125,11 @@ def reach(
         with importing():
             tracker = open_tracker(workplace, options)
             if tracker is None or unwanted.is_set():
-                return Reached(hold=hold)
+                return Reached()
             for line in tracker.end_orphans(run_id, store=workplace.store.root, join=join):
                 watch.say(line)
             params = run_params(workplace)
+            hold = held.enter_context(holding(workplace.store.root))
             parent = tracker.start(run_id, workplace.pipeline.name, params, join=join, hold=hold.tag)
             if not unwanted.is_set():
                 tracker.warm_up()
