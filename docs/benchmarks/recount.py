@@ -1,4 +1,4 @@
-"""Predictions and intervals a second time, with numpy, scipy and onnxruntime alone: `verdicts.py` compares with them.
+"""Predictions and intervals a second time, by numpy, scipy, statsmodels and onnxruntime: `verdicts.py` compares them.
 
 Bounds come by other routes than qpipe's: Tango's score is inverted with a root finder around the root of the
 restricted likelihood's slope, the bootstrap is `scipy.stats.bootstrap` with a seed and a size of its own.
@@ -15,8 +15,11 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnxruntime as ort
+import statsmodels.api as sm
 from scipy import stats
 from scipy.optimize import brentq
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 BATCH = 16
 ALPHA, ALPHA_FAIL = 0.04, 0.025
@@ -42,7 +45,7 @@ class Interval:
     tolerance: float = 1e-9
     """Of the bounds."""
     few: bool = False
-    """Whether so few rows flipped that the losses forbid a PASS."""
+    """Whether too few rows flipped, or would show a rare loss, for a PASS."""
     p_fail: float = 0.0
 
     def verdict(self, limit: float) -> str:
@@ -192,9 +195,29 @@ def paired_spearman(engine: np.ndarray, reference: np.ndarray, scores: np.ndarra
     )
 
 
-def mean_level(values: np.ndarray) -> Interval:
-    """A mean with Student's bounds, or those by Hall's transformation where they are wider."""
-    error, freedom, skew = stats.sem(values), len(values) - 1, stats.skew(values) / math.sqrt(len(values))
+def linked_groups(group: np.ndarray, *inputs: np.ndarray) -> np.ndarray:
+    """The group of each row, [n], where groups that share a row with the same inputs are one."""
+    named = np.unique(group, return_inverse=True)[1]
+    same = np.unique(np.concatenate(inputs, axis=1), axis=0, return_inverse=True)[1].ravel()
+    links = coo_array((np.ones(len(named)), (named, named.max() + 1 + same)), shape=(len(named) * 2,) * 2)
+    return connected_components(links, directed=False)[1][named]
+
+
+def cosine_level(values: np.ndarray, groups: np.ndarray, limit: float) -> Interval:
+    """A mean cosine over groups with Student's bounds, or those by Hall's transformation where they are wider.
+
+    PASS needs rows that would show a rare one of −1: the product of 1 + (x − limit) / (1 + limit) over the groups'
+    means x, raised to the share that groups of such sizes are worth (Kish), reaches 1 / α.
+    """
+    fitted = sm.OLS(values, np.ones(len(values))).fit(cov_type="cluster", cov_kwds={"groups": groups})
+    sizes, residues = np.bincount(groups), np.bincount(groups, weights=values - values.mean())
+    sizes, residues = sizes[sizes > 0], residues[np.bincount(groups) > 0]
+    count = len(sizes)
+    skew, freedom, error = stats.moment(residues, 3) / stats.moment(residues, 2) ** 1.5, count - 1, float(fitted.bse[0])
+    skew /= math.sqrt(count)
+    means = values.mean() + residues / sizes
+    worth = len(values) ** 2 / float((sizes**2).sum()) / count
+    won = worth * float(np.log1p((means - limit) / (1 + limit)).sum())
     by_t = [stats.t.ppf(q, freedom) for q in (ALPHA, 1 - ALPHA_FAIL)]
 
     def straight(t: float) -> float:
@@ -202,7 +225,8 @@ def mean_level(values: np.ndarray) -> Interval:
 
     bent = [brentq(lambda t, q=q: straight(t) - stats.t.ppf(1 - q, freedom), -50, 50) for q in (ALPHA, 1 - ALPHA_FAIL)]
     low, high = (values.mean() + error * end for end in (min(by_t[0], -bent[0]), max(by_t[1], -bent[1])))
-    return Interval(n=len(values), observed=float(values.mean()), low=float(low), high=float(high))
+    few = won < -math.log(ALPHA)
+    return Interval(n=len(values), observed=float(values.mean()), low=float(low), high=float(high), few=few)
 
 
 def speedup(samples: Path) -> Interval | str:

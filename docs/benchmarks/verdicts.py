@@ -30,9 +30,10 @@ from recount import (
     ALPHA,
     ALPHA_FAIL,
     BATCH,
+    cosine_level,
     feeds,
     integer_share,
-    mean_level,
+    linked_groups,
     paired_shares,
     paired_spearman,
     predict,
@@ -121,7 +122,9 @@ def check_gate(name: str, asked: dict[str, object], case: Case, table: Table, la
             second, limit = paired_spearman(*case.cosines, float(asked["margin"])), -float(asked["margin"])
         case "agreement":
             first = np.unique(case.rows["pair"], return_index=True)[1]
-            second, limit = mean_level(row_cosine(case.engine, case.reference)[first]), float(asked["at_least"])
+            groups = linked_groups(case.rows["pair"], case.rows["input_ids"], case.rows["attention_mask"])[first]
+            limit = float(asked["at_least"])
+            second = cosine_level(row_cosine(case.engine, case.reference)[first], groups, limit)
         case "slices":
             return check_slices(asked, case, table, what)
         case "speedup":

@@ -288,6 +288,18 @@ def test_a_mean_cosine_needs_rows_that_would_show_a_lost_one(made, rows, decisio
     assert ("297 units are too few to show a rare large loss" in found.reason) is (decision is OPEN)
 
 
+def test_one_large_group_among_many_small_ones_asks_for_no_more_than_they_are_worth(made):
+    """119 rows without a lost one do at .95: 400 pairs and one group of 25 are worth 306 of them."""
+    cosines = 1 - 1e-7 * np.random.default_rng(2).random(825)
+    owner = np.concatenate([np.arange(800) // 2, np.full(25, 400)])
+    of = replace(made.flips(0, 0, 825, metric="mae"), agreement=cosines, groups=owner)
+    assert made.decide(of, "agreement", at_least=0.95).decision is PASS
+    few = replace(of, agreement=cosines[-325:], groups=owner[-325:])  # 151 groups, worth 86
+    found = made.decide(few, "agreement", at_least=0.95)
+    assert found.decision is OPEN
+    assert "151 groups are too few to show a rare large loss" in found.reason
+
+
 def test_advice_on_a_mean_cosine_counts_the_rows_that_rare_losses_need(made):
     """(.992 − .99) / 1.99 a row: ln 20 of it are some 3,400 rows."""
     cosines = 1 - np.abs(np.random.default_rng(2).normal(0, 0.01, size=400))

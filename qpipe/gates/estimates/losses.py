@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from qpipe.gates.estimates.estimate import Estimate
 from qpipe.gates.estimates.sample import Sample
-from qpipe.gates.statistics import student
+from qpipe.gates.statistics import clusters, student
 from qpipe.gates.statistics.tango import rows_without_loss
 from qpipe.plugins.gate import Alpha
 
@@ -53,11 +53,13 @@ def guard_rare(
     """
     if not largest > margin or not math.isfinite(largest):
         return found
+    worth = 1.0
     if groups is not None:
-        change, largest = _of_groups(change, groups, largest)
+        change, worth = _by_group(change, groups)
     if float(np.square(change / largest).sum()) >= FEW_LOSSES:
         return found
-    needed, enough = rows_without_loss(margin / largest, alpha.to_pass), -math.log(alpha.to_pass)
+    needed = math.ceil(rows_without_loss(margin / largest, alpha.to_pass) / worth)
+    enough = -math.log(alpha.to_pass) / worth
     bets = 1 + (change + margin) / (largest - margin)
     won = float(np.log(bets).sum()) if (bets > 0).all() else -math.inf
     # Rows like those that are here would show it; where none is lost these are as many as without any loss.
@@ -76,9 +78,11 @@ def largest_loss(sample: Sample) -> float:
     return float(best)
 
 
-def _of_groups(change: Floats, groups: NDArray[np.int64], largest: float) -> tuple[Floats, float]:
-    """What each group adds to the mean, and the most that one could take from it."""
-    sums = student.group_sums(change, groups)
-    sizes = student.group_sums(np.ones(len(change)), groups)
-    share = len(sums) / len(change)
-    return sums * share, largest * float(sizes.max()) * share
+def _by_group(change: Floats, groups: NDArray[np.int64]) -> tuple[Floats, float]:
+    """The mean change in each group, and what a group of theirs is worth: less than one where sizes differ.
+
+    A group may lose in all of its rows. Were the largest taken for the size of all, one of 25 rows among a thousand
+    pairs would ask for twelve times the rows.
+    """
+    means = student.group_sums(change, groups) / student.group_sums(np.ones(len(change)), groups)
+    return means, clusters.kish(groups) / len(means)

@@ -29,7 +29,7 @@ def worth(hits: Floats, groups: NDArray[np.int64] | None, alpha: float, *, caref
     """
     if groups is None:
         return float(len(hits))
-    copies, p = _kish(groups), float(hits.mean())
+    copies, p = kish(groups), float(hits.mean())
     if p in (0.0, 1.0):
         return copies
     error, _ = standard_error(hits, groups)
@@ -39,7 +39,8 @@ def worth(hits: Floats, groups: NDArray[np.int64] | None, alpha: float, *, caref
     return min(rows, copies) if careful and _carriers(hits - p, groups) < FEW else rows
 
 
-def _kish(groups: NDArray[np.int64]) -> float:
+def kish(groups: NDArray[np.int64]) -> float:
+    """How many groups of one size these are worth where all rows of a group are alike, 1 to the number of groups."""
     sizes = np.unique(groups, return_counts=True)[1].astype(np.float64)
     return float(sizes.sum() ** 2 / (sizes**2).sum())
 
