@@ -28,6 +28,8 @@ MODULES = (
     "qpipe.quant.diagnosis.clipping",
     "qpipe.quant.fold",
 )
+LATER = ("sympy", "onnx_ir._symbolic_shapes")
+"""onnx_ir adds and multiplies symbolic sizes with sympy, which takes as long to import as half of the rest together."""
 MESSAGE_BYTES = 1 << 16
 
 
@@ -37,11 +39,13 @@ def main(channel: int, alive: int) -> None:
         first = json.loads(orders.recv(MESSAGE_BYTES))
         sys.path[:] = first["path"]
         from qpipe.execute.children.child import die_with_parent
+        from qpipe.execute.children.later import postponed
 
         die_with_parent(alive)
         gc.disable()  # modules are no garbage
-        for name in first["modules"]:
-            importlib.import_module(name)
+        with postponed(*LATER):
+            for name in first["modules"]:
+                importlib.import_module(name)
         gc.freeze()  # a child's collector leaves these pages shared
         gc.enable()
         serve(orders, alive)
