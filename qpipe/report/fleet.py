@@ -48,7 +48,11 @@ def render_fleet(ended: Sequence[Ended]) -> Group:
     parts: list[RenderableType] = [*render_glance(cells)] if cells else []
     parts += ["", _refusals(refused)] if refused else []
     parts += _outcome(results)
-    parts += [Text(f"{len(ended)} pipelines, {len(refused)} without a result; {counted(cells)}")]
+    parts += [
+        Text(
+            f"{len(ended)} pipeline{'s' if len(ended) != 1 else ''}, {len(refused)} without a result; {counted(cells)}"
+        )
+    ]
     return Group(*parts)
 
 

@@ -70,8 +70,8 @@ def plan_dynamic(model: ir.Model, scheme: Scheme, options: QuantOptions | None =
     if not weights and not recurrent:
         reasons = [f"; {one.node!r} ({one.op}): {one.reason}" for one in nodes[:3]]
         raise QuantizationError(
-            f"nothing in this graph can be quantized dynamically{''.join(reasons)}",
-            hint=f"dynamic kernels: {', '.join(scheme.dynamic_ops)} with constant weights; use recipe 'int8'",
+            f"no node of this graph takes its weights alone as integers{''.join(reasons)}",
+            hint=f"those that do: {', '.join(scheme.dynamic_ops)} with constant weights; use recipe 'int8'",
         )
     specs = (*weights, *recurrent, *plan_tables(model.graph, scheme, options, weights))
     return QuantPlan(scheme=scheme, mode="dynamic", activations=(), weights=specs, nodes=tuple(nodes))
