@@ -104,13 +104,17 @@ def exceedance(samples: Samples, limit_ms: float, q: float, *, low_alpha: float,
 def percentile_bounds(samples: Samples, q: float, alpha: float = 0.05) -> tuple[float, float | None, float | None]:
     """The q-quantile of all samples with bounds by order statistics at the effective size, in milliseconds.
 
-    The ranks of an effective sample are stretched to the real one; None where it is too small to bound the quantile.
+    The ranks of an effective sample are stretched to the real one. Where processes differ it is so small that its last
+    rank, the slowest sample of all, is the bound, or none is: there the one over processes stands if it is lower. None
+    where neither bounds the quantile.
     """
     ordered = np.sort(np.concatenate(samples))
     worth = max(int(effective_samples(samples, q)), 1)
     last = len(ordered) - 1
+    ranks = binomial.quantile_ranks(worth, q, alpha)
     low, high = (
-        None if rank is None else float(ordered[round((rank - 1) * last / max(worth - 1, 1))])
-        for rank in binomial.quantile_ranks(worth, q, alpha)
+        None if rank is None else float(ordered[round((rank - 1) * last / max(worth - 1, 1))]) for rank in ranks
     )
+    if ranks[1] in {None, worth} and math.isfinite(over := process_bound(samples, q, alpha)):
+        high = over if high is None else min(high, over)
     return float(np.quantile(ordered, q)), low, high
