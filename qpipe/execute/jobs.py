@@ -107,8 +107,8 @@ class RankingJob:
     """At most so many of the role's first rows: a run of them for each node is what the ranking costs."""
     seconds: float | None = None
     """After which nodes that are left are not ranked; None for no end."""
-    fresh: bool = False
-    """Whether it is ranked again where that was done before."""
+    fresh: str = ""
+    """As that of cells: with a token it is ranked, and calibrated, again where that was done before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

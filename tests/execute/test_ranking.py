@@ -39,8 +39,17 @@ def test_a_ranking_is_made_once_and_again_where_that_is_asked(cell, tmp_path, mo
     monkeypatch.setattr(ranking, "rank", lambda *_: calls.append(1) or Ranking(nodes=("other",)))
     assert ranked(cell, tmp_path / "store") == first
     assert ranked(cell, tmp_path / "store", rows=8).nodes == ("other",)
-    assert ranked(cell, tmp_path / "store", fresh=True).nodes == ("other",)
+    assert ranked(cell, tmp_path / "store", fresh="-token").nodes == ("other",)
     assert len(calls) == 2
+
+
+def test_a_fresh_ranking_calibrates_anew(cell, tmp_path):
+    made = tmp_path / "store" / "keys" / "statistics"
+    seen = []
+    for token in ("", "", "-token"):
+        ranked(cell, tmp_path / "store", fresh=token)
+        seen.append(len(list(made.iterdir())))
+    assert seen == [2, 2, 4], "of folding and of calibrating"
 
 
 def test_what_there_was_no_time_for_is_said_and_not_kept(cell, tmp_path):

@@ -46,7 +46,7 @@ def run_ranking(request: str, progress: Progress) -> str:
     if known is not None:
         return known
     with TemporaryDirectory() as scratch:
-        draft = _before_quantize(job.cell, store, Path(scratch), progress)
+        draft = _before_quantize(job, store, Path(scratch), progress)
         over = _clock(began, job.seconds)
         ranking = Ranking() if draft.statistics is None else rank(job, draft, draft.statistics, over, progress)
     if not ranking.problem:
@@ -140,10 +140,11 @@ def first_batches(cell: Cell, rows: int) -> tuple[Tensors, ...]:
     return tuple(found)
 
 
-def _before_quantize(cell: Cell, store: Store, folder: Path, progress: Progress) -> Draft:
+def _before_quantize(job: RankingJob, store: Store, folder: Path, progress: Progress) -> Draft:
     """The draft with statistics, as it is when the recipe's `quantize` begins."""
     from qpipe.prepare import run_stages
 
+    cell = job.cell
     names = [stage.name for stage in cell.recipe.stages]
     stages = cell.recipe.stages[: names.index(QUANTIZE)] if QUANTIZE in names else ()
 
@@ -157,7 +158,7 @@ def _before_quantize(cell: Cell, store: Store, folder: Path, progress: Progress)
         cell.scheme,
         batches,
         folder,
-        lambda key, fill: store.made_once("statistics", key, fill),
+        lambda key, fill: store.made_once("statistics", key + job.fresh, fill),
         progress,
         calibration_digest=role_digest(cell.data, "calibration"),
         stages=tuple(registry.stages.values()),

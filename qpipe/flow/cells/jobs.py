@@ -73,11 +73,16 @@ def work(workplace: Workplace, options: RunOptions, watch: Watch, stop: threadin
             found[cell.key] = worked_of(cell, ended)
             remember_refusal(workplace.store, cell.key, ended)
 
-    fresh = f"-{uuid.uuid4().hex}" if options.fresh else ""
+    fresh = fresh_token(options)
     last = sorted(todo, key=lambda cell: cell.recipe.is_reference)  # most often it waits for the reference outputs
     jobs = [*_references(todo, workplace, fresh), *(_cell_job(cell, workplace, fresh) for cell in last)]
     workplace.executor.run(jobs, watch=watch, stop=stop, done=done)
     return tuple(known for cell in workplace.cells if (known := found[cell.key]) is not None)
+
+
+def fresh_token(options: RunOptions) -> str:
+    """What keeps the work of a fresh run apart from all that is in the store; empty for every other run."""
+    return f"-{uuid.uuid4().hex}" if options.fresh else ""
 
 
 def has_work(workplace: Workplace, options: RunOptions) -> bool:

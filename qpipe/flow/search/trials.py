@@ -10,7 +10,7 @@ from qpipe.execute.elsewhere.inputs import input_files
 from qpipe.execute.jobs import Ranking, RankingJob
 from qpipe.execute.local import Job
 from qpipe.flow.cells.evidence import assemble
-from qpipe.flow.cells.jobs import work
+from qpipe.flow.cells.jobs import fresh_token, work
 from qpipe.flow.cells.profiles import measure
 from qpipe.flow.cells.verdicts import judge
 from qpipe.flow.search.finalists import placement_reason
@@ -130,7 +130,9 @@ def rank_nodes(hunt: Hunt, recipe: RecipeSpec) -> Ranking:
         label=f"{cell.label}: sensitivity",
         entry="qpipe.execute.work.ranking:run_ranking",
         request=encode(
-            RankingJob(store=hunt.workplace.store.location, cell=cell, seconds=min(bounds), fresh=hunt.options.fresh)
+            RankingJob(
+                store=hunt.workplace.store.location, cell=cell, seconds=min(bounds), fresh=fresh_token(hunt.options)
+            )
         ),
         limits=cell.target.limits,
         files=input_files(cell.data, cell.model),
