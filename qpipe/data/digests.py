@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 from qpipe.data.files import file_state, is_missing, unreadable
@@ -88,8 +89,8 @@ def sealed(data: DataSpec) -> DataSpec:
     """
     _require_all(data)
     seals = {path: _seal(path) for path in dict.fromkeys(role.npz for role in data.roles) if path is not None}
-    for path in seals:
-        check_stored(path)
+    for path, seal_of in seals.items():
+        _check_once(path.resolve(), seal_of)
     return replace(data, roles=tuple(_with_seal(role, seals) for role in data.roles))
 
 
@@ -103,6 +104,11 @@ def _require_all(data: DataSpec) -> None:
     if len(missing) > 1:
         listed = " and ".join(filter(None, (", ".join(map(str, missing[:-1])), str(missing[-1]))))
         raise DataError(f"{listed}: no such data files", hint="paths are relative to the pipeline file")
+
+
+@lru_cache(maxsize=4096)
+def _check_once(path: Path, held: Seal) -> None:  # noqa: ARG001  (the seal names the content)
+    check_stored(path)
 
 
 def _with_seal(role: RoleSpec, seals: Mapping[Path, Seal]) -> RoleSpec:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qpipe.data import check_overlap, open_role, outcome_digest, role_digest, rows_digest, sealed
+from qpipe.data import check_overlap, digests, open_role, outcome_digest, role_digest, rows_digest, sealed
 from qpipe.data.batches import preprocess
 from qpipe.data.sources import draw, draw_groups
 from qpipe.errors import ConfigError, DataError
@@ -475,6 +475,17 @@ def test_a_damaged_file_is_found_when_it_is_sealed(tmp_path):
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"column 'image' is damaged \(Bad CRC-32"):
         sealed(data)
+
+
+def test_checksums_are_compared_once_and_again_when_the_file_has_changed(tmp_path, monkeypatch):
+    checked = []
+    monkeypatch.setattr(digests, "check_stored", checked.append)
+    data = spec(tmp_path, images(200), compressed=False)
+    for _ in range(2):
+        sealed(data)
+    assert len(checked) == 1
+    sealed(spec(tmp_path, images(201), compressed=False))
+    assert len(checked) == 2
 
 
 def test_a_sealed_file_that_is_cut_or_replaced_while_it_is_read(tmp_path):
