@@ -47,7 +47,7 @@ def test_copies_are_one_group_and_told(judged):
     groups = groups_of(role, found)
     assert len({*groups}) == 8
     assert (groups[::2] == groups[1::2]).all()
-    (remark,) = copy_remarks(role, found)
+    (remark,) = copy_remarks(role, found, groups_of(role, found))
     assert remark.warns
     assert "8 of 16 gate rows are copies of another" in remark.message
     assert "8 groups" in remark.message
@@ -60,7 +60,7 @@ def test_other_gate_rows_have_copies_of_their_own(judged):
 def test_groups_that_the_pipeline_names_stand(judged):
     role, found = judged(np.repeat(ROWS + 50, 2, axis=0), group="who")
     assert groups_of(role, found).tolist() == (np.arange(16) // 4).tolist()
-    assert copy_remarks(role, found) == ()
+    assert copy_remarks(role, found, groups_of(role, found)) == ()
 
 
 def test_named_groups_that_share_a_row_are_one_and_told(judged):
@@ -70,7 +70,7 @@ def test_named_groups_that_share_a_row_are_one_and_told(judged):
     role, found = judged(rows, group="who")
     groups = groups_of(role, found)
     assert (len({*groups}), groups[0]) == (3, groups[8])
-    (remark,) = copy_remarks(role, found)
+    (remark,) = copy_remarks(role, found, groups_of(role, found))
     assert "stand in different groups of 'who': intervals count 3 groups instead of 4" in remark.message
     assert remark.warns
 
@@ -78,11 +78,12 @@ def test_named_groups_that_share_a_row_are_one_and_told(judged):
 def test_rows_without_copies_have_no_groups(judged):
     role, found = judged(ROWS + 50)
     assert groups_of(role, found) is None
-    assert copy_remarks(role, found) == ()
+    assert copy_remarks(role, found, groups_of(role, found)) == ()
 
 
 def test_gate_rows_that_calibration_saw_are_told_where_a_recipe_calibrates(judged):
     role, found = judged(ROWS + 5)
-    (remark,) = copy_remarks(role, found)
+    (remark,) = copy_remarks(role, found, groups_of(role, found))
     assert "3 of 8 gate rows stand in the calibration rows too" in remark.message
-    assert copy_remarks(*judged(ROWS + 5, calibrates=False)) == ()
+    role, found = judged(ROWS + 5, calibrates=False)
+    assert copy_remarks(role, found, groups_of(role, found)) == ()

@@ -51,17 +51,16 @@ def groups_of(role: Role, copies: Copies | None) -> NDArray[np.generic] | None:
     return copies.inputs if copies is not None and copies.repeated else None
 
 
-def copy_remarks(role: Role, copies: Copies) -> tuple[Remark, ...]:
-    """What a run says of them."""
+def copy_remarks(role: Role, copies: Copies, groups: NDArray[np.generic] | None) -> tuple[Remark, ...]:
+    """What a run says of them; `groups` are those of `groups_of`."""
     said = []
     if copies.repeated and role.spec.group is None:
         said.append(
             f"{copies.repeated:,} of {role.rows:,} gate rows are copies of another, byte for byte in all inputs:"
             f" intervals count {copies.distinct:,} groups"
         )
-    if copies.repeated and role.spec.group is not None:
-        named = role.column(role.spec.group)
-        before, after = (len(np.unique(found)) for found in (named, merge_groups(named, copies.inputs)))
+    if copies.repeated and role.spec.group is not None and groups is not None:
+        before, after = (len(np.unique(found)) for found in (role.column(role.spec.group), groups))
         if after < before:
             said.append(
                 f"copies of gate rows, byte for byte in all inputs, stand in different groups of '{role.spec.group}':"

@@ -23,7 +23,10 @@ from qpipe.records.codec import digest
 from qpipe.records.evidence import Evaluation
 
 if TYPE_CHECKING:
-    from qpipe.data import Copies, Role
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from qpipe.data import Role
     from qpipe.execute.work.bench import Bench
     from qpipe.plugins.metric import Metric, Units
     from qpipe.records.engine import Engine, Prepared
@@ -68,9 +71,10 @@ def evaluate_engine(bench: Bench, engine: Engine, folder: Path, prepared: Prepar
         pair = _attributed(bench, pair, prepared, answers, reference)
     judged = cell.role == "gate" and not cell.recipe.is_reference
     copies = copies_of(bench, answers.role) if judged else None
-    remarks = copy_remarks(answers.role, copies) if copies is not None else ()
+    groups = groups_of(answers.role, copies)
+    remarks = copy_remarks(answers.role, copies, groups) if copies is not None else ()
     save_pair(folder, replace(pair, remarks=(*pair.remarks, *answers.remarks, *remarks)))
-    _save_rows(folder, answers.role, measured, copies)
+    _save_rows(folder, answers.role, measured, groups)
 
 
 def _measure(metric: Metric, answers: Answers, reference: Outputs) -> _Measured:
@@ -118,14 +122,14 @@ def _evaluated(
     )
 
 
-def _save_rows(folder: Path, role: Role, measured: _Measured, copies: Copies | None) -> None:
+def _save_rows(folder: Path, role: Role, measured: _Measured, groups: NDArray[np.generic] | None) -> None:
     """What gates decide from, row by row."""
     save_outcomes(
         folder,
         engine=measured.engine,
         reference=measured.reference,
         agreement=compare_rows(measured.metric, measured.ours, measured.theirs),
-        groups=groups_of(role, copies),
+        groups=groups,
         slices={name: role.column(name) for name in role.spec.slices},
         labelled=measured.labelled,
     )
