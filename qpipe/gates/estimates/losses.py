@@ -39,7 +39,8 @@ def guard_rare(
 
     A test of the mean that holds for every distribution whose losses are bounded: under the null, E = Π (1 + λ (d + m))
     is at most 1 in the mean for 0 ≤ λ ≤ 1 / (S − m), so that it reaches 1/α with a chance of at most α (Markov). With
-    the largest λ and no loss at all it asks for ln α / ln(1 − m / S) rows, as of 0/1 outcomes.
+    the largest λ and no loss at all it asks for ln α / ln(1 − m / S) rows, as of 0/1 outcomes. Groups count by their
+    means, as many as Kish's size says: that takes for granted that which of them lose does not depend on their size.
 
     Args:
         found: the estimate by t.

@@ -35,7 +35,7 @@ def worth(hits: Floats, groups: NDArray[np.int64] | None, alpha: float, *, caref
     error, _ = standard_error(hits, groups)
     if not 0 < error < math.inf:
         return copies
-    rows = min(max(p * (1 - p) / error**2, 1.0), len(hits)) * _uncertainty(copies, alpha)
+    rows = min(max(p * (1 - p) / error**2, 1.0), len(hits)) * uncertainty(copies, alpha)
     return min(rows, copies) if careful and _carriers(hits - p, groups) < FEW else rows
 
 
@@ -51,7 +51,8 @@ def _carriers(centred: Floats, groups: NDArray[np.int64]) -> float:
     return float(squares.sum() ** 2 / (squares**2).sum())
 
 
-def _uncertainty(clusters: float, alpha: float) -> float:
+def uncertainty(clusters: float, alpha: float) -> float:
+    """(z / t)², by which an effective size shrinks: a variance of few clusters is uncertain too (Korn & Graubard)."""
     from scipy.special import stdtrit
 
     return (NormalDist().inv_cdf(1 - alpha) / float(stdtrit(max(clusters - 1, 1), 1 - alpha))) ** 2

@@ -14,7 +14,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from qpipe.gates.statistics import binomial, student
+from qpipe.gates.statistics import binomial, clusters, student
 
 Floats = NDArray[np.float64]
 Samples = Sequence[Floats] | Floats
@@ -51,14 +51,8 @@ def effective_samples(samples: Samples, q: float, blocks: int = 4) -> float:
     by_block = binomial.effective_rows(above, process * blocks + block)
     by_process = binomial.effective_rows(above, process)
     if len(samples) < 2 or by_process >= by_block:
-        return by_block * _uncertainty(len(samples) * blocks)
-    return by_process * _uncertainty(len(samples))
-
-
-def _uncertainty(clusters: int) -> float:
-    from scipy.special import stdtrit
-
-    return (NormalDist().inv_cdf(0.95) / float(stdtrit(max(clusters - 1, 1), 0.95))) ** 2
+        return by_block * clusters.uncertainty(len(samples) * blocks, 0.05)
+    return by_process * clusters.uncertainty(len(samples), 0.05)
 
 
 def process_bound(samples: Samples, q: float, alpha: float) -> float:

@@ -133,8 +133,7 @@ def reconcile(tracker: Tracker, model: str) -> tuple[Move, ...]:
     check_model_name(model)
     with calling(tracker.uri, f"reconciling {model}", READ):
         ledger = find_ledger(tracker, model)
-        wrong = _astray(ledger)
-        there = tuple(move for move in wrong if not is_deleted(tracker, model, move.version))
+        there = _astray(ledger, deleted=False)
         for move in there:
             follow(ledger, move.alias)
         return there
@@ -149,12 +148,12 @@ def orphaned(tracker: Tracker, model: str) -> tuple[Move, ...]:
     """
     check_model_name(model)
     with calling(tracker.uri, f"reading the history of {model}", READ):
-        wrong = _astray(find_ledger(tracker, model))
-        return tuple(move for move in wrong if is_deleted(tracker, model, move.version))
+        return _astray(find_ledger(tracker, model), deleted=True)
 
 
-def _astray(ledger: Ledger) -> tuple[Move, ...]:
-    """The last moves of aliases that are not where the ledger says."""
+def _astray(ledger: Ledger, *, deleted: bool) -> tuple[Move, ...]:
+    """The last moves of aliases that are not where the ledger says, to versions that were deleted or are there."""
     book = ledger.read()
     heads = [book.of(alias)[-1] for alias in dict.fromkeys(move.alias for move in book.moves)]
-    return tuple(move for move in heads if alias_version(ledger.tracker, ledger.model, move.alias) != move.version)
+    wrong = (move for move in heads if alias_version(ledger.tracker, ledger.model, move.alias) != move.version)
+    return tuple(move for move in wrong if is_deleted(ledger.tracker, ledger.model, move.version) is deleted)
