@@ -20,7 +20,7 @@ from qpipe.records.scheme import Scheme
 from qpipe.records.target import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from qpipe.plugins.registry import Registry
 
@@ -147,8 +147,3 @@ def _calibration(data: DataSpec, model: Model, recipe: Recipe, registry: Registr
 def _role(data: DataSpec, role: str) -> str:
     found = next((spec for spec in data.roles if spec.role == role), None)
     return "none" if found is None else role_digest(data, found.role)
-
-
-def baselines(cells: tuple[Cell, ...]) -> Iterator[Cell]:
-    """The cells of the float model itself."""
-    return (cell for cell in cells if cell.recipe.is_reference)
