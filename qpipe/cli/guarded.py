@@ -52,7 +52,8 @@ def _run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, Abort):
         return _say_interrupted(as_json=as_json)
     except TyperException as error:
-        return say_error(error.format_message(), "see qpipe --help", 2, as_json=as_json)
+        asked = getattr(getattr(error, "ctx", None), "command_path", "qpipe")  # only what is wrong in use has one
+        return say_error(error.format_message(), f"see {asked} --help", 2, as_json=as_json)
     except (BrokenPipeError, SystemExit):  # typer turns the former into the latter
         return _reader_gone()
     except Exception as error:  # noqa: BLE001 - the one place that turns a bug into exit code 1

@@ -48,6 +48,14 @@ def test_bad_usage_is_a_line_and_code_2(arguments, words, capsys, tmp_path, monk
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "page"), [(["rnu"], "qpipe"), (["run"], "qpipe run"), (["run", "-x"], "qpipe run")]
+)
+def test_the_page_of_the_command_that_was_meant_is_named(arguments, page, capsys):
+    assert run_app(arguments) == 2
+    assert capsys.readouterr().err.splitlines()[1] == f"hint: see {page} --help"
+
+
 @pytest.mark.parametrize("arguments", [["run", "x.yaml"], ["plan", "x.yaml"], ["init", "x.onnx"], ["gate", "last"]])
 def test_as_json_the_error_is_one_object(arguments, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
