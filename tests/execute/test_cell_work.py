@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -10,9 +11,10 @@ import pytest
 from onnx import numpy_helper
 
 from qpipe.errors import ModelError
-from qpipe.execute.work.cell import prepare_model
+from qpipe.execute.work.cell import build_engine, prepare_model
 from qpipe.execute.work.pairs import load_pair
 from qpipe.execute.work.prepared import load_prepared
+from qpipe.models import digest_onnx
 from qpipe.plugins.registry import Registry
 from qpipe.records.cell import Key
 from qpipe.records.evidence import NotMeasured
@@ -25,7 +27,7 @@ def keys(place, space):
 
 def prepared(place, cell):
     place.work(cell)
-    return load_prepared(place.store.made_once("prepared", cell.prepare.digest, _made_already))
+    return load_prepared(place.store.made_once("prepared", cell.prepare.digest, _made_already), cell.model.file)
 
 
 def _made_already(folder):
@@ -89,3 +91,43 @@ def test_an_engine_that_cannot_run_here_is_kept_and_its_evaluation_is_asked_for_
     )
     assert keys(place, "engine")
     assert not keys(place, "evaluation")
+
+
+def moved(cell, path):
+    """The cell of somebody whose copy of the same model lies elsewhere."""
+    file = replace(cell.model.file, path=path)
+    assert digest_onnx(path).digest == file.digest
+    return replace(cell, model=replace(cell.model, file=file))
+
+
+@pytest.mark.parametrize("recipe", ["none", "dynamic"])
+def test_a_model_that_was_moved_is_found_where_it_is_now(place, recipe):
+    cell = place.cells(pipeline={"recipes": [recipe]})[recipe]
+    prepare_model(place.bench(cell))
+    there = place.folder / "small.onnx"
+    elsewhere = place.folder / "moved" / "m.onnx"
+    elsewhere.parent.mkdir()
+    wanted = there.read_bytes()
+    elsewhere.write_bytes(wanted)
+    there.write_bytes(b"another model")
+    now = moved(cell, elsewhere)
+    assert prepare_model(place.bench(now)).graph.path.read_bytes() == wanted
+    assert (
+        str(place.folder)
+        not in (place.store.root / "objects")
+        .joinpath(
+            json.loads(next((place.store.root / "keys" / "prepared").iterdir()).read_text())["object"], "prepared.json"
+        )
+        .read_text()
+    )
+
+
+def test_an_engine_of_a_model_that_changed_meanwhile_is_not_kept(place):
+    cell = place.cells(pipeline={"recipes": ["none"]})["none"]
+    prepare_model(place.bench(cell))  # an earlier run
+    model = onnx.load(place.folder / "small.onnx")
+    model.graph.doc_string = "another"
+    onnx.save(model, place.folder / "small.onnx")
+    with pytest.raises(ModelError, match="changed after the run was planned"):
+        build_engine(place.bench(cell))
+    assert not keys(place, "engine")

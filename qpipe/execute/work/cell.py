@@ -46,6 +46,7 @@ def build_engine(bench: Bench) -> Path:
         prepared = prepare_model(bench)
         bench.progress.step("build")
         built = learnt.build(bench, prepared, folder)
+        confirm_onnx(cell.model.file)  # it may have been read, though prepared by an earlier run
         write_engine(
             folder,
             built,
@@ -88,7 +89,8 @@ def prepare_model(bench: Bench) -> Prepared:
         confirm_onnx(cell.model.file)
         save_prepared(made, folder)
 
-    return load_prepared(bench.store.made_once("prepared", cell.prepare.digest + bench.job.fresh, make))
+    made = bench.store.made_once("prepared", cell.prepare.digest + bench.job.fresh, make)
+    return load_prepared(made, cell.model.file)
 
 
 def judge_engine(bench: Bench, engine: Path) -> Path:
