@@ -96,10 +96,13 @@ def prepare(  # noqa: PLR0917 - each is one noun of the recipe, in the order of 
         code_of=code_of,
     )
     draft = _rendered(draft, workdir, progress)
+    graph, qdq = _owned(draft.graph, model, workdir), draft.qdq and _owned(draft.qdq, model, workdir)
+    draft = replace(draft, graph=graph, qdq=qdq, statistics=None)
+    _drop_replaced(draft, workdir)
     return Prepared(
-        graph=_owned(draft.graph, model, workdir),
+        graph=graph,
         plan=draft.plan,
-        qdq=draft.qdq,
+        qdq=qdq,
         shapes=shape_ranges(model.signature, calibration, rows),
         signature=model.signature,
         remarks=draft.remarks,
@@ -137,20 +140,30 @@ def run_stages(  # noqa: PLR0917 - as `prepare`
             code=f"{spec.name}: {code}" if (code := code_of(spec.name)) else "",
         )
         draft = stage.apply(draft, read_params(stage, spec), context)
+        _drop_replaced(draft, workdir)
     return draft
 
 
 def _owned(graph: OnnxFile, model: Model, workdir: Path) -> OnnxFile:
-    """The last graph among the recipe's own files, where it is one that recipes share."""
+    """A graph among the recipe's own files, where it is one that recipes share."""
     if graph.path == model.file.path or graph.path.is_relative_to(workdir):
         return graph
     from qpipe.models.digest import external_files
 
-    folder = workdir / "graph"
-    folder.mkdir(parents=True)
+    folder = workdir / f"shared-{graph.digest[:16]}"
+    folder.mkdir(parents=True, exist_ok=True)
     for file in (graph.path, *external_files(graph.path)):
         shutil.copyfile(file, folder / file.name)
     return replace(graph, path=folder / graph.path.name)
+
+
+def _drop_replaced(draft: Draft, workdir: Path) -> None:
+    """Remove the folders of stages whose graphs others have replaced: nobody reads them, and each is a whole model."""
+    files = (draft.graph.path, None if draft.qdq is None else draft.qdq.path, draft.statistics)
+    kept = [file for file in files if file is not None]
+    for folder in workdir.glob("*"):
+        if not any(path.is_relative_to(folder) for path in kept):
+            shutil.rmtree(folder)
 
 
 def _rendered(draft: Draft, workdir: Path, progress: Progress) -> Draft:

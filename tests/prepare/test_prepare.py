@@ -1,6 +1,7 @@
 """Recipes from end to end on a small network: every built-in recipe loads, runs and is close."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,11 @@ from onnx import numpy_helper
 
 from qpipe.errors import ConfigError, DataError, QuantizationError, TargetError
 from qpipe.models import read_model
+from qpipe.plugins.stage import StageType
 from qpipe.prepare import builtin_recipe, builtin_stages, prepare
 from qpipe.prepare.onnxfile import describe
 from qpipe.prepare.run import read_params
-from qpipe.prepare.stages.quantize import OverrideParams, QuantizeParams
+from qpipe.prepare.stages.quantize import NoParams, OverrideParams, QuantizeParams
 from qpipe.quant.schemes import FLOAT, LITERT, ORT_ARM64, ORT_X86_AVX2, ORT_X86_VNNI, TENSORRT
 from qpipe.records.recipe import BUILTIN_RECIPES, Recipe, StageSpec
 
@@ -238,3 +240,47 @@ def test_gptq_uses_the_calibration_vectors(model, tmp_path):
         made = prepare(model, recipe, ORT_X86_VNNI, calibration, tmp_path / rounding, None, Counting())
         found[rounding] = sqnr_db(outputs(model.file.path), outputs(made.deployable.path))
     assert found["gptq"] > found["nearest"]
+
+
+def kept(folder):
+    return {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+
+
+@pytest.mark.parametrize("name", ["int8", "fp16", "int4", "dynamic"])
+def test_what_is_kept_is_what_is_read(model, tmp_path, name):
+    """A graph that the next stage has replaced is a whole model, once for every recipe."""
+    work = tmp_path / "work"
+    stages = (StageSpec(name="fold"), *builtin_recipe(name, ORT_X86_VNNI).stages)
+    found = prepare(
+        model, Recipe(name=name, stages=stages), ORT_X86_VNNI, calibration, work, None, Counting(),
+        calibration_digest="rows",
+    )  # fmt: skip
+    wanted = {file.path.relative_to(work) for file in (found.graph, found.qdq) if file is not None}
+    assert kept(work) == {str(path) for path in wanted}
+    assert wanted
+
+
+def test_graphs_that_a_stage_shares_are_copied_among_the_own_ones(model, tmp_path):
+    shared = tmp_path / "shared"
+
+    def apply(draft, _params, context):
+        def make(folder):
+            (folder / "g.onnx").write_bytes(draft.graph.path.read_bytes())
+
+        file = context.onnx_file(context.cached("key", make) / "g.onnx")
+        return replace(draft, graph=file, qdq=file)
+
+    def cache(_key, make):
+        shared.mkdir()
+        make(shared)
+        return shared
+
+    stage = StageType(name="mine", summary="", params=NoParams, apply=apply)
+    recipe = Recipe(name="mine", stages=(StageSpec(name="mine"),))
+    found = prepare(
+        model, recipe, ORT_X86_VNNI, calibration, tmp_path / "work", cache, Counting(),
+        calibration_digest="rows", stages=(stage,),
+    )  # fmt: skip
+    assert found.qdq == found.graph
+    assert found.graph.path.is_relative_to(tmp_path / "work")
+    assert found.graph.path.read_bytes() == model.file.path.read_bytes()
