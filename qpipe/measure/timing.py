@@ -40,6 +40,8 @@ class _Plan:
     """Everything that is settled before the first timed run."""
 
     lanes: tuple[Session, ...]
+    devices: tuple[DeviceTimed | None, ...]
+    """The sessions that bring a clock; asked once, since to ask costs as much as a run of a small model."""
     feeds: Feeds
     rounds: Mapping[int, int]
     """Rounds per block, by batch size."""
@@ -83,11 +85,12 @@ def time_sessions(
     names = tuple(sessions)
     lanes = tuple(sessions.values())
     rounds = {size: _warm_up(lanes, feeds[size], timing, len(feeds)) for size in feeds}
-    plan = _Plan(lanes=lanes, feeds=feeds, rounds=rounds, blocks=timing.blocks, seed=seed, cpu=cpu)
+    devices = tuple(one if isinstance(one, DeviceTimed) else None for one in lanes)
+    plan = _Plan(lanes=lanes, devices=devices, feeds=feeds, rounds=rounds, blocks=timing.blocks, seed=seed, cpu=cpu)
     last: dict[tuple[int, int, int], Tensors] = {}
     with no_collector():
         runs = tuple(_timed_blocks(plan, last))
-    _check_clock(lanes, runs)
+    _check_clock(devices, runs)
     digests = [_digest_of_last(session, lane, feeds, last) for lane, session in enumerate(lanes)]
     return Samples(
         engines=np.array(names, dtype=np.str_),
@@ -125,24 +128,25 @@ def _timed_blocks(plan: _Plan, last: dict[tuple[int, int, int], Tensors]) -> Ite
                 turn = block * plan.rounds[size] + number
                 feed = turn % len(inputs)
                 for lane in _order(len(plan.lanes), turn + plan.seed):
-                    wall_ns, cpu_ns, last[size, feed, lane] = _timed(plan.lanes[lane], inputs[feed], plan.cpu)
+                    wall_ns, cpu_ns, last[size, feed, lane] = _timed(plan, lane, inputs[feed])
                     yield _Run(block=block, batch=size, engine=lane, wall_ns=wall_ns, cpu_ns=cpu_ns)
 
 
-def _timed(session: Session, inputs: Tensors, cpu: Cpu) -> tuple[int, int, Tensors]:
+def _timed(plan: _Plan, lane: int, inputs: Tensors) -> tuple[int, int, Tensors]:
+    session, device, cpu = plan.lanes[lane], plan.devices[lane], plan.cpu
     wall_begin, cpu_begin = time.perf_counter_ns(), cpu()
     outputs = session.run(inputs)
     cpu_end, wall_end = cpu(), time.perf_counter_ns()
-    if isinstance(session, DeviceTimed):  # a latency through a wire is not the engine's
-        return *check_device_ns(session.device_ns), outputs
+    if device is not None:  # a latency through a wire is not the engine's
+        return *check_device_ns(device.device_ns), outputs
     return wall_end - wall_begin, cpu_end - cpu_begin, outputs
 
 
-def _check_clock(lanes: tuple[Session, ...], runs: tuple[_Run, ...]) -> None:
+def _check_clock(devices: tuple[DeviceTimed | None, ...], runs: tuple[_Run, ...]) -> None:
     """Devices bring their own clocks; ours counts nanoseconds."""
     times: dict[tuple[int, int], list[int]] = {}
     for run in runs:
-        if isinstance(lanes[run.engine], DeviceTimed):
+        if devices[run.engine] is not None:
             times.setdefault((run.batch, run.engine), []).append(run.wall_ns)
     if times:
         check_ticks(times.values())

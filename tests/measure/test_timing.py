@@ -237,6 +237,24 @@ def test_a_clock_is_too_coarse_for_the_runs_of_one_batch_size(sizes, refused):
         time_sessions({"a": session}, feeds, timing, load_ms=LOADS, expected={})
 
 
+class Remote(Scripted):
+    """A device that notes each time its clock is asked."""
+
+    asked = 0
+
+    @property
+    def device_ns(self) -> tuple[int, int]:
+        self.asked += 1
+        return 10**6 + self.asked, 0
+
+
+def test_a_session_is_not_asked_at_each_run_whether_it_has_a_clock():
+    session = Remote("a", [])
+    feeds = make_feeds(rows(64), (1,), session.signature)
+    found = time_sessions({"a": session}, feeds, QUICK, load_ms=LOADS, expected={})
+    assert session.asked == len(found.wall_ns) + 1
+
+
 def test_one_long_run_makes_no_fine_clock_coarse():
     check_ticks([[10_000_000, 10_000_100, 10_000_300, 30_000_000]])
 
