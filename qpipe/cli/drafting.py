@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
 
-from qpipe.cli.options import JsonFlag, print_json
+from qpipe.cli.options import JsonFlag, UriOption, print_json
 
 
 def init(
-    model: Annotated[Path, typer.Argument(help="An ONNX model.", show_default=False)],
+    model: Annotated[
+        str,
+        typer.Argument(metavar="model", help="An .onnx file, or models:/… or runs:/… in MLflow.", show_default=False),
+    ],
     *,
     out: Annotated[Path | None, typer.Option("--out", help="File to write. [default: stdout]")] = None,
+    tracking_uri: UriOption = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Draft a pipeline file for a model: inputs, shapes, suggested targets and gates."""
-    from qpipe.config import draft_pipeline
     from qpipe.errors import ConfigError
-    from qpipe.models import output_operators, read_model
 
-    found = read_model(model, name=model.stem, origin=str(model))
-    text = draft_pipeline(found, targets=_local_targets(), operators=output_operators(model))
+    text = _draft(model, tracking_uri)
     if out is not None:
         try:
             with out.open("x", encoding="utf-8") as file:
@@ -35,6 +38,22 @@ def init(
         print_json({"pipeline": text, "file": str(out) if out else None})
     else:
         typer.echo(f"wrote {out}" if out else text)
+
+
+def _draft(model: str, tracking_uri: str | None) -> str:
+    """The draft for a file, or for a model of MLflow, which is looked at in a folder that goes again."""
+    from qpipe.config import draft_pipeline, model_name
+    from qpipe.models import output_operators, read_model
+
+    with ExitStack() as scratch:
+        path = Path(model)
+        if model.startswith(("models:/", "runs:/")):
+            from qpipe.tracking import fetch_model
+
+            folder = Path(scratch.enter_context(TemporaryDirectory(prefix="qpipe-")))
+            path = fetch_model(model, folder, tracking_uri=tracking_uri)
+        found = read_model(path, name=model_name(model) or path.stem, origin=model)
+        return draft_pipeline(found, targets=_local_targets(), operators=output_operators(path))
 
 
 def _local_targets() -> tuple[str, ...]:

@@ -46,14 +46,14 @@ def _source(text: ModelText, at: KeyPath, fallback: str, folder: Path, problems:
         problems.append(Problem.of((*at, "path"), error))
     if text.path is not None and re.match(r"(models|runs):/", text.path):
         problems.append(Problem(at=(*at, "path"), message=f"{text.path!r} is no path", hint=f'uri: "{text.path}"'))
-    return ModelSource(name=text.name or _name(text) or fallback, path=path, uri=text.uri)
+    return ModelSource(name=text.name or model_name(text.path or text.uri or "") or fallback, path=path, uri=text.uri)
 
 
-def _name(text: ModelText) -> str:
-    """The file's stem, or the registered model's name; empty where there is none."""
-    if text.path is not None:
-        return clean_name(PurePosixPath(text.path).stem)
-    found = re.match(r"models:/(?!m-)([^/@]+)[/@]", text.uri or "")
+def model_name(place: str) -> str:
+    """The stem of a file, or the registered name in an MLflow URI; empty where there is none."""
+    if not place.startswith(("models:/", "runs:/")):
+        return clean_name(PurePosixPath(place).stem)
+    found = re.match(r"models:/(?!m-)([^/@]+)[/@]", place)
     return clean_name(found[1]) if found else ""
 
 

@@ -6,7 +6,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from qpipe.cli.guarded import run_app
+from qpipe.config import read_pipeline
 from qpipe.errors import EngineError, ModelError
+from qpipe.flow.workplace import open_registry
 from qpipe.models import read_model
 from qpipe.tracking.onnxmodels import told_otherwise
 from qpipe.tracking.promotion.moves import promote
@@ -262,3 +265,14 @@ def test_a_signature_that_is_not_the_graphs(tmp_path, name, shape, dtype, line):
     told = told_otherwise(read_model(tmp_path / "model.onnx", name="net", origin="models:/net/1"))
     assert bool(told) == bool(line)
     assert re.search(line, told)
+
+
+@pytest.mark.parametrize("form", ["models:/users-digits/1", "runs:/{run_id}/model"])
+def test_a_draft_is_made_of_a_model_in_mlflow(onnx_model, form, tmp_path, monkeypatch, capsys):
+    tracker, run_id, _ = onnx_model
+    monkeypatch.chdir(tmp_path)
+    uri = form.format(run_id=run_id)
+    assert run_app(["init", uri, "--out", "mine.yaml", "--tracking-uri", tracker.uri]) == 0, capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]  # looking leaves nothing else behind
+    drafted = read_pipeline(tmp_path / "mine.yaml", open_registry())
+    assert (drafted.name, drafted.models[0].uri) == ("users-digits" if "users" in form else "model", uri)
