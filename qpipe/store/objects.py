@@ -15,7 +15,6 @@ from qpipe.store.failures import as_store_error, full_disk_as_store_error
 from qpipe.store.locks import lock_file
 from qpipe.store.manifest import Manifest
 from qpipe.store.scratch import clean, scratch
-from qpipe.store.shared import forget_unused, share_files
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -124,14 +123,12 @@ class Objects:
         with as_store_error("clean up", self.root):
             clean(self.root / "tmp")
             clean(self.root / "locks")
-            forget_unused(self.root / "files")
         self._cleaned = True
 
     def _install(self, folder: Path, made: Manifest) -> None:
         target = self.path(made.digest)
         self.write(manifest_name(made.digest), made.text)
         target.parent.mkdir(parents=True, exist_ok=True)
-        share_files(folder, made, self.root / "files")
         with self.lock(made.digest), scratch(self.root / "tmp") as broken:
             if self.is_whole(made.digest):
                 return

@@ -155,8 +155,7 @@ class Store:
             return sum(manifests.parse(text).size_bytes for text in texts)
         with as_store_error("measure", self.root):
             folders = list((self.root / "objects").glob("*"))
-            files = [(folder / name).stat() for folder in folders for name in manifests.list_files(folder)]
-            return sum({file.st_ino: file.st_size for file in files}.values())  # one that objects share counts once
+            return sum((folder / name).stat().st_size for folder in folders for name in manifests.list_files(folder))
 
     def clean(self) -> None:
         """Remove what killed processes left behind; done by itself at the first write."""
