@@ -147,7 +147,7 @@ def interval_reason(decision: Decision, estimate: Estimate, print_as: Shown) -> 
         bounds = f"the interval {signed(low)} … {signed(high)}"
     match decision:
         case Decision.PASS:
-            return f"{bounds} keeps the limit {limit}"
+            return f"{bounds} keeps the limit {limit}" + (f", if {estimate.granted}" if estimate.granted else "")
         case Decision.FAIL:
             return f"{bounds} lies wholly beyond the limit {limit}"
         case Decision.INCONCLUSIVE:

@@ -29,6 +29,8 @@ class Estimate:
     """Units without which it cannot pass, whatever its interval: what advice begins with."""
     no_pass: str = ""
     """Why this cannot pass whatever its bounds say (too few flips for so few rows)."""
+    granted: str = ""
+    """What a PASS takes for granted of rows that are not there, where nothing bounds what they lose."""
     undecidable: str = ""
     """Why this can decide nothing (too few rows, not finite)."""
     broken: str = ""

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from qpipe.gates.estimates.classes import hidden_loss, rare_class, unseen_loss
 from qpipe.gates.estimates.estimate import Estimate
-from qpipe.gates.estimates.losses import guard_rare
-from qpipe.gates.estimates.means import FEWEST_UNITS, UNDEFINED, weighted
+from qpipe.gates.estimates.losses import guard_rare, guard_unseen
+from qpipe.gates.estimates.means import FEWEST_UNITS, UNDEFINED, guard_corpus, weighted
 from qpipe.gates.estimates.sample import few_groups
 from qpipe.gates.statistics import binomial, bootstrap, clusters, skewness, student
 from qpipe.plugins.gate import Alpha
@@ -58,7 +58,9 @@ def mean(
     error, _ = student.standard_error(values, groups)
     observed = float(signed.mean())
     found = Estimate(n=len(values), observed=observed, low=low, high=high, p_fail=0.0, spread=len(values) * error**2)
-    if not (math.isfinite(best - worst) and limit < best):
+    if not math.isfinite(best - worst):
+        return guard_unseen(found, signed, groups, alpha, limit=limit)
+    if not limit < best:
         return found
     return guard_rare(found, signed - best, groups, alpha, margin=best - limit, largest=best - worst)
 
@@ -83,7 +85,7 @@ def corpus(metric: Metric, values: Floats, groups: Groups, alpha: Alpha, *, seed
         return Estimate(n=len(values), undecidable=f"{metric.name} is undefined on these rows")
     low, high = bootstrap.bounds(found, low_alpha=alpha.to_pass, high_alpha=alpha.to_fail)
     few = (metric, values, groups, found.observed - limit, alpha.to_pass)
-    return Estimate(
+    estimate = Estimate(
         n=len(values),
         observed=found.observed,
         low=low,
@@ -92,6 +94,7 @@ def corpus(metric: Metric, values: Floats, groups: Groups, alpha: Alpha, *, seed
         spread=len(values) * float(found.values.var()),
         no_pass=hidden_loss(*few) or unseen_loss(*few),
     )
+    return guard_corpus(estimate, metric, found, alpha, limit=limit)
 
 
 def _bernoulli_spread(observed: float, worth: float) -> float:

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from qpipe.gates.estimates.classes import hidden_loss, rare_class, unseen_loss
 from qpipe.gates.estimates.estimate import Estimate
-from qpipe.gates.estimates.losses import guard_losses
+from qpipe.gates.estimates.losses import guard_losses, guard_unseen
 from qpipe.gates.estimates.sample import Sample, changed_groups, mean_change, undecidable
 from qpipe.gates.statistics import binomial, bootstrap
+from qpipe.plugins.gate import Alpha
 from qpipe.plugins.metric import Metric
 
 Floats = NDArray[np.float64]
@@ -27,7 +28,7 @@ UNDEFINED = 0.01
 
 
 def paired_scores(sample: Sample) -> Estimate:
-    """The mean difference of scores; of bounded ones, rows enough that rare large losses would have shown."""
+    """The mean difference of scores, with rows enough that rare large losses would have shown."""
     return guard_losses(_from_enough(sample, lambda: mean_change(sample)), sample)
 
 
@@ -38,7 +39,8 @@ def paired_corpus(sample: Sample) -> Estimate:
         return undecidable(_point(sample), rare)
     few = (metric, rows, groups, sample.margin, sample.alpha.to_pass)
     hidden = hidden_loss(*few) or unseen_loss(*few)
-    return replace(_from_enough(sample, lambda: _bootstrapped(sample)), no_pass=hidden)
+    found = _from_enough(sample, lambda: _bootstrapped(sample))
+    return replace(found, no_pass=hidden) if hidden else found
 
 
 def _from_enough(sample: Sample, interval: Callable[[], Estimate]) -> Estimate:
@@ -89,13 +91,25 @@ def _bootstrapped(sample: Sample) -> Estimate:
     if found.undefined > UNDEFINED:
         return undecidable(point, f"{metric.name} is undefined in {found.undefined:.1%} of the resamples")
     low, high = bootstrap.bounds(found, low_alpha=sample.alpha.to_pass, high_alpha=sample.alpha.to_fail)
-    return replace(
+    point = replace(
         point,
         low=low,
         high=high,
         p_fail=bootstrap.p_at_least(found, -sample.margin),
         spread=units * float(found.values.var()),
     )
+    return guard_corpus(point, metric, found, sample.alpha, limit=-sample.margin)
+
+
+def guard_corpus(
+    estimate: Estimate, metric: Metric, found: bootstrap.Replicates, alpha: Alpha, *, limit: float
+) -> Estimate:
+    """The estimate of a metric that nothing bounds (RMSE), guarded by what each row (group) adds to it."""
+    parts = bootstrap.parts(found)
+    if parts is None or math.isfinite(metric.bounds[1] - metric.bounds[0]):
+        return estimate
+    groups = None if len(parts) == estimate.n else np.arange(len(parts), dtype=np.int64)
+    return guard_unseen(estimate, parts, groups, alpha, limit=limit)
 
 
 def weighted(metric: Metric, values: Floats) -> Callable[[Floats], Floats]:

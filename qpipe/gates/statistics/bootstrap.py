@@ -84,14 +84,14 @@ def bounds(found: Replicates, *, low_alpha: float, high_alpha: float) -> tuple[f
     .23 of trials. Source: Efron & Tibshirani 1993, section 11.5 (pseudo-values).
     """
     low, high = bound(found, low_alpha), bound(found, 1 - high_alpha)
-    parts = _parts(found)
-    if parts is None:
+    added = parts(found)
+    if added is None:
         return low, high
-    by_parts = skewness.bounds(parts, low_alpha=low_alpha, high_alpha=high_alpha)
+    by_parts = skewness.bounds(added, low_alpha=low_alpha, high_alpha=high_alpha)
     return min(low, by_parts[0]), max(high, by_parts[1])
 
 
-def _parts(found: Replicates) -> Floats | None:
+def parts(found: Replicates) -> Floats | None:
     """What each group adds to the statistic: pseudo-values with the observed one as their mean."""
     left_out = found.jackknife
     if left_out is None or not np.isfinite(left_out).all():
@@ -102,8 +102,8 @@ def _parts(found: Replicates) -> Floats | None:
 def p_at_least(found: Replicates, limit: float) -> float:
     """One-sided p of the null "the statistic is at least `limit`": of resamples, or by jackknife; never 0."""
     by_resamples = float((np.count_nonzero(found.values >= limit) + 1) / (len(found.values) + 1))
-    parts = _parts(found)
-    return by_resamples if parts is None else max(by_resamples, skewness.p_below(parts, limit))
+    added = parts(found)
+    return by_resamples if added is None else max(by_resamples, skewness.p_below(added, limit))
 
 
 def _layers(member: NDArray[np.intp], strata: NDArray[np.int64] | None) -> tuple[NDArray[np.intp], ...]:
