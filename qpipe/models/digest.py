@@ -77,6 +77,11 @@ def _inside(model: Path, tensor: ExternalTensor) -> Path:
             f"{model}: external data file {location!r} is missing{nearest(location, others)}",
             hint=f"put it into {model.parent}",
         )
+    if file.stat().st_nlink > 1:
+        raise ModelError(
+            f"{file} is one file with {file.stat().st_nlink} names (hard links): onnx reads no external data that is",
+            hint=f"give the model a copy of its own: cp {location} copy && mv copy {location}",
+        )
     if file.stat().st_size < tensor.end:
         raise ModelError(
             f"{file} has {file.stat().st_size} bytes, but tensor {tensor.tensor!r} ends at byte {tensor.end}",

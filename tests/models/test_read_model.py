@@ -118,6 +118,17 @@ def test_external_data_through_a_link_is_refused(tmp_path):
         digest_onnx(path)
 
 
+def test_external_data_with_two_names_is_refused_as_onnx_does(tmp_path):
+    path = external(tmp_path / "a")
+    data = path.parent / "w.bin"
+    (tmp_path / "cache").hardlink_to(data)
+    with pytest.raises(ModelError, match=r"w.bin is one file with 2 names \(hard links\)"):
+        digest_onnx(path)
+    shutil.copy(data, tmp_path / "copy")  # as the hint says
+    (tmp_path / "copy").rename(data)
+    assert digest_onnx(path).digest
+
+
 def test_external_data_missing_or_short(tmp_path):
     path = external(tmp_path / "a")
     data = path.parent / "w.bin"
