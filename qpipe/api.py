@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from qpipe.flow.options import RunOptions
+    from qpipe.flow.workplace import Workplace
     from qpipe.plugins.backend import Session
     from qpipe.plugins.registry import Registry
     from qpipe.records.pipeline import Pipeline
@@ -18,19 +19,19 @@ if TYPE_CHECKING:
 def run(pipeline: str | Path, options: RunOptions | None = None) -> RunResult:
     """Run a pipeline file to its end: plan, execute, gate, log, promote.
 
-    A failed gate is a result (`RunResult.exit_code` is 3), not an exception.
+    A failed gate is a result (`RunResult.exit_code` is 3), not an exception. Warnings, and what a run waits for, are
+    logged by the logger `qpipe`; jobs that are done at level INFO.
 
     Raises:
         QpipeError: what can be found before work: a bad file, model, data, target, an unreachable MLflow.
     """
     from qpipe.allowance import check_allowance
-    from qpipe.flow.conduct import conduct
     from qpipe.flow.options import RunOptions
     from qpipe.flow.workplace import open_workplace
 
     check_allowance()
     chosen = options or RunOptions()
-    return conduct(open_workplace(Path(pipeline), chosen), chosen)
+    return _conduct(open_workplace(Path(pipeline), chosen), chosen)
 
 
 def step(
@@ -54,7 +55,6 @@ def step(
         QpipeError: as `run`.
     """
     from qpipe.allowance import check_allowance
-    from qpipe.flow.conduct import conduct
     from qpipe.flow.options import RunOptions
     from qpipe.flow.workplace import open_pipeline, open_registry
 
@@ -73,7 +73,19 @@ def step(
     chosen = options or RunOptions()
     registry = open_registry(Path.cwd())
     given = {key: value for key, value in document.items() if value is not None}
-    return conduct(open_pipeline(_read(given, registry), registry, chosen), chosen)
+    return _conduct(open_pipeline(_read(given, registry), registry, chosen), chosen)
+
+
+def _conduct(workplace: Workplace, options: RunOptions) -> RunResult:
+    """A run whose warnings are logged (logger `qpipe`), for a script shows nothing of its own."""
+    from qpipe.execute.children.watch import Log
+    from qpipe.flow.conduct import conduct
+
+    watch = Log()
+    result = conduct(workplace, options, watch)
+    for warning in result.warnings:
+        watch.say(warning)
+    return result
 
 
 def _read(document: Mapping[str, object], registry: Registry) -> Pipeline:

@@ -31,19 +31,21 @@ def step(**changes: object):
     return qpipe.step(**given)
 
 
-def test_step_nests_under_the_active_run_and_under_mlflow_run_id(place, monkeypatch):
+def test_step_nests_under_the_active_run_and_under_mlflow_run_id(place, monkeypatch, caplog):
     """Twice the same work: once as the step of a run in this thread, once as one that a parent process began."""
     import mlflow
 
     monkeypatch.chdir(place)
     uri = f"sqlite:///{place}/mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    caplog.set_level("INFO", logger="qpipe")
     client = MlflowClient(uri)
     experiment = client.create_experiment("mine", artifact_location=(place / "mine").as_uri())
     with mlflow.start_run(experiment_id=experiment) as mine:
         result = step(promote={"model": "{model}-{target}", "alias": "champion"})
         assert mlflow.active_run().info.run_id == mine.info.run_id
     assert result.exit_code == 0, result.warnings
+    assert "done  small/int8/cpu-local" in [one.getMessage() for one in caplog.records if one.levelname == "INFO"]
     logged = client.get_run(result.mlflow_run_id)
     assert logged.data.tags["mlflow.parentRunId"] == mine.info.run_id
     assert logged.info.experiment_id == experiment
@@ -54,6 +56,8 @@ def test_step_nests_under_the_active_run_and_under_mlflow_run_id(place, monkeypa
     monkeypatch.setenv("MLFLOW_RUN_ID", other.info.run_id)
     again = step(name="small", gates={"quality": {"margin": 0.06}, "finite": {}})
     assert all(cell.cached for cell in again.cells)
+    assert "margin was 0.05" in str(again.warnings)
+    assert {one.getMessage() for one in caplog.records if one.levelname == "WARNING"} >= set(again.warnings)
     nested = client.get_run(again.mlflow_run_id)
     assert nested.data.tags["mlflow.parentRunId"] == other.info.run_id
     assert client.get_run(other.info.run_id).info.status == "RUNNING"  # it belongs to whoever began it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Protocol
 
 from qpipe.execute.children.progress import ProgressEvent
@@ -41,3 +42,21 @@ class Silence:
 
     def say(self, line: str) -> None:
         """Nothing."""
+
+
+class Log:
+    """Tells the logger `qpipe`, for a caller's own script: what a user should read as warnings, jobs as info."""
+
+    def begin(self, label: str) -> None:
+        """Nothing."""
+
+    def update(self, label: str, event: ProgressEvent) -> None:
+        """Nothing."""
+
+    def end(self, label: str, outcome: str) -> None:
+        """One line for each job."""
+        logging.getLogger("qpipe").info("%s  %s", "done" if outcome == "ok" else outcome, label)
+
+    def say(self, line: str) -> None:
+        """On stderr, unless the caller says otherwise: `logging` shows warnings by itself."""
+        logging.getLogger("qpipe").warning("%s", line)
