@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 from qpipe.errors import DataError
 from qpipe.plugins.metric import Rows
 
+OWN = "metric: {fn: 'module:function'}, one score per row"
+"""For labels that no built-in metric reads."""
+
 
 def first_output(rows: Rows) -> NDArray[np.generic]:
     """The first output, rows first: the model's own, or the one that `data.output` names.
@@ -30,9 +33,16 @@ def class_scores(rows: Rows, metric: str) -> NDArray[np.float64]:
     if output.ndim != 2 or output.shape[1] < 2 or output.dtype.kind not in "fiu":
         raise DataError(
             f"{metric} needs class scores [rows, classes], the judged output is {output.dtype}{list(output.shape)}",
-            hint="data.output: NAME judges another output; metric: NAME or {fn: 'module:function'} judges otherwise",
+            hint=f"data.output: NAME judges another output; {_otherwise(output)}",
         )
     return output.astype(np.float64)
+
+
+def _otherwise(output: NDArray[np.generic]) -> str:
+    """Which metric an output that holds no class scores of its rows may have."""
+    if output.size == len(output):
+        return "of one score per row metric: auc is measured, or {fn: 'module:function'} with a threshold of yours"
+    return "of pixels or tokens metric: {fn: 'module:function'} gives each row's share of right ones"
 
 
 def flat_output(rows: Rows) -> NDArray[np.float64]:
@@ -81,7 +91,10 @@ def class_labels(rows: Rows, classes: int, metric: str) -> NDArray[np.int64]:
     """
     found = label_column(rows, metric)
     if found.size != len(found):
-        raise DataError(f"labels have the shape {list(found.shape)}", hint="one class number per row; not one-hot")
+        raise DataError(
+            f"labels have the shape {list(found.shape)}, {metric} needs one class number per row",
+            hint=f"one-hot ones: their argmax; several classes a row: {OWN}",
+        )
     if found.dtype.kind not in "fiub":
         raise DataError(f"labels are {found.dtype}, {metric} needs class numbers", hint="0 … classes − 1 as int64")
     flat = found.reshape(-1)
@@ -99,23 +112,41 @@ def _refuse(good: NDArray[np.bool_], labels: NDArray[np.generic], what: str, cla
     others = f" (and {more:,} more rows)" if more else ""
     raise DataError(
         f"label {labels[row]} of row {row} {what}: the model has {classes} classes{others}",
-        hint=f"labels are class numbers from 0 to {classes - 1}",
+        hint=f"labels are class numbers from 0 to {classes - 1}; leave rows without a label out of the gate rows",
     )
 
 
 def targets(rows: Rows, metric: str) -> NDArray[np.float64]:
-    """Labels as numbers in the shape of the flattened output, float64 [n, d].
+    """Labels as numbers in the order of the flattened output, float64 [n, d].
 
     Raises:
-        DataError: another shape, not numbers, or not finite (the row is named).
+        DataError: another shape (axes in another order too), not numbers, or not finite (the row is named).
     """
-    found, outputs = label_column(rows, metric), flat_output(rows)
+    found, output = label_column(rows, metric), first_output(rows)
     if found.dtype.kind not in "fiub":
-        raise DataError(f"labels are {found.dtype}, {metric} needs numbers")
+        raise DataError(f"labels are {found.dtype}, {metric} needs numbers", hint="float32 or float64")
     wanted = found.reshape(len(found), -1).astype(np.float64)
-    if wanted.shape != outputs.shape:
-        raise DataError(f"labels have {wanted.shape[1]} numbers per row, the judged output has {outputs.shape[1]}")
+    if found.size != output.size:
+        raise DataError(
+            f"labels have {wanted.shape[1]} numbers per row, the judged output has {output[:1].size}",
+            hint=f"one target per number of the output (data.output: NAME judges another one), or {OWN}",
+        )
+    if not _same_order(found.shape[1:], output.shape[1:]):
+        raise DataError(
+            f"labels have the shape {list(found.shape)}, the judged output {list(output.shape)}",
+            hint="axes in the output's order: numpy.transpose",
+        )
     good = finite_rows(wanted)
     if not good.all():
-        raise DataError(f"the label of row {int(np.argmin(good))} is not finite")
+        more = int((~good).sum()) - 1
+        raise DataError(
+            f"the label of row {int(np.argmin(good))} is not finite" + (f" (and {more:,} more rows)" if more else ""),
+            hint=f"leave rows without a target out of the gate rows; where some of several are missing: {OWN}",
+        )
     return wanted
+
+
+def _same_order(labels: tuple[int, ...], output: tuple[int, ...]) -> bool:
+    """Whether flattening both meets the same numbers: one is flat, or they are alike but for axes of one."""
+    ours, theirs = (tuple(size for size in shape if size != 1) for shape in (labels, output))
+    return ours == theirs or min(len(ours), len(theirs)) < 2

@@ -89,7 +89,11 @@ def _binary_scores(rows: Rows) -> Units:
     elif output.ndim == 2 and output.shape[1] == 2:
         scores = output[:, 1].astype(np.float64) - output[:, 0].astype(np.float64)
     else:
-        raise DataError(f"auc needs one score per row, or two classes; the judged output has {list(output.shape)}")
+        raise DataError(
+            f"auc needs one score per row, or two classes; the judged output has {list(output.shape)}",
+            hint="data.output: NAME judges another one; several classes: metric: macro-f1; several labels a row: a "
+            "function of yours, or a plugin's metric of the whole sample",
+        )
     labels = class_labels(rows, 2, "auc")
     scores = np.where(np.isfinite(scores), scores, np.nan)
     return per_row(np.stack([scores, labels.astype(np.float64)], axis=1))

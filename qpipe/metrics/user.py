@@ -1,8 +1,10 @@
 """Metrics of the user's own: `module:function`, found with the pipeline's folder first on the import path.
 
-The function gets the outputs and the data columns as dicts of arrays, rows first, and returns one score per row.
+The function gets the outputs and the data columns by name as arrays of all rows, rows first, and returns one score
+per row. A column is read when the function asks for it.
 It may carry `higher_is_better` (default True) and `bounds` (default unbounded) as attributes. A score of NaN counts
-as the worst one.
+as the worst one where the row's outputs are not finite, and is refused elsewhere: it is undefined there for both
+models, and rows that can lose nothing would water a drop down.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 from qpipe.errors import ConfigError, DataError
 from qpipe.metrics import weighted
 from qpipe.metrics.classification import per_row
-from qpipe.metrics.columns import first_output
+from qpipe.metrics.columns import finite_rows, first_output
 from qpipe.plugins.metric import Metric, Rows, Units
 
 
@@ -56,7 +58,7 @@ def _bounds(score: Callable[..., object], name: str) -> tuple[float, float]:
 
 
 def _measure(rows: Rows, *, score: Callable[..., object], name: str, worst: float) -> Units:
-    scores = np.asarray(score(dict(rows.outputs), dict(rows.columns)))
+    scores = np.asarray(score(dict(rows.outputs), rows.columns))
     count = len(first_output(rows))
     if scores.shape != (count,) or scores.dtype.kind not in "fiub":
         raise DataError(
@@ -64,7 +66,23 @@ def _measure(rows: Rows, *, score: Callable[..., object], name: str, worst: floa
             hint="it returns one number per row",
         )
     found = scores.astype(np.float64)
+    undefined = np.isnan(found) & _all_finite(rows)
+    if undefined.any():
+        more = int(undefined.sum()) - 1
+        raise DataError(
+            f"metric {name} is NaN for row {int(np.argmax(undefined))}, whose outputs are finite"
+            + (f" (and {more:,} more rows)" if more else ""),
+            hint="return what such a row is worth (1 where there is nothing to find), or leave it out of the data",
+        )
     return per_row(np.where(np.isnan(found), worst, found))
+
+
+def _all_finite(rows: Rows) -> NDArray[np.bool_]:
+    """Which rows have no NaN and no infinity in any output of numbers, [n]."""
+    good = np.ones(len(first_output(rows)), np.bool_)
+    for output in rows.outputs.values():
+        good &= finite_rows(output.astype(np.float64)) if output.dtype.kind == "f" else True
+    return good
 
 
 def _mean(values: NDArray[np.float64]) -> float:

@@ -251,3 +251,31 @@ def test_agreement_of_others_is_the_cosine():
     ours = rows(np.array([[1.0, 0.0], [1.0, 0.0], [np.nan, 0.0], [0.0, 0.0], [1e30, 1e30]]))
     theirs = rows(np.array([[2.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 0.0], [1e30, 1e30]]))
     assert compare_rows(METRICS["mae"], ours, theirs) == pytest.approx([1.0, 0.0, -1.0, 1.0, 1.0])
+
+
+@pytest.mark.parametrize("name", ["mae", "rmse", "cosine"])
+def test_targets_in_another_order_of_axes_are_refused(name):
+    output = np.arange(24.0).reshape(2, 3, 4)
+    with pytest.raises(DataError, match=r"labels have the shape \[2, 4, 3\], the judged output \[2, 3, 4\]"):
+        METRICS[name].measure(rows(output, output.transpose(0, 2, 1)))
+    for alike in (output.reshape(2, 12), output[:, None], output.reshape(2, 3, 1, 4)):
+        assert METRICS[name].measure(rows(output, alike)).values.tolist() == (
+            METRICS[name].measure(rows(output, output)).values.tolist()
+        )
+
+
+def test_what_no_built_in_metric_reads_is_refused_with_what_to_do():
+    scores, several = np.ones((3, 4)), np.ones((3, 4), int)
+    missing = np.where(np.eye(3, 4) > 0, np.nan, 1.0)
+    for name, output, label, hint in (
+        ("accuracy", scores, several, "one score per row"),
+        ("accuracy", np.ones((3, 4, 5)), several, "each row's share of right ones"),
+        ("accuracy", np.ones((3, 1)), np.ones(3, int), "metric: auc"),
+        ("accuracy", scores, np.full(3, -100), "leave rows without a label out"),
+        ("auc", scores, several, "several labels a row"),
+        ("mae", scores, missing, "where some of several are missing"),
+        ("mae", scores, np.ones(3), "one target per number of the output"),
+    ):
+        with pytest.raises(DataError) as refused:
+            METRICS[name].measure(rows(output, label))
+        assert hint in refused.value.hint, (name, refused.value.hint)

@@ -74,8 +74,12 @@ def guard_rare(
     if won >= enough:
         return replace(found, at_least=at_least)
     noun = "units" if groups is None else "groups"
-    why = f"{len(change):,} {noun} are too few to show a rare large loss (without any, {needed:,} are needed)"
-    return replace(found, at_least=at_least, no_pass=why)
+    lack = (
+        f"without any, {needed:,} are needed" if len(change) < needed else "with losses such as these more are needed"
+    )
+    return replace(
+        found, at_least=at_least, no_pass=f"{len(change):,} {noun} are too few to show a rare large loss ({lack})"
+    )
 
 
 def guard_unseen(
