@@ -24,19 +24,19 @@ Source: onnxruntime_session_options_config_keys.h.
 
 
 @contextmanager
-def content_of(model: ir.Model, options: ort.SessionOptions | None = None) -> Iterator[bytes | str]:
+def content_of(model: ir.Model, options: ort.SessionOptions) -> Iterator[bytes | str]:
     """The graph as bytes, or as the path of a temporary file where its weights are large and lie in memory.
 
     With the `options` of the session that will read them, weights in files of one folder stay there.
     """
     held = [tensor for tensor in tensors(model) if not isinstance(tensor, ir.ExternalTensor)]
     folders = {os.path.realpath(one.base_dir) for one in tensors(model) if isinstance(one, ir.ExternalTensor)}
-    beside = options is not None and len(folders) == 1
+    beside = len(folders) == 1
     if sum(tensor.nbytes for tensor in (held if beside else tensors(model))) >= LARGE_BYTES:
         with tempfile.TemporaryDirectory() as folder:
             yield str(save_graph(model, Path(folder) / "model.onnx"))
         return
-    if beside and options is not None:
+    if beside:
         options.add_session_config_entry(FOLDER, folders.pop())
     else:
         own_weights(model)

@@ -119,6 +119,34 @@ def test_a_foldable_chain_becomes_one_node(tmp_path):
     assert [node.op_type for node in model.graph] == ["Conv"]
 
 
+@pytest.mark.parametrize(
+    ("slices", "pads", "left", "strides"),
+    [
+        ([([0, 0], [9, 9], [2, 3], [2, 3])], [0, 1, 0, 0, 0, 2, 0, 0], ["Conv"], [2, 3]),
+        ([([0], [2**40], [-2], [2]), ([0], [6], [3], [2])], [0, 0, 0, 0, 0, 2, 0, 0], ["Conv"], [2, 2]),
+        ([([0], [4], [3], [1])], [0, 1, 0, 0, 0, 1, 0, 0], ["Slice", "Conv"], [1, 1]),
+        ([([1], [9], [2], [2])], [0, 1, 0, 0, 0, 1, 0, 0], ["Slice", "Conv"], [1, 1]),
+        ([([5], [-9], [2], [-1])], [0, 1, 0, 0, 0, 1, 0, 0], ["Slice", "Conv"], [1, 1]),
+        ([([0], [9], [1], [2])], [0, 1, 0, 0, 0, 1, 0, 0], ["Slice", "Conv"], [1, 1]),
+        ([([0], [9], [2], [2])], [0, 1, 0, 1, 0, 1, 0, 0], ["Slice", "Pad"], None),
+    ],
+)
+def test_a_shortcut_without_weights_becomes_one_convolution(tmp_path, slices, pads, left, strides):
+    chain = Chain(0)
+    for numbers in slices:
+        chain.op("Slice", *(chain.add(np.array(part, np.int64)) for part in numbers))
+    chain.op("Pad", chain.add(np.array(pads, np.int64)))
+    model = open_graph(chain.save(tmp_path / "m.onnx"))
+    before = model.clone()
+    fold(model)
+    nodes = list(model.graph)
+    assert [node.op_type for node in nodes] == left
+    if strides is not None:
+        assert list(nodes[-1].attributes["strides"].as_ints()) == strides
+    rows = {"x": np.random.default_rng(0).standard_normal((2, CHANNELS, 6, 6)).astype(np.float32)}
+    np.testing.assert_array_equal(run_float(before, rows)[0], run_float(model, rows)[0])
+
+
 @pytest.mark.parametrize(("kind", "left"), [("Add", ["Conv"]), ("Div", ["Conv", "Div"])])
 def test_zeros_are_added_and_never_divided_by(tmp_path, kind, left):
     chain = Chain(0)

@@ -261,6 +261,6 @@ def reduced_axes(rank: int | None, axis: int) -> tuple[list[int] | None, int | N
     """
     if rank is None or rank < 2:
         return None, None
-    if axis == 1 and rank > 2:
+    if axis == 1:
         return list(range(2, rank)), 1
     return list(range(rank - 1)), -1
