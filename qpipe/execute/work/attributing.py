@@ -111,9 +111,14 @@ def _with_cost(step: Step, later: Step | None) -> Step:
 
 def first_rows(batch: Tensors) -> Tensors:
     """As many rows of a batch as a look is worth."""
-    per_row = sum(tensor[:1].size for tensor in batch.values())
-    count = min(ROWS, max(FEWEST, VALUES // max(per_row, 1)))
+    count = rows_worth(batch)
     return {name: tensor[:count] for name, tensor in batch.items()}
+
+
+def rows_worth(batch: Tensors) -> int:
+    """How many rows like these a look is worth."""
+    per_row = sum(tensor[:1].size for tensor in batch.values())
+    return min(ROWS, max(FEWEST, VALUES // max(per_row, 1)))
 
 
 def _prepared(ground: _Ground) -> tuple[Step, tuple[Remark, ...]]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from qpipe.data import open_role, role_digest
 from qpipe.execute.jobs import Ranking, RankingJob
+from qpipe.execute.work.attributing import rows_worth
 from qpipe.planning.sources import source_digest
 from qpipe.plugins.loader import load_plugins
 from qpipe.records.codec import decode, encode
@@ -48,8 +49,8 @@ def run_ranking(request: str, progress: Progress) -> str:
     with TemporaryDirectory() as scratch:
         draft = _before_quantize(job, store, Path(scratch), progress)
         over = _clock(began, job.seconds)
-        ranking = Ranking() if draft.statistics is None else rank(job, draft, draft.statistics, over, progress)
-    if not ranking.problem:
+        ranking = rank(job, draft, Path(scratch), over, progress)
+    if not ranking.problem and not over():
         store.remember(SPACE, key, encode(ranking))
     return encode(ranking)
 
@@ -65,17 +66,20 @@ def _clock(began: float, seconds: float | None) -> Callable[[], bool]:
     return lambda: seconds is not None and time.monotonic() - began >= seconds
 
 
-def rank(job: RankingJob, draft: Draft, statistics_of: Path, over: Callable[[], bool], progress: Progress) -> Ranking:
-    """The nodes of a draft by what each costs alone, until `over`."""
+def rank(job: RankingJob, draft: Draft, folder: Path, over: Callable[[], bool], progress: Progress) -> Ranking:
+    """The nodes of a draft by what each costs, until `over`; none of one without statistics."""
     from qpipe.quant.calibration.statistics import load_statistics
     from qpipe.quant.corrections.equalize import equalize
-    from qpipe.quant.diagnosis.sensitivity import escape, sensitivity, weighted_nodes
+    from qpipe.quant.diagnosis.sensitivity import escape, quantized_nodes, sensitivity
     from qpipe.quant.graph import open_graph
 
-    model, statistics = open_graph(draft.graph.path), load_statistics(statistics_of)
+    if draft.statistics is None:
+        return Ranking()
+    statistics = load_statistics(draft.statistics)
+    model = open_graph(_weights_beside(draft.graph.path, folder / "ranked"))
     options, scheme = options_of(job.cell), job.cell.scheme
-    total = len(weighted_nodes(model, statistics, scheme, options))
-    progress.step("sensitivity", total=total)
+    total = len(quantized_nodes(model, statistics, scheme, options))
+    progress.step("sensitivity")
     found = sensitivity(model, statistics, scheme, _scoring(job, model, progress), options, over=over)
     return Ranking(
         nodes=tuple(escape(one.node) for one in found),
@@ -83,6 +87,15 @@ def rank(job: RankingJob, draft: Draft, statistics_of: Path, over: Callable[[], 
         equalizes=bool(equalize(model.clone(), None)),
         problem=_late(len(found), total, job.seconds) if len(found) < total else "",
     )
+
+
+def _weights_beside(path: Path, folder: Path) -> Path:
+    """The graph with its weights in a file of their own: each of the many graphs to be run maps them, none copies."""
+    import onnx_ir as ir
+
+    folder.mkdir()
+    ir.save(ir.load(path), folder / "model.onnx", external_data="weights.bin")
+    return folder / "model.onnx"
 
 
 def _late(done: int, total: int, seconds: float | None) -> str:
@@ -128,10 +141,11 @@ def options_of(cell: Cell) -> QuantOptions:
 
 
 def first_batches(cell: Cell, rows: int) -> tuple[Tensors, ...]:
-    """The first rows of the cell's role: one batch, or as many as a model with a small fixed batch needs for them."""
+    """The first rows of the cell's role, fewer of large inputs: one batch, or as many as a small fixed batch needs."""
     role = open_role(cell.data, cell.role, cell.model.signature)
     found: list[Tensors] = []
     for batch in role.batches():
+        rows = min(rows, rows_worth(batch)) if not found else rows
         fed = len(next(iter(batch.values()))) if role.fixed is not None else min(rows, batch.rows)  # fixed: filled up
         found.append({name: tensor[:fed] for name, tensor in batch.items()})
         rows -= batch.rows
