@@ -22,7 +22,12 @@ Reader = Callable[[object], object]
 
 
 class _RecordError(ValueError):
-    """Plain JSON that is not the record wanted."""
+    """Plain JSON that is not the record wanted, and where in it."""
+
+    def __init__(self, text: str, place: str = "") -> None:
+        super().__init__(f"{place}: {text}" if place else text)
+        self.text = text
+        self.place = place
 
 
 _SCALARS = (str, int, float, bool, NoneType)
@@ -264,8 +269,8 @@ def _at(place: str, kind: Hashable, value: object) -> object:
     try:
         return _reader(kind)(value)
     except ValueError as error:
-        text = str(error)
-        raise _RecordError(f"{place}{text}" if text[:1] in ".[" else f"{place}: {text}") from None
+        inner = error if isinstance(error, _RecordError) else _RecordError(str(error))
+        raise _RecordError(inner.text, place + inner.place) from None
 
 
 def _list(value: object) -> list[object]:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from qpipe.errors import BuildError, EngineError, TargetError
 from qpipe.plugins.backend import Backend
 from qpipe.plugins.hookspecs import hookimpl
+from qpipe.plugins.options import read_options
 from qpipe.records.engine import Availability, Built, Fact, Placement, Ready, Requirement, Unavailable
 from qpipe.records.scheme import Scheme
-from qpipe.testing.script import Script, act, read_script
+from qpipe.testing.script import Script, act
 
 if TYPE_CHECKING:
     from qpipe.plugins.backend import Progress, Session
@@ -44,7 +45,7 @@ class FakeBackend:
         Raises:
             TargetError: an unknown option or scheme.
         """
-        script = read_script(target)
+        script = read_options(Script, target)
         self.scheme(target)
         return Availability(
             build=_state(script.build_unavailable, impossible=script.impossible),
@@ -69,7 +70,7 @@ class FakeBackend:
         """
         import onnx
 
-        script = read_script(target)
+        script = read_options(Script, target)
         progress.step("build")
         act(script.build, BuildError("the fake backend refuses to build", hint="the target's options say so"))
         onnx.save_model(onnx.load(prepared.graph.path), workdir / _MAIN)
@@ -98,7 +99,7 @@ class FakeBackend:
         """
         from qpipe.testing.session import FakeSession
 
-        script = read_script(target)
+        script = read_options(Script, target)
         if script.run_unavailable:
             raise EngineError(script.run_unavailable, hint="the target's options say so")
         act(script.open, EngineError("the fake backend refuses to open", hint="the target's options say so"))

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Literal
 
-from qpipe.errors import QpipeError, TargetError, nearest
+from qpipe.errors import QpipeError
 from qpipe.records.engine import Kind
-from qpipe.records.target import Target
 
 Deed = Literal["ok", "refuse", "raise", "crash", "hang", "eat"]
 """`refuse` raises the right error, `raise` a wrong one, `crash` is a segfault, `eat` takes all memory."""
@@ -58,29 +57,6 @@ class Script:
     version: str = "1.0"
     """Version of its toolchain."""
     fingerprint: str = "fake device"
-
-
-def read_script(target: Target) -> Script:
-    """The script of a target.
-
-    Raises:
-        TargetError: an unknown key, or a value of the wrong type.
-    """
-    from pydantic import TypeAdapter, ValidationError
-
-    names = [entry.name for entry in fields(Script)]
-    for key in target.options:
-        if key not in names:
-            raise TargetError(
-                f"target {target.name}: backend fake has no option {key!r}{nearest(key, names)}",
-                hint=f"options: {', '.join(names)}",
-            )
-    try:
-        return TypeAdapter(Script).validate_python(dict(target.options))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise TargetError(f"target {target.name}: option {where}: {first['msg']}") from error
 
 
 def act(deed: Deed, refusal: QpipeError) -> None:

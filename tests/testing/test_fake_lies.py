@@ -147,8 +147,8 @@ def test_what_the_script_says_of_an_engine(tmp_path):
     ("options", "message"),
     [
         ({"fliip": 0.1}, "no option 'fliip'; did you mean 'flip'?"),
-        ({"flip": "often"}, "option flip:"),
-        ({"build": "maybe"}, "option build:"),
+        ({"flip": "often"}, 'options: flip: "often" is not a number'),
+        ({"build": "maybe"}, "options: build: "),
     ],
 )
 def test_wrong_options_are_refused(options, message):

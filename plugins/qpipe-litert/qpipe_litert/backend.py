@@ -12,12 +12,13 @@ from qpipe.hosts.device import open_device
 from qpipe.hosts.qemu_root import create_root
 from qpipe.measure.cpu import read_cpu
 from qpipe.plugins.backend import Progress, Session
+from qpipe.plugins.options import read_options
 from qpipe.plugins.packages import missing_package, package_versions
 from qpipe.quant.schemes import LITERT, LITERT_INTEGER
 from qpipe.records.engine import Availability, Built, Engine, Prepared, Ready, Requirement, Unavailable
 from qpipe.records.scheme import Scheme
 from qpipe.records.target import Target
-from qpipe_litert.options import read_options
+from qpipe_litert.options import Options
 from qpipe_litert.tools import HINT, ONNX2TF, create_tool, tool_state
 
 PACKAGES = ("ai-edge-litert", "ai-edge-quantizer")
@@ -34,7 +35,7 @@ class LiteRtBackend:
 
     def check(self, target: Target) -> Availability:
         """Whether the packages and the device are here. The converter's environment is made at the first build."""
-        read_options(target)
+        read_options(Options, target)
         missing = missing_packages()
         run = missing or _runs(target)
         return Availability(
@@ -49,7 +50,7 @@ class LiteRtBackend:
 
         Dense layers at the end keep a float output, unless the border of the file is int8 or `unranged` forbids it.
         """
-        options = read_options(target)
+        options = read_options(Options, target)
         if options.activations == "int16":
             return replace(INTEGER, name="litert-16x8", activation="int16", activation_symmetric=True)
         return SCHEME if options.io == "float" and options.unranged == "dynamic" else INTEGER
@@ -60,7 +61,7 @@ class LiteRtBackend:
         from qpipe_litert.placement import place
         from qpipe_litert.session import LAYOUT
 
-        options = read_options(target)
+        options = read_options(Options, target)
         made = build_tflite(prepared, workdir, options, progress)
         placement, facts = place(made.path, options.kernels, made.left, made.names)
         return Built(
@@ -77,7 +78,7 @@ class LiteRtBackend:
         from qpipe_litert.local import LocalSession
         from qpipe_litert.session import LocalEngine, read_layout
 
-        options = read_options(target)
+        options = read_options(Options, target)
         here = missing_packages() or _runs(target)
         if isinstance(here, Unavailable):
             raise EngineError(here.reason, hint=here.hint)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from qpipe.errors import EngineError
+from qpipe.plugins.options import read_options
 from qpipe.records.target import Target
 from qpipe.records.tensors import Signature
 from qpipe_litert.benchmark import cross_check
 from qpipe_litert.layout import Layout
-from qpipe_litert.options import read_options
+from qpipe_litert.options import Options
 from qpipe_litert.session import BorderSession, LocalEngine
 
 
@@ -25,7 +26,7 @@ class LocalSession(BorderSession):
 
     def cross_check(self) -> str:
         """Median of `litert-benchmark` on one row with the target's threads, and whether all of it is delegated."""
-        if read_options(self._target).kernels != "xnnpack":
+        if read_options(Options, self._target).kernels != "xnnpack":
             return "litert-benchmark was not run: it times XNNPACK, this target has the reference kernels"
         try:
             found = cross_check(self._file, threads=self._target.threads)

@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Literal, cast
-
-from qpipe.errors import TargetError
-from qpipe.records.target import Target
+from dataclasses import dataclass
+from typing import Literal
 
 BorderType = Literal["float", "int8"]
 Kernels = Literal["xnnpack", "reference"]
-
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "io": ("float", "int8"),
-    "kernels": ("xnnpack", "reference"),
-    "activations": ("int8", "int16"),
-    "layout": ("channels-last", "as-given"),
-    "batch": ("free", "one"),
-    "unranged": ("dynamic", "float"),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,29 +26,9 @@ class Options:
     unranged: Literal["dynamic", "float"] = "dynamic"
     """How convolutions and dense layers without a range in the plan run; tflite-micro has no dynamic ones."""
 
-
-def read_options(target: Target) -> Options:
-    """The options of a target.
-
-    Raises:
-        TargetError: an unknown key or value, or 16-bit activations for kernels that do not exist.
-    """
-    known = {field.name for field in fields(Options)}
-    for key, value in target.options.items():
-        if key not in known:
-            raise TargetError(
-                f"target {target.name}: unknown option `{key}`", hint=f"known: {', '.join(sorted(known))}"
+    def __post_init__(self) -> None:
+        if self.activations == "int16" and self.kernels == "xnnpack":
+            raise ValueError(
+                "XNNPACK has no kernels for int16 activations (about 40 times slower without them): "
+                "activations: int8, or kernels: reference if the time does not matter"
             )
-        if key not in _CHOICES and not isinstance(value, str):
-            raise TargetError(f"target {target.name}: option {key} is {value!r}", hint="it is text")
-        if key in _CHOICES and value not in _CHOICES[key]:
-            raise TargetError(
-                f"target {target.name}: option {key} is {value!r}", hint=f"one of: {', '.join(_CHOICES[key])}"
-            )
-    chosen = Options(**cast("dict[str, BorderType]", dict(target.options)))  # type: ignore[arg-type] # checked above
-    if chosen.activations == "int16" and chosen.kernels == "xnnpack":
-        raise TargetError(
-            f"target {target.name}: XNNPACK has no kernels for int16 activations (about 40 times slower without them)",
-            hint="activations: int8, or kernels: reference if the time does not matter",
-        )
-    return chosen

@@ -9,9 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from qpipe.errors import DataError, EngineError
+from qpipe.errors import EngineError
 from qpipe.hosts.remote import Border
 from qpipe.plugins.backend import Tensors
+from qpipe.plugins.inputs import checked_inputs
 from qpipe.records.codec import decode
 from qpipe.records.engine import Kind
 from qpipe.records.tensors import Signature
@@ -106,8 +107,7 @@ class BorderSession:
         """Outputs by name for one batch.
 
         Raises:
-            DataError: an input is missing, or has another dtype or shape than the model's.
-            EngineError: the runtime refused.
+            EngineError: the inputs are not the model's, or the runtime refused.
         """
         arrays = checked_inputs(self.signature, inputs)
         rows = len(next(iter(arrays.values()))) if arrays else 0
@@ -136,23 +136,6 @@ class BorderSession:
 def _border(detail: Mapping[str, Any]) -> Border:
     scale, zero = detail["quantization"]
     return Border(dtype=np.dtype(detail["dtype"]).name, scale=float(scale), zero=int(zero))
-
-
-def checked_inputs(signature: Signature, inputs: Tensors) -> dict[str, Array]:
-    """The model's inputs by name, in order.
-
-    Raises:
-        DataError: one is missing, or has another dtype or shape than the model's.
-    """
-    arrays: dict[str, Array] = {}
-    for spec in signature.inputs:
-        if spec.name not in inputs:
-            raise DataError(f"input {spec.name} is missing", hint=f"the model takes {spec}")
-        array = np.asarray(inputs[spec.name])
-        if array.dtype.name != spec.dtype or not spec.fits(array.shape):
-            raise DataError(f"input {spec.name} is {array.dtype}{list(array.shape)}", hint=f"the model takes {spec}")
-        arrays[spec.name] = array
-    return arrays
 
 
 def to_border(array: Array, border: Border) -> Array:

@@ -15,7 +15,7 @@ from qpipe_litert.backend import LiteRtBackend
 from qpipe_litert.flatbuffer import read_flatbuffer
 from qpipe_litert.session import read_layout
 
-from qpipe.errors import DataError, EngineError
+from qpipe.errors import EngineError
 from qpipe.records.engine import Engine, Prepared
 from qpipe.records.target import Target
 
@@ -58,13 +58,13 @@ def test_session_hides_layout_and_any_batch(digits_engine: Engine, digits: edge.
 @pytest.mark.parametrize(
     ("feed", "message"),
     [
-        ({}, "input input is missing"),
+        ({}, "inputs are missing; the engine has input"),
         ({"input": np.zeros((1, 8, 8, 1), np.float32)}, r"float32\[1, 8, 8, 1\]"),
         ({"input": np.zeros((1, 1, 8, 8))}, "float64"),
     ],
 )
 def test_session_refuses_other_inputs(digits_engine: Engine, feed: dict[str, np.ndarray], message: str) -> None:
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(EngineError, match=message):
         LiteRtBackend().open(digits_engine, TARGET).run(feed)
 
 

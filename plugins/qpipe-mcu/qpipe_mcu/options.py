@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from configparser import ConfigParser
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeVar
 
 from qpipe.errors import TargetError, nearest
+from qpipe.plugins.options import read_options
 from qpipe.records.target import Target
 
-T = TypeVar("T")
 KIB = 1024
 _ACCELERATORS: Mapping[str, tuple[str, str]] = {
     "ethos-u55": ("Ethos_U55_High_End_Embedded", "Shared_Sram"),
@@ -31,6 +30,9 @@ class TflmOptions:
     arena_kib: int = 0
     flash_kib: int = 0
 
+    def __post_init__(self) -> None:
+        _refuse_negative(arena_kib=self.arena_kib, flash_kib=self.flash_kib)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EthosOptions:
@@ -43,14 +45,14 @@ class EthosOptions:
     sram_kib: int = 0
     flash_kib: int = 0
 
+    def __post_init__(self) -> None:
+        _refuse_negative(sram_kib=self.sram_kib, flash_kib=self.flash_kib)
 
-def read_tflm(target: Target) -> TflmOptions:
-    """The options of a tflite-micro target.
 
-    Raises:
-        TargetError: an unknown key or a value of another type.
-    """
-    return _read(TflmOptions, target)
+def _refuse_negative(**kib: int) -> None:
+    for name, value in kib.items():
+        if value < 0:
+            raise ValueError(f"{name} is {value}: a whole number of KiB, 0 for no limit")
 
 
 def read_ethos(target: Target) -> EthosOptions:
@@ -60,7 +62,7 @@ def read_ethos(target: Target) -> EthosOptions:
         TargetError: an unknown key, a value of another type, or an accelerator, system or memory mode that does
             not exist.
     """
-    options = _read(EthosOptions, target)
+    options = read_options(EthosOptions, target)
     known = [f"ethos-{family}-{macs}" for family, sizes in _SIZES.items() for macs in sizes]
     if options.accelerator not in known:
         raise TargetError(
@@ -86,15 +88,3 @@ def _check_section(target: Target, key: str, name: str) -> None:
             f"target {target.name}: {key} is {name!r}, which Vela's Arm/vela.ini does not have{nearest(name, known)}",
             hint=f"one of: {', '.join(known)}",
         )
-
-
-def _read(kind: type[T], target: Target) -> T:
-    defaults = kind()
-    known = {field.name: type(getattr(defaults, field.name)) for field in fields(kind)}  # type: ignore[arg-type] # ours
-    for key, value in target.options.items():
-        if key not in known:
-            raise TargetError(f"target {target.name}: unknown option `{key}`", hint=f"known: {', '.join(known)}")
-        if type(value) is not known[key] or (isinstance(value, int) and value < 0):
-            what = "a whole number of KiB" if known[key] is int else "text"
-            raise TargetError(f"target {target.name}: option {key} is {value!r}", hint=f"it is {what}")
-    return kind(**target.options)

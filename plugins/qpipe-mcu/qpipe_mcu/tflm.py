@@ -10,12 +10,13 @@ from qpipe_litert.tools import create_tool
 
 from qpipe.errors import RefusedError
 from qpipe.plugins.backend import Progress, Session
+from qpipe.plugins.options import read_options
 from qpipe.plugins.packages import missing_package, package_versions
 from qpipe.quant.schemes import LITERT_INTEGER
 from qpipe.records.engine import Availability, Built, Engine, Fact, Prepared, Ready
 from qpipe.records.scheme import Scheme
 from qpipe.records.target import Target
-from qpipe_mcu.options import KIB, read_tflm
+from qpipe_mcu.options import KIB, TflmOptions
 
 PACKAGE = "tflite-micro"
 INSTALL = "pip install --pre qpipe-mcu"
@@ -28,7 +29,7 @@ class TflmBackend:
 
     def check(self, target: Target) -> Availability:
         """Whether tflite-micro and the converter's environment are here."""
-        read_tflm(target)
+        read_options(TflmOptions, target)
         missing = missing_packages() or missing_package(PACKAGE, hint=INSTALL)
         return Availability(
             build=missing or to_build(),
@@ -39,7 +40,7 @@ class TflmBackend:
 
     def scheme(self, target: Target) -> Scheme:
         """LiteRT with int8 outputs throughout: the same files run."""
-        read_tflm(target)
+        read_options(TflmOptions, target)
         return LITERT_INTEGER
 
     def build(self, prepared: Prepared, target: Target, workdir: Path, progress: Progress) -> Built:
@@ -51,7 +52,7 @@ class TflmBackend:
         from qpipe_mcu.carray import write_c_array
         from qpipe_mcu.micro import allocations
 
-        options = read_tflm(target)
+        options = read_options(TflmOptions, target)
         made = build_micro(prepared, workdir, progress)
         require_fit("arena", made.arena_bytes, options.arena_kib, target)
         require_fit("flash", len(made.data), options.flash_kib, target)
@@ -70,7 +71,7 @@ class TflmBackend:
 
     def open(self, engine: Engine, target: Target) -> Session:
         """The tflite-micro interpreter with the arena that the build found."""
-        read_tflm(target)
+        read_options(TflmOptions, target)
         return open_session(engine)
 
     def setup(self, target: Target, progress: Progress) -> None:  # noqa: ARG002 - one environment for all targets

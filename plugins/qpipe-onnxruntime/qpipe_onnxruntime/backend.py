@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from qpipe.hosts.device import open_device
 from qpipe.measure.cpu import read_cpu
+from qpipe.plugins.options import read_options
 from qpipe.records.engine import Availability, Built, Engine, Prepared, Ready, Unavailable
 from qpipe.records.scheme import Scheme
 from qpipe.records.target import Target
@@ -19,7 +20,7 @@ from qpipe_onnxruntime.machine import (
     require,
     toolchain,
 )
-from qpipe_onnxruntime.options import read_options
+from qpipe_onnxruntime.options import Options
 
 if TYPE_CHECKING:
     from qpipe.plugins.backend import Progress, Session
@@ -39,7 +40,7 @@ class OnnxRuntimeBackend:
             TargetError: unknown options or scheme.
         """
         cpu = read_cpu()
-        options = read_options(target)
+        options = read_options(Options, target)
         choose_scheme(target, cpu)
         missing = Unavailable(reason="onnxruntime is not installed", hint="pip install onnxruntime")
         away = None if target.host.kind == "local" else open_device(target.host, python=options.python)

@@ -14,11 +14,12 @@ from qpipe.errors import BuildError, ModelError
 from qpipe.measure.cpu import read_cpu
 from qpipe.measure.ort import refusal
 from qpipe.models.digest import external_files
+from qpipe.plugins.options import read_options
 from qpipe.records.engine import Built, Prepared
 from qpipe.records.target import Target
 from qpipe_onnxruntime.machine import choose_scheme, notes, requirements, toolchain
 from qpipe_onnxruntime.mobile import MobileFiles, write_mobile
-from qpipe_onnxruntime.options import read_options
+from qpipe_onnxruntime.options import Options
 from qpipe_onnxruntime.placement import read_placement
 from qpipe_onnxruntime.session import load, session_options
 
@@ -40,7 +41,7 @@ def build_engine(prepared: Prepared, target: Target, workdir: Path, progress: Pr
     progress.step("load and optimize")
     optimized = optimize(workdir / MAIN, target)
     mobile = MobileFiles(files=(), notes=())
-    if read_options(target).mobile:
+    if read_options(Options, target).mobile:
         progress.step("write and compare the .ort file")
         mobile = write_mobile(prepared, workdir / MAIN, target)
     cpu = read_cpu()
@@ -80,7 +81,7 @@ def write_graph(
         BuildError: external data is missing or outside the model's folder.
     """
     scheme = choose_scheme(target, read_cpu())
-    if quantized and scheme.activation == "uint8" and read_options(target).graph_optimization == "all":
+    if quantized and scheme.activation == "uint8" and read_options(Options, target).graph_optimization == "all":
         from qpipe_onnxruntime.lower.passes import lower
 
         if changes := lower(source, workdir / MAIN, packs=scheme.packs > 0):
@@ -116,7 +117,7 @@ def optimize(path: Path, target: Target) -> onnx.ModelProto:
         BuildError: onnxruntime refused the graph.
     """
     with TemporaryDirectory() as folder:
-        settings = session_options(target, read_options(target))
+        settings = session_options(target, read_options(Options, target))
         settings.optimized_model_filepath = f"{folder}/optimized.onnx"
         # Weights go to a file of their own: a graph over 2 GB could not be written otherwise.
         settings.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights.bin")

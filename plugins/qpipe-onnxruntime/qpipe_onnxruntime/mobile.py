@@ -16,9 +16,10 @@ import onnx
 from qpipe.errors import BuildError, EngineError
 from qpipe.measure.ort import OrtSession, refusal
 from qpipe.measure.probe import FLOAT_DB, QUANTIZED_DB, agreements, probe_inputs, probe_shapes, worst
+from qpipe.plugins.options import read_options
 from qpipe.records.engine import Prepared
 from qpipe.records.target import Target
-from qpipe_onnxruntime.options import read_options
+from qpipe_onnxruntime.options import Options
 from qpipe_onnxruntime.ort_format import UnknownFieldError, in_order
 from qpipe_onnxruntime.session import load, session_options
 
@@ -127,7 +128,7 @@ def compare(prepared: Prepared, engine: Path, mobile: Path, target: Target) -> s
         BuildError: the `.ort` file cannot be loaded, or computes something else.
     """
     feed = probe_inputs(prepared, probe_shapes(prepared))
-    options = session_options(target, read_options(target))
+    options = session_options(target, read_options(Options, target))
     try:
         wanted, found = (OrtSession(load(path, options), prepared.signature).run(feed) for path in (engine, mobile))
     except EngineError as error:

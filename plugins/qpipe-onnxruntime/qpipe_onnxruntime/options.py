@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
-
-from qpipe.errors import TargetError
-
-if TYPE_CHECKING:
-    from qpipe.records.target import Target
+from typing import Literal
 
 Level = Literal["basic", "extended", "all"]
 
@@ -27,24 +21,3 @@ class Options:
     """Write an `.ort` file with the operators that a minimal build needs, and a report on NNAPI and Core ML."""
     python: str = "python3"
     """Python with onnxruntime on a host that is not this machine."""
-
-
-def read_options(target: Target) -> Options:
-    """The target's options.
-
-    Raises:
-        TargetError: an unknown key, or a value of the wrong type; the message names it.
-    """
-    if not target.options:
-        return Options()
-    from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
-
-    strict = with_config(ConfigDict(extra="forbid", strict=True))(Options)
-    try:
-        return TypeAdapter(strict).validate_json(json.dumps(dict(target.options), default=str))
-    except ValidationError as error:
-        found = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        raise TargetError(
-            f"target {target.name}: options of backend onnxruntime: {found}",
-            hint=f"known options: {', '.join(Options.__dataclass_fields__)}",
-        ) from error

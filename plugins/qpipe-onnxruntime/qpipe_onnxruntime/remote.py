@@ -14,10 +14,12 @@ from qpipe.hosts.known_answer import KnownNetwork
 from qpipe.hosts.remote import ONNXRUNTIME, Border, Job
 from qpipe.hosts.session import DeviceSession, open_on_host
 from qpipe.measure.ort import OrtSession
+from qpipe.plugins.inputs import checked_inputs
+from qpipe.plugins.options import read_options
 from qpipe.records.engine import Engine, Kind
 from qpipe.records.target import Target
 from qpipe.records.tensors import Signature, TensorSpec
-from qpipe_onnxruntime.options import Options, read_options
+from qpipe_onnxruntime.options import Options
 from qpipe_onnxruntime.session import open_engine
 
 if TYPE_CHECKING:
@@ -42,11 +44,10 @@ class GraphSession:
         """Outputs by name, for one batch of inputs by name.
 
         Raises:
-            EngineError: an input is missing, the device went away, or onnxruntime refused the batch.
+            EngineError: the inputs are not the model's, the device went away, or onnxruntime refused the batch.
         """
-        if missing := [border.name for border, _ in self._inputs if border.name not in inputs]:
-            raise EngineError(f"input {missing[0]} is missing")
-        arrays = tuple(np.asarray(inputs[border.name]).astype(border.dtype, copy=False) for border, _ in self._inputs)
+        given = checked_inputs(self.signature, inputs)
+        arrays = tuple(given[border.name].astype(border.dtype, copy=False) for border, _ in self._inputs)
         found = dict(zip((border.name for border, _ in self._outputs), self._engine.run(arrays), strict=True))
         dtypes = {border.name: spec.dtype for border, spec in self._outputs}
         return {spec.name: found[spec.name].astype(dtypes[spec.name], copy=False) for spec in self.signature.outputs}
@@ -69,7 +70,7 @@ def open_remote(engine: Engine, target: Target) -> DeviceSession:
     def here() -> OrtSession:
         return open_engine(engine, target)
 
-    options = read_options(target)
+    options = read_options(Options, target)
     job = _job(engine, target, options)
     return open_on_host(target, job, python=options.python, network=KNOWN, dress=dress, here=here)
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from qpipe.errors import EngineError
 from qpipe.measure.cpu import read_cpu
 from qpipe.measure.ort import OrtSession, computation, cpu_options, refusal
+from qpipe.plugins.options import read_options
 from qpipe.records.engine import Engine
 from qpipe.records.target import Target
 from qpipe_onnxruntime.machine import choose_scheme
-from qpipe_onnxruntime.options import Options, read_options
+from qpipe_onnxruntime.options import Options
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -68,7 +69,7 @@ def open_engine(engine: Engine, target: Target) -> OrtSession:
         EngineError: onnxruntime refused the file, or its inputs and outputs are not the model's.
     """
     try:
-        options = session_options(target, read_options(target))
+        options = session_options(target, read_options(Options, target))
         session = load(engine.main_file, options)
     except EngineError:
         raise

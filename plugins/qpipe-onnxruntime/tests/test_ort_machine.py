@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 from qpipe_onnxruntime.backend import OnnxRuntimeBackend
 from qpipe_onnxruntime.machine import VNNI, can_run, choose_scheme, notes, require, requirements
-from qpipe_onnxruntime.options import Options, read_options
+from qpipe_onnxruntime.options import Options
 
 from qpipe.errors import EngineError, TargetError
 from qpipe.measure.cpu import Cpu, read_cpu
 from qpipe.plugins.backend import Backend
+from qpipe.plugins.options import read_options
 from qpipe.records.engine import Ready, Requirement, Unavailable
 from qpipe.records.target import Target
 
@@ -95,7 +96,7 @@ def test_an_engine_of_another_machine_is_refused(kit, local):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"graph_optimisation": "all"}, "graph_optimisation: "),
+        ({"graph_optimisation": "all"}, "no option 'graph_optimisation'; did you mean 'graph_optimization'"),
         ({"graph_optimization": "most"}, "graph_optimization: "),
         ({"memory_arena": "maybe"}, "memory_arena: "),
     ],
@@ -106,8 +107,8 @@ def test_options_are_checked_and_named(options, words):
 
 
 def test_options_have_defaults_and_values():
-    assert read_options(LOCAL) == Options()
-    read = read_options(replace(LOCAL, options={"graph_optimization": "extended", "memory_arena": False}))
+    assert read_options(Options, LOCAL) == Options()
+    read = read_options(Options, replace(LOCAL, options={"graph_optimization": "extended", "memory_arena": False}))
     assert (read.graph_optimization, read.memory_arena) == ("extended", False)
 
 

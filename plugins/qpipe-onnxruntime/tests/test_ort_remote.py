@@ -49,7 +49,7 @@ def test_an_engine_runs_on_a_board_through_ssh_as_it_runs_here(board, engine):
         before, peak = session.device_memory_bytes
         assert 1e6 < before < peak
         assert dict(session.device_conditions())["runtime"] == f"onnxruntime {onnxruntime.__version__}"
-        with pytest.raises(EngineError, match="input x is missing"):
+        with pytest.raises(EngineError, match="inputs are missing; the engine has x"):
             session.run({})
     finally:
         session.close()

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qpipe.measure.cpu import read_cpu
+from qpipe.plugins.options import read_options
 from qpipe.records.engine import Availability, Built, Engine, Prepared
 from qpipe.records.scheme import Scheme
 from qpipe.records.target import Target
 from qpipe_openvino.machine import choose_scheme, fingerprint, state, toolchain
-from qpipe_openvino.options import read_options
+from qpipe_openvino.options import Options
 
 if TYPE_CHECKING:
     from qpipe.plugins.backend import Progress, Session
@@ -24,7 +25,7 @@ class OpenVinoBackend:
     def check(self, target: Target) -> Availability:
         """Building and running need the same machine: an x86-64 one with the package and the target's flags."""
         cpu = read_cpu()
-        read_options(target)
+        read_options(Options, target)
         choose_scheme(target, cpu)
         here = state(target, cpu)
         return Availability(build=here, run=here, fingerprint=fingerprint(cpu), toolchain=toolchain())

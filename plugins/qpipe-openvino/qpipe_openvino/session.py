@@ -9,11 +9,13 @@ from numpy.typing import NDArray
 
 from qpipe.engines import check_requirements
 from qpipe.errors import EngineError
+from qpipe.plugins.inputs import checked_inputs
+from qpipe.plugins.options import read_options
 from qpipe.records.engine import Engine, Kind
 from qpipe.records.target import Target
 from qpipe.records.tensors import Signature
 from qpipe_openvino.compiling import compile_for, read, refusal
-from qpipe_openvino.options import read_options
+from qpipe_openvino.options import Options
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -31,7 +33,7 @@ def open_engine(engine: Engine, target: Target) -> OpenVinoSession:
         EngineError: this machine is not one that the engine requires, or OpenVINO refused the file.
     """
     check_requirements(engine)
-    fixed = read_options(target).shapes == "fixed"
+    fixed = read_options(Options, target).shapes == "fixed"
     try:
         return OpenVinoSession(read(engine.main_file), engine.signature, threads=target.threads, fixed=fixed)
     except RuntimeError as error:
@@ -60,10 +62,11 @@ class OpenVinoSession:
         """
         if self._model is None:
             raise EngineError("this session is closed")
-        self._check(inputs)
+        # A request would take the last batch's values for an input that is missing, and cast those of another dtype.
+        given = checked_inputs(self.signature, inputs)
         try:
-            request = self._request(self._model, inputs)
-            request.infer(dict(inputs), share_inputs=True, share_outputs=True)
+            request = self._request(self._model, given)
+            request.infer(given, share_inputs=True, share_outputs=True)
             return {spec.name: np.array(request.get_tensor(spec.name).data) for spec in self.signature.outputs}
         except RuntimeError as error:
             raise EngineError(f"OpenVINO could not run this batch: {refusal(error)}") from error
@@ -72,16 +75,6 @@ class OpenVinoSession:
         """Let go of the model and its memory."""
         self._model = None
         self._requests.clear()
-
-    def _check(self, inputs: Tensors) -> None:
-        """A request takes the last batch's values for an input that is missing, and casts those of another dtype."""
-        specs = {spec.name: spec for spec in self.signature.inputs}
-        if inputs.keys() != specs.keys():
-            raise EngineError(f"inputs are {', '.join(inputs) or 'missing'}; the engine has {', '.join(specs)}")
-        for name, spec in specs.items():
-            # The sizes too: `reshape` would take others than the model's fixed ones.
-            if inputs[name].dtype != np.dtype(spec.dtype) or not spec.fits(inputs[name].shape):
-                raise EngineError(f"input {name} is {inputs[name].dtype}{list(inputs[name].shape)}; it takes {spec}")
 
     def _request(self, model: ov.Model, inputs: Tensors) -> ov.InferRequest:
         """The compiled model for these inputs; the one that was not used for longest goes first."""

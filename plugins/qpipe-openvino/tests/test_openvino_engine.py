@@ -228,5 +228,5 @@ def test_other_machines_and_hosts_are_unavailable_with_a_reason():
 
 
 def test_a_wrong_shapes_option_is_refused():
-    with pytest.raises(TargetError, match="shapes is 'square'"):
+    with pytest.raises(TargetError, match='shapes: "square" is not one of'):
         BACKEND.check(replace(TARGET, options={"shapes": "square"}))
