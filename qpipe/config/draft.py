@@ -27,6 +27,7 @@ def draft_pipeline(
         operators: what computes each output (`Sigmoid`, …), where that is known.
     """
     judged, name = _judged(model.signature), clean_name(model.name) or "model"
+    task = _guessed_task(model.signature, judged, operators.get(judged.name, ""))
     return "\n".join(
         (
             f"# A draft for {model.origin or model.file.path}. TODO marks what only you know.",
@@ -34,7 +35,7 @@ def draft_pipeline(
             f"model: {_source(model)}  # opset {model.opset}, {model.file.size_bytes / 1e6:.1f} MB",
             *(f"#   input  {spec}" for spec in model.signature.inputs),
             *(f"#   output {spec}" for spec in model.signature.outputs),
-            _task(model.signature, judged, operators.get(judged.name, "")),
+            _task(task),
             "data:",
             f"  inputs: {_mapping(model.signature)}  # column of the .npz files: model input",
             "  label: label  # TODO the column with the right answers; leave the line out where there are none",
@@ -46,10 +47,10 @@ def draft_pipeline(
             f"targets: [{', '.join(targets)}]  # `qpipe targets` lists all",
             f"recipes: [{'dynamic' if _is_text(model.signature) else 'int8'}]  # built in: none, int8, dynamic, fp16",
             "gates:",
-            "  quality: {margin: 0.01, confidence: 0.95}  # at most this much worse than the float model",
+            f"  quality: {{margin: 0.01, confidence: 0.95}}  # {_margin(task)}",
             "  finite: {}",
             "  size: {at_most_ratio: 0.6}",
-            "  speedup: {at_least: 1.1, required: false}",
+            "  speedup: {at_least: 1.1, required: false}  # reported; `required: true` holds back what is not faster",
             'promote: {model: "{model}-{target}", alias: champion}',
             f"tracking: {{uri: null, experiment: {name}}}  # null: MLFLOW_TRACKING_URI, else sqlite here",
             "",
@@ -78,12 +79,16 @@ def _is_named_scores(spec: TensorSpec) -> bool:
     return any(word in spec.name.lower() for word in ("logit", "prob", "score", "class"))
 
 
-def _task(signature: Signature, judged: TensorSpec, operator: str) -> str:
+def _task(task: str | None) -> str:
     """`task: …`, or `metric: …` of the user's own where no task has one for such an output."""
-    task = _guessed_task(signature, judged, operator)
     if task is None:
         return 'metric: {fn: "my_scores:score"}  # TODO my_scores.py: def score(outputs, columns), a number per row'
     return f"task: {task}  # TODO classification, binary-classification, regression, similarity; or metric: …"
+
+
+def _margin(task: str | None) -> str:
+    worse = "at most this much worse than the float model"
+    return f"TODO {worse}, in the label's unit (MAE)" if task == "regression" else worse
 
 
 def _guessed_task(signature: Signature, judged: TensorSpec, operator: str) -> str | None:

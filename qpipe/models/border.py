@@ -51,7 +51,10 @@ def _spec(path: Path, role: str, value: onnx.ValueInfoProto) -> TensorSpec:
     tensor = value.type.tensor_type
     if tensor.elem_type in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING):
         what = "strings" if tensor.elem_type == onnx.TensorProto.STRING else "no known type"
-        raise ModelError(f"{path}: {role} {value.name!r} has elements of {what}", hint="qpipe feeds tensors of numbers")
+        raise ModelError(
+            f"{path}: {role} {value.name!r} has elements of {what}",
+            hint="qpipe feeds tensors of numbers: encode text before the model, and export what comes after",
+        )
     if not tensor.HasField("shape"):
         raise ModelError(
             f"{path}: {role} {value.name!r} has no shape", hint="export it with a shape; dimensions may be free"

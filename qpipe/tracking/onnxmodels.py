@@ -55,7 +55,9 @@ def whole_model(folder: Path, name: str, uri: str) -> Path:
         external_files(path)
     except ModelError as error:
         message = error.message.replace(f"{folder}/", "")
-        raise ModelError(f"{uri}: {message}", hint="log the model again, with all its files") from error
+        gone = str(folder) in error.hint  # where the files should lie; what else is wrong, logging again does not mend
+        hint = "log the model again, with all its files" if gone else error.hint
+        raise ModelError(f"{uri}: {message}", hint=hint) from error
     return path
 
 

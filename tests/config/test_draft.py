@@ -99,6 +99,7 @@ def test_a_draft_knows_what_computes_the_output(tmp_path, names, tensors, operat
     made = model(tmp_path, inputs, outputs)
     text = draft_pipeline(made, operators={one.name: operator for one in outputs})
     assert f"\n{line}  # TODO" in text
+    assert ("in the label's unit" in text) == ("regression" in line)
     (tmp_path / "p.yaml").write_text(text)
     assert read_pipeline(tmp_path / "p.yaml", names).data.inputs == ((inputs[0].name, inputs[0].name),)
 

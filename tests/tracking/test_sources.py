@@ -11,7 +11,7 @@ from qpipe.config import read_pipeline
 from qpipe.errors import EngineError, ModelError
 from qpipe.flow.workplace import open_registry
 from qpipe.models import read_model
-from qpipe.tracking.onnxmodels import told_otherwise
+from qpipe.tracking.onnxmodels import told_otherwise, whole_model
 from qpipe.tracking.promotion.moves import promote
 from qpipe.tracking.sources import fetch_engine, fetch_model
 
@@ -276,3 +276,16 @@ def test_a_draft_is_made_of_a_model_in_mlflow(onnx_model, form, tmp_path, monkey
     assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]  # looking leaves nothing else behind
     drafted = read_pipeline(tmp_path / "mine.yaml", open_registry())
     assert (drafted.name, drafted.models[0].uri) == ("users-digits" if "users" in form else "model", uri)
+
+
+def test_logging_again_is_advised_only_where_files_are_missing(tmp_path):
+    _lost(tmp_path)
+    with pytest.raises(ModelError, match="is missing") as lost:
+        whole_model(tmp_path, "model.onnx", "models:/net/1")
+    assert lost.value.hint == "log the model again, with all its files"
+    proto = gemm()
+    proto.graph.output[0].CopyFrom(helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, None))
+    (tmp_path / "model.onnx").write_bytes(proto.SerializeToString())
+    with pytest.raises(ModelError, match=r"^models:/net/1: model.onnx: output 'y' is a sequence") as of_the_graph:
+        whole_model(tmp_path, "model.onnx", "models:/net/1")
+    assert "zipmap" in of_the_graph.value.hint
