@@ -69,7 +69,7 @@ def may_overflow(dtype: np.dtype[np.generic], step: Preprocess) -> bool:
     return wide or max(abs(step.scale), *map(abs, step.mean), 1 / min(step.std)) > _LARGE
 
 
-def check_finite(array: Array, rows: Rows, name: str, where: str) -> None:
+def check_finite(array: Array, rows: Rows, name: str, where: str, *, hint: str = "clean or drop these rows") -> None:
     """Refuse NaN and infinity.
 
     Raises:
@@ -83,9 +83,7 @@ def check_finite(array: Array, rows: Rows, name: str, where: str) -> None:
         what = "NaN" if np.isnan(array[first]).any() else "infinity"
         count = int(len(good) - good.sum())
         more = f" ({count} such rows in this batch)" if count > 1 else ""
-        raise DataError(
-            f"{where}: column {name!r} has {what} at row {rows[first]}{more}", hint="clean or drop these rows"
-        )
+        raise DataError(f"{where}: column {name!r} has {what} at row {rows[first]}{more}", hint=hint)
 
 
 def _tensor(entry: InputColumn, array: Array) -> Array:

@@ -24,6 +24,10 @@ _WALK_ROWS = 256
 _NAMES = "biufSUMm"
 """Kinds of dtypes whose values have a name."""
 _ASCII = 127
+_UNLABELLED = (
+    "leave rows without a label out; where some of several targets are missing leave data.label out instead, and judge "
+    "by metric: {fn: 'module:function'}, which may read the column"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +87,9 @@ class Role:
         require_column(self.source.columns, name, self.where)
         values = self.source.read(name, self.selected)
         confirm(self.spec)
-        if name in (self.data.label, self.spec.group, *self.spec.slices):
+        if name == self.data.label:
+            check_finite(values, self.selected, name, self.where, hint=_UNLABELLED)
+        if name in (self.spec.group, *self.spec.slices):
             check_finite(values, self.selected, name, self.where)
         if name in (self.spec.group, *self.spec.slices):
             _check_named(values, self.selected, name, self.where)

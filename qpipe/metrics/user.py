@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from qpipe.errors import ConfigError, DataError
+from qpipe.errors import ConfigError, DataError, QpipeError
 from qpipe.metrics import weighted
 from qpipe.metrics.classification import per_row
 from qpipe.metrics.columns import finite_rows, first_output
+from qpipe.plugins.calls import one_line
 from qpipe.plugins.metric import Metric, Rows, Units
 
 
@@ -58,7 +59,7 @@ def _bounds(score: Callable[..., object], name: str) -> tuple[float, float]:
 
 
 def _measure(rows: Rows, *, score: Callable[..., object], name: str, worst: float) -> Units:
-    scores = np.asarray(score(dict(rows.outputs), rows.columns))
+    scores = _scores(rows, score, name)
     count = len(first_output(rows))
     if scores.shape != (count,) or scores.dtype.kind not in "fiub":
         raise DataError(
@@ -75,6 +76,16 @@ def _measure(rows: Rows, *, score: Callable[..., object], name: str, worst: floa
             hint="return what such a row is worth (1 where there is nothing to find), or leave it out of the data",
         )
     return per_row(np.where(np.isnan(found), worst, found))
+
+
+def _scores(rows: Rows, score: Callable[..., object], name: str) -> NDArray[np.generic]:
+    try:
+        return np.asarray(score(dict(rows.outputs), rows.columns))
+    except QpipeError:
+        raise
+    except Exception as error:
+        there = f"outputs: {', '.join(rows.outputs)}; columns: {', '.join(rows.columns) or 'none'}"
+        raise DataError(f"metric {name} raised {one_line(error)}", hint=f"it is given {there}") from error
 
 
 def _all_finite(rows: Rows) -> NDArray[np.bool_]:

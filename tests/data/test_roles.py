@@ -345,6 +345,13 @@ def test_nan_in_any_role_is_found_before_work(tmp_path, role, also):
         check_overlap(data, IMAGE)
 
 
+def test_a_missing_target_is_refused_with_what_to_do(tmp_path):
+    role = images(3, label=np.array([[0.0, np.nan], [1.0, 1.0], [2.0, 3.0]]))
+    with pytest.raises(DataError, match="column 'label' has NaN at row 0") as refused:
+        open_role(spec(tmp_path, role), "gate", IMAGE)
+    assert "leave data.label out instead" in refused.value.hint
+
+
 BAD = [
     ({"image": np.zeros((3, 3, 4, 4), np.uint8)}, r"no label column 'label'"),
     ({"img": np.zeros((3, 3, 4, 4), np.uint8), "label": np.zeros(3)}, r"no column 'image'; did you mean 'img'\?"),

@@ -90,3 +90,11 @@ def test_builtin_metrics_have_the_digest_of_their_module():
     digests = {metric.name: metric_source_digest(metric.name, metrics) for metric in metrics}
     assert digests["accuracy"] == digests["macro-f1"]
     assert digests["accuracy"] != digests["spearman"]
+
+
+def test_what_the_function_raises_is_told_with_what_it_was_given(tmp_path):
+    (tmp_path / "scores_that_raise.py").write_text("def score(outputs, columns):\n    return columns['wieght']\n")
+    metric = find_metric("scores_that_raise:score", (), tmp_path)
+    with pytest.raises(DataError, match="scores_that_raise:score raised KeyError: 'wieght'") as refused:
+        metric.measure(ROWS)
+    assert refused.value.hint == "it is given outputs: out; columns: y"
