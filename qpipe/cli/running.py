@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,9 +12,10 @@ import typer
 from qpipe.cli.options import JsonFlag, PipelineFiles, StoreOption, UriOption, print_json
 
 if TYPE_CHECKING:
+    from qpipe.execute.children.nursery import Nursery
+    from qpipe.flow.fleet import Plugins
     from qpipe.flow.options import RunOptions
     from qpipe.flow.workplace import Workplace
-    from qpipe.plugins.registry import Registry
     from qpipe.records.result import RunResult
 
 Names = Annotated[list[str] | None, typer.Option(help="Only this one; may be given several times.")]
@@ -61,18 +62,20 @@ def run(
     check_junit(junit)
     if len(pipelines) == 1:
         return run_pipeline(pipelines[0], options, as_json=as_json, junit=junit)
+    from qpipe.execute.children.nursery import Nursery
     from qpipe.flow.fleet import Plugins
 
-    stop, plugins = threading.Event(), Plugins()
-    return run_pipelines(
-        pipelines,
-        lambda path: _run(path, options, as_json=as_json, stop=stop, registry=plugins.beside(path)),
-        as_json=as_json,
-        junit=junit,
-        store=store,
-        stop=stop,
-        plugins=plugins,
-    )
+    stop, plugins, nursery = threading.Event(), Plugins(), Nursery()
+    with ExitStack() as sown:
+        return run_pipelines(
+            pipelines,
+            lambda path: _run_of_many(path, options, plugins, nursery, sown, stop, as_json=as_json),
+            as_json=as_json,
+            junit=junit,
+            store=store,
+            stop=stop,
+            plugins=plugins,
+        )
 
 
 def run_pipeline(path: Path, options: RunOptions, *, as_json: bool, junit: Path | None = None) -> int:
@@ -83,7 +86,7 @@ def run_pipeline(path: Path, options: RunOptions, *, as_json: bool, junit: Path 
     from qpipe.records.fleet import Ended
 
     try:
-        result = _run(path, options, as_json=as_json, alone=True)
+        result = _run_alone(path, options, as_json=as_json)
     except QpipeError as error:
         write_junit(junit, (Ended(file=path, end=refusal(error)),))
         raise
@@ -97,28 +100,38 @@ def run_pipeline(path: Path, options: RunOptions, *, as_json: bool, junit: Path 
     return result.exit_code
 
 
-def _run(
-    path: Path,
-    options: RunOptions,
-    *,
-    as_json: bool,
-    alone: bool = False,
-    stop: threading.Event | None = None,
-    registry: Registry | None = None,
-) -> RunResult:
-    """One pipeline; `alone` sows the seed before there is known to be work, which is nothing where most is cached.
-
-    `stop` is set where Ctrl-C was pressed meanwhile, even if the run came to its end.
-    """
+def _run_alone(path: Path, options: RunOptions, *, as_json: bool) -> RunResult:
+    """One pipeline; what its children need is loaded while it is read, and in vain where all is cached."""
     from qpipe.execute.children.nursery import Nursery
     from qpipe.flow.workplace import open_workplace
 
     nursery = Nursery()
-    with (
-        nursery.opened() if alone and options.executor == "local" else nullcontext()
-    ):  # loads while the pipeline is read
-        workplace = open_workplace(path, options, nursery, registry)
-        return _conduct(workplace, options, stop or threading.Event(), as_json=as_json)
+    with nursery.opened() if options.executor == "local" else nullcontext():
+        workplace = open_workplace(path, options, nursery)
+        return _conduct(workplace, options, threading.Event(), as_json=as_json)
+
+
+def _run_of_many(  # noqa: PLR0917  (what many runs share)
+    path: Path,
+    options: RunOptions,
+    plugins: Plugins,
+    nursery: Nursery,
+    sown: ExitStack,
+    stop: threading.Event,
+    *,
+    as_json: bool,
+) -> RunResult:
+    """One pipeline of many; the first with work opens the nursery, until `sown` is closed.
+
+    `stop` is set where Ctrl-C was pressed meanwhile, even if the run came to its end.
+    """
+    from qpipe.flow.cells.jobs import has_work
+    from qpipe.flow.workplace import open_workplace
+
+    workplace = open_workplace(path, options, nursery, plugins.beside(path))
+    if options.executor == "local" and has_work(workplace, options):
+        sown.enter_context(nursery.opened())
+    return _conduct(workplace, options, stop, as_json=as_json)
 
 
 def show_result(result: RunResult) -> None:

@@ -78,6 +78,8 @@ def _conduct(
         workplace, warnings = searched.workplace, (*warnings, *searched.warnings)
         worked = work(workplace, options, watch, stop)
         hands.close()
+        if any(cell.profile for cell in workplace.cells):
+            workplace.nursery.end()  # nothing of ours is there while something is timed
         reached = reaching.wait()  # it takes CPU: before anything is timed
         results = _judged(workplace, worked, watch, stop, run_id=run_id, fresh=options.fresh)
         warnings += remarks(workplace, results)

@@ -154,16 +154,28 @@ def test_a_seed_that_cannot_import_is_no_obstacle(tmp_path):
         assert guarded("echo", "ab", tmp_path, nursery).result == "ba"
 
 
-def test_a_block_within_is_of_the_same_seed_and_ends_it(tmp_path):
+def test_a_block_within_is_of_the_same_seed_and_leaves_it(tmp_path):
     nursery = Nursery(modules=())
     with nursery.opened():
         seed = seed_of(nursery, tmp_path)
         with nursery.opened():
             assert seed_of(nursery, tmp_path) == seed
+        assert seed_of(nursery, tmp_path) == seed
+        nursery.end()
         assert gone_soon(seed)
         assert seed_of(nursery, tmp_path) == os.getpid()  # spawned
+        with nursery.opened():
+            assert seed_of(nursery, tmp_path) not in (seed, os.getpid())
+        assert seed_of(nursery, tmp_path) == os.getpid()
+
+
+def test_after_a_seed_that_was_killed_the_next_block_within_has_another(tmp_path):
+    nursery = Nursery(modules=())
     with nursery.opened():
-        assert seed_of(nursery, tmp_path) not in (seed, os.getpid())
+        os.kill(seed := seed_of(nursery, tmp_path), signal.SIGKILL)
+        assert seed_of(nursery, tmp_path) == os.getpid()
+        with nursery.opened():
+            assert seed_of(nursery, tmp_path) not in (seed, os.getpid())
 
 
 PARENT = """

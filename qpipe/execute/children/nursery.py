@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from qpipe.execute.children import group
@@ -34,38 +34,37 @@ class Nursery:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._orders: socket.socket | None = None
+        self._ends = ExitStack()
 
     @contextmanager
     def opened(self) -> Iterator[None]:
         """A seed for this block. It imports beside whatever is done here: the first child waits for it, nobody else.
 
         The calling thread stays in the block, since the seed dies with the thread that started it. A block within it is
-        of the same seed, which ends with the first of them: begun before there is work, and gone before anything is
-        timed.
+        of the same seed: it is begun before there is work, or lasts for many runs.
         """
-        if self._process is not None:
-            try:
-                yield
-            finally:
-                self.end()
+        if self._orders is not None:
+            yield
             return
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        its_alive, alive = os.pipe()
         try:
-            with theirs, open(os.devnull, "wb") as nowhere:  # noqa: PTH123  (a device)
-                self._process = start_program(
-                    "seed.py", descriptors=(theirs.fileno(), its_alive), output=nowhere.fileno()
-                )
-            ours.settimeout(PATIENCE_S)
-            path = [path or os.getcwd() for path in sys.path]  # noqa: PTH109  (a str)
-            ours.send(json.dumps({"path": path, "modules": self._modules}).encode())
-            self._orders = ours
+            self.end()  # of one that was killed
+            self._begin()
             yield
         finally:
-            os.close(its_alive)
             self.end()
-            ours.close()
-            os.close(alive)
+
+    def _begin(self) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        its_alive, alive = os.pipe()
+        self._ends.callback(os.close, alive)
+        self._ends.enter_context(ours)
+        self._ends.callback(os.close, its_alive)
+        with theirs, open(os.devnull, "wb") as nowhere:  # noqa: PTH123  (a device)
+            self._process = start_program("seed.py", descriptors=(theirs.fileno(), its_alive), output=nowhere.fileno())
+        ours.settimeout(PATIENCE_S)
+        path = [path or os.getcwd() for path in sys.path]  # noqa: PTH109  (a str)
+        ours.send(json.dumps({"path": path, "modules": self._modules}).encode())
+        self._orders = ours
 
     def fork(self, workdir: Path, progress: int, alive: int) -> Forked | None:
         """A child for this work folder, in a session of its own, its output in `log.txt`; None without a seed."""
@@ -103,6 +102,7 @@ class Nursery:
         if self._process is not None:
             self._process.wait()
             self._process = None
+        self._ends.close()
 
     def _kill(self) -> None:
         """It has nothing to finish: whoever is still its child dies with it."""
