@@ -24,6 +24,10 @@ from qpipe.metrics.columns import finite_rows, first_output
 from qpipe.plugins.calls import one_line
 from qpipe.plugins.metric import Metric, Rows, Units
 
+UNDEFINED = "the outputs are finite: return what such a row is worth (1 where there is nothing to find), or leave it out of the data"
+ROUNDING = 1e-6
+"""Of the span, by which a score may lie beyond its best."""
+
 
 def load_metric(name: str, folder: Path | None) -> Metric:
     """The metric `module:function`, imported now.
@@ -35,12 +39,11 @@ def load_metric(name: str, folder: Path | None) -> Metric:
 
     score = load_function(name, folder)
     higher, bounds = bool(getattr(score, "higher_is_better", True)), _bounds(score, name)
-    worst = bounds[0] if higher else bounds[1]
     return Metric(
         name=name,
         summary=(inspect.getdoc(score) or f"user metric {name}").partition("\n")[0],
         kind="score",
-        measure=partial(_measure, score=score, name=name, worst=worst),
+        measure=partial(_measure, score=score, name=name, higher=higher, bounds=bounds),
         aggregate=_mean,
         aggregate_weighted=_means,
         higher_is_better=higher,
@@ -58,7 +61,9 @@ def _bounds(score: Callable[..., object], name: str) -> tuple[float, float]:
             raise ConfigError(f"metric {name}: bounds are {found!r}", hint="bounds = (smallest, largest)")
 
 
-def _measure(rows: Rows, *, score: Callable[..., object], name: str, worst: float) -> Units:
+def _measure(
+    rows: Rows, *, score: Callable[..., object], name: str, higher: bool, bounds: tuple[float, float]
+) -> Units:
     scores = _scores(rows, score, name)
     count = len(first_output(rows))
     if scores.shape != (count,) or scores.dtype.kind not in "fiub":
@@ -67,15 +72,22 @@ def _measure(rows: Rows, *, score: Callable[..., object], name: str, worst: floa
             hint="it returns one number per row",
         )
     found = scores.astype(np.float64)
-    undefined = np.isnan(found) & _all_finite(rows)
-    if undefined.any():
-        more = int(undefined.sum()) - 1
-        raise DataError(
-            f"metric {name} is NaN for row {int(np.argmax(undefined))}, whose outputs are finite"
-            + (f" (and {more:,} more rows)" if more else ""),
-            hint="return what such a row is worth (1 where there is nothing to find), or leave it out of the data",
-        )
-    return per_row(np.where(np.isnan(found), worst, found))
+    low, high = bounds
+    _refuse(np.isnan(found) & _all_finite(rows), found, name, UNDEFINED)
+    # What is worse than the worst is an engine's own fault; better than the best is a mistake in score or bounds.
+    slack = ROUNDING * (high - low) if np.isfinite(high - low) else 0.0
+    better = found > high + slack if higher else found < low - slack
+    _refuse(better, found, name, f"its bounds are {low:g} and {high:g}: bounds = (smallest, largest) that is possible")
+    return per_row(np.clip(np.where(np.isnan(found), low if higher else high, found), low, high))
+
+
+def _refuse(bad: NDArray[np.bool_], found: NDArray[np.float64], name: str, hint: str) -> None:
+    if not bad.any():
+        return
+    row, more = int(np.argmax(bad)), int(bad.sum()) - 1
+    others = f" (and {more:,} more rows)" if more else ""
+    value = "NaN" if np.isnan(found[row]) else f"{found[row]:g}"
+    raise DataError(f"metric {name} is {value} for row {row}{others}", hint=hint)
 
 
 def _scores(rows: Rows, score: Callable[..., object], name: str) -> NDArray[np.generic]:

@@ -98,3 +98,25 @@ def test_what_the_function_raises_is_told_with_what_it_was_given(tmp_path):
     with pytest.raises(DataError, match="scores_that_raise:score raised KeyError: 'wieght'") as refused:
         metric.measure(ROWS)
     assert refused.value.hint == "it is given outputs: out; columns: y"
+
+
+@pytest.mark.parametrize("higher", [True, False])
+def test_better_than_the_best_is_refused_and_worse_than_the_worst_is_the_worst(tmp_path, higher):
+    """An overlap in per cent with bounds of 0 and 1; an engine that is off by more than targets can be."""
+    (tmp_path / "scores_beyond.py").write_text(
+        "def score(outputs, columns):\n    return columns['y']\n"
+        f"score.bounds, score.higher_is_better = (0, 1), {higher}\n"
+    )
+    metric = find_metric("scores_beyond:score", (), tmp_path)
+    best, worst = (1.0, 0.0) if higher else (0.0, 1.0)
+    for sign in (1, -1):
+        found = np.array([0.5, best + sign * (best - worst) * 0.3, best + 1e-9 * (best - worst)])
+        rows = Rows(outputs={"out": np.zeros((3, 1))}, columns={"y": found}, label=None)
+        if sign > 0:
+            with pytest.raises(DataError, match="for row 1$") as refused:
+                metric.measure(rows)
+            assert "bounds are 0 and 1" in refused.value.hint
+        else:
+            assert metric.measure(rows).values.ravel().tolist() == [0.5, found[1], best]
+    far = Rows(outputs={"out": np.zeros((1, 1))}, columns={"y": np.array([worst - 40 * (best - worst)])}, label=None)
+    assert metric.measure(far).values.item() == worst
