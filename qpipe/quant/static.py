@@ -75,8 +75,11 @@ def refuse_empty(plan: QuantPlan) -> None:
     if any(choice.quantized for choice in plan.nodes):
         return
     reasons = [f"{choice.node!r} ({choice.op}): {choice.reason}" for choice in plan.left_in_float()[:3]]
+    nothing, others = "nothing in this graph can run on integers", set(plan.scheme.dynamic_ops) - set(plan.scheme.ops)
+    if reasons:
+        raise QuantizationError(f"{nothing}: {'; '.join(reasons)}", hint="try recipe 'dynamic' or 'fp16'")
     raise QuantizationError(
-        "nothing in this graph can run on integers: "
-        + ("; ".join(reasons) if reasons else f"it has none of {', '.join(plan.scheme.ops)}"),
-        hint="use recipe 'none', 'dynamic' or a float cast",
+        f"{nothing}: it has none of {', '.join(plan.scheme.ops)}",
+        hint="keep the float model"
+        + (f", or try recipe 'dynamic' where it has {', '.join(sorted(others))}" if others else ""),
     )

@@ -121,6 +121,19 @@ def test_batched_weights_have_no_dynamic_kernel(tmp_path):
         plan_dynamic(open_graph(tmp_path / "float.onnx"), ORT_X86_VNNI)
 
 
+def test_a_graph_without_weights_is_not_sent_from_recipe_to_recipe(tmp_path):
+    """A forest of trees was: int8 advised dynamic, and dynamic int8."""
+    case = next(case for case in CASES if case.name == "no-weights")
+    model = build(case)
+    onnx.save(model, tmp_path / "float.onnx")
+    with pytest.raises(QuantizationError) as static:
+        quantize_static(tmp_path / "float.onnx", lambda: batches_of(rows_for(model), 24), ORT_X86_VNNI)
+    with pytest.raises(QuantizationError) as dynamic:
+        plan_dynamic(open_graph(tmp_path / "float.onnx"), ORT_X86_VNNI)
+    assert static.value.hint == "keep the float model, or try recipe 'dynamic' where it has LSTM"
+    assert dynamic.value.hint == "those that do: MatMul, Gemm, LSTM with constant weights; keep the float model"
+
+
 @pytest.mark.parametrize("case", MATMULS, ids=lambda case: case.name)
 def test_dynamic_and_weight_only(case, tmp_path):
     onnx.save(build(case), tmp_path / "float.onnx")

@@ -122,6 +122,7 @@ def test_rollback_goes_back_one_at_a_time(tracker, name, logged):
     assert at(tracker, name) == "1"
     with pytest.raises(PromotionError, match="no earlier version") as caught:
         rollback(tracker, name, "champion")
+    assert "qpipe promote RUN_ID" in caught.value.hint
     assert caught.value.code == 5  # the registry refuses: a name that nobody knows is 2
     assert [move.action for move in history(tracker, name)] == ["promote"] * 3 + ["rollback"] * 2
 

@@ -69,9 +69,12 @@ def plan_dynamic(model: ir.Model, scheme: Scheme, options: QuantOptions | None =
     nodes += choices
     if not weights and not recurrent:
         reasons = [f"; {one.node!r} ({one.op}): {one.reason}" for one in nodes[:3]]
+        instead = (
+            "try recipe 'int8'" if any(node.op_type in scheme.ops for node in model.graph) else "keep the float model"
+        )
         raise QuantizationError(
             f"no node of this graph takes its weights alone as integers{''.join(reasons)}",
-            hint=f"those that do: {', '.join(scheme.dynamic_ops)} with constant weights; use recipe 'int8'",
+            hint=f"those that do: {', '.join(scheme.dynamic_ops)} with constant weights; {instead}",
         )
     specs = (*weights, *recurrent, *plan_tables(model.graph, scheme, options, weights))
     return QuantPlan(scheme=scheme, mode="dynamic", activations=(), weights=specs, nodes=tuple(nodes))

@@ -90,7 +90,8 @@ def rollback(tracker: Tracker, model: str, alias: str, *, reason: str = "") -> P
         gone = f"; deleted: version {', '.join(deleted)}" if deleted else ""
         if head is None or len(deleted) == len(before):
             raise PromotionError(
-                f"{model}@{alias} has no earlier version to go back to{gone}", hint=f"qpipe history {model}"
+                f"{model}@{alias} has no earlier version to go back to{gone}",
+                hint="promote a run, with --force --reason TEXT where its version was taken back: qpipe promote RUN_ID",
             )
         version = before[-1 - len(deleted)]
         earlier = next((move for move in reversed(ledger.read().of(alias)) if move.version == version), None)
