@@ -42,7 +42,7 @@ def shown(model, names):
     values = {value.name: value for node in copy.graph for value in node.outputs}
     copy.graph.outputs.clear()
     copy.graph.outputs.extend(values[name] for name in names)
-    with content_of(copy) as content:
+    with content_of(copy, ort.SessionOptions()) as content:
         return dict(zip(names, ort.InferenceSession(content).run(None, rows()), strict=True))
 
 
@@ -80,7 +80,7 @@ def test_every_tensor_is_reduced_before_the_next_one_is_made(model, tmp_path, mo
     options = ort.SessionOptions()
     options.enable_profiling = True
     options.profile_file_prefix = str(tmp_path / "profile")
-    with content_of(probed) as content:
+    with content_of(probed, options) as content:
         session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     feed = {**rows(2), LIMIT: np.array([64]), PHASE: np.array([0])}
     session.run(None, {value.name: feed[value.name] for value in session.get_inputs()})
