@@ -17,7 +17,7 @@ from qpipe.quant.options import QuantOptions, matches
 from qpipe.quant.rendering.tables import plan_tables
 from qpipe.quant.storage.blocked import plan_blocked
 from qpipe.quant.tensor_ranges import TensorRange, find_ranges, share_ranges
-from qpipe.records.quantization import ActivationSpec, NodeChoice, QuantPlan, WeightSpec
+from qpipe.records.quantization import ActivationSpec, InputRange, NodeChoice, QuantPlan, WeightSpec
 from qpipe.records.scheme import Scheme
 
 
@@ -47,7 +47,17 @@ def make_plan(
     pixels = [one for pair in activations if pair.method == "grid" for one in pair.consumers]
     said = (f"pixels are quantized on their own grid, without loss: {', '.join(pixels)}",) if pixels else ()
     notes = (f"calibrated on {statistics.rows} rows", *said, *blocked.notes)
-    return QuantPlan(scheme=scheme, mode="static", activations=activations, weights=weights, nodes=nodes, notes=notes)
+    return QuantPlan(
+        scheme=scheme,
+        mode="static",
+        activations=activations,
+        weights=weights,
+        nodes=nodes,
+        notes=notes,
+        inputs=tuple(
+            InputRange(name=one.name, low=one.low, high=one.high, narrowest=one.narrowest) for one in statistics.inputs
+        ),
+    )
 
 
 def _with_reason(choice: NodeChoice, reasons: Mapping[str, str]) -> NodeChoice:

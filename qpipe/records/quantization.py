@@ -63,6 +63,17 @@ class NodeChoice:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InputRange:
+    """Smallest and largest value that calibration has met in one model input."""
+
+    name: str
+    low: float
+    high: float
+    narrowest: float = 0.0
+    """Smallest range of 16 rows in a line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class QuantPlan:
     """Ranges, weight specifications and nodes left in float, for one float graph and scheme."""
 
@@ -74,6 +85,8 @@ class QuantPlan:
     notes: tuple[str, ...] = ()
     corrected: tuple[str, ...] = ()
     """Nodes whose bias in the float graph makes up for their rounded weights."""
+    inputs: tuple[InputRange, ...] = ()
+    """What calibration has met at the model's inputs; empty where nothing was calibrated."""
 
     def activation(self, tensor: str) -> ActivationSpec | None:
         """The parameters of one tensor, or None where it stays float."""

@@ -18,6 +18,7 @@ class Remark:
 
     kind: str
     """`rows`, `few-rows`, `constant-input`, `batch-size`, `not-reached`, `not-finite`, `clipped`, `other-rows`;
+    `other-inputs`: the rows that judge are on another scale than calibration;
     `copies`: gate rows that are copies of each other, or that calibration has seen;
     `neighbours`: an engine's answer to a row depends on the rows beside it;
     `device`: how outputs of an emulated device agree with those of this machine."""

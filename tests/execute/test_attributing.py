@@ -140,9 +140,10 @@ def test_a_cast_is_what_the_engine_runs(judged):
     assert steps[PREPARED].sqnr_db == steps[ENGINE].sqnr_db > 50
 
 
-def test_rows_beyond_the_ranges_are_told(judged):
-    found, _ = attributed(judged, "int8", computes=True, rows=judged.rows * 20)
-    assert {"other-rows"} == {remark.kind for remark in found.remarks}
+@pytest.mark.parametrize(("times", "kind"), [(2, "other-rows"), (20, "other-inputs")])
+def test_rows_beyond_the_ranges_are_told(judged, times, kind):
+    found, _ = attributed(judged, "int8", computes=True, rows=judged.rows * times)
+    assert {kind} == {remark.kind for remark in found.remarks}
     assert "x" in {remark.subject for remark in found.remarks}
 
 

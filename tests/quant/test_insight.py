@@ -15,13 +15,14 @@ from qpipe.quant.check import run_float
 from qpipe.quant.corrections.bias import correct_bias
 from qpipe.quant.diagnosis.clipping import run_watched
 from qpipe.quant.diagnosis.layers import explain_layers
-from qpipe.quant.diagnosis.lint import lint_batches, lint_calibration, lint_shares, load_lint, save_lint
+from qpipe.quant.diagnosis.lint import lint_batches, lint_calibration, lint_inputs, lint_shares, load_lint, save_lint
 from qpipe.quant.diagnosis.sensitivity import _worst_first, build, escape, sensitivity
 from qpipe.quant.graph import open_graph
 from qpipe.quant.options import QuantOptions, matches
 from qpipe.quant.plan import make_plan
 from qpipe.quant.rendering.render import render
 from qpipe.quant.schemes import ORT_X86_VNNI
+from qpipe.records.quantization import InputRange, QuantPlan
 from qpipe.report.insight import worst_first
 
 
@@ -111,6 +112,43 @@ def test_a_node_of_any_name_is_meant_alone(name):
     node, other = (ir.node("Conv", [ir.Value(name="x")], name=own) for own in (name, "other"))
     assert matches(escape(name), node)
     assert not matches(escape(name), other)
+
+
+IMAGES = np.random.default_rng(0).standard_normal((64, 3, 8, 8)).astype(np.float32)
+MET = InputRange(name="x", low=-4.0, high=4.0, narrowest=6.0)
+
+
+@pytest.mark.parametrize(
+    ("met", "rows", "said"),
+    [
+        (MET, IMAGES, ""),
+        (MET, IMAGES[:, ::-1], ""),  # other channels of images, labels, classes: no range is wrong for it
+        (replace(MET, high=255 * 4.0, narrowest=255 * 3.0), IMAGES, "they use 0.7"),
+        (replace(MET, high=255 * 4.0), IMAGES, ""),  # one outlier in calibration is no other scale
+        (replace(MET, low=0.0, high=1.0, narrowest=1.0), IMAGES, "66 % of them lie outside"),
+        (MET, IMAGES * np.nan, ""),
+        (MET, np.zeros((4, 3), np.float32), ""),  # a mask, say
+        (MET, np.full((4, 3), 7), "100 % of them lie outside"),
+        (replace(MET, name="other"), IMAGES * 99, ""),
+    ],
+)
+def test_another_scale_of_an_input_is_named(met, rows, said):
+    plan = QuantPlan(scheme=ORT_X86_VNNI, mode="static", activations=(), weights=(), nodes=(), inputs=(met,))
+    found = [remark.line for remark in lint_inputs(plan, {"x": rows})]
+    assert len(found) == bool(said)
+    assert all(line.startswith("'x': calibration has values from ") and said in line for line in found)
+    assert all(line.endswith("are both preprocessed alike?") for line in found)
+
+
+def test_the_range_of_inputs_is_known_without_outliers(hard, tmp_path):
+    model, _, batch = hard
+    rows = np.tile(batch["x"][:16], (3, 1))
+    rows[20, 3] = 500.0
+    found = calibrate(model, iter([{**batch, "x": rows}]), {})
+    save_statistics(found, tmp_path)
+    (entry,) = (one for one in load_statistics(tmp_path).inputs if one.name == "x")
+    assert entry == next(one for one in found.inputs if one.name == "x")
+    assert (entry.high, entry.narrowest) == (500.0, pytest.approx(np.ptp(batch["x"][:16])))
 
 
 def test_layer_table_shows_where_the_loss_begins(hard):

@@ -138,13 +138,14 @@ def _prepared(ground: _Ground) -> tuple[Step, tuple[Remark, ...]]:
 def _watched(ground: _Ground) -> tuple[Step, tuple[Remark, ...]]:
     """The prepared graph of a static plan: the same run shows whether its ranges hold for these rows."""
     from qpipe.quant.diagnosis.clipping import run_watched
-    from qpipe.quant.diagnosis.lint import lint_shares
+    from qpipe.quant.diagnosis.lint import lint_inputs, lint_shares
     from qpipe.quant.graph import open_graph
 
     assert ground.prepared.plan is not None
     found = run_watched(open_graph(ground.prepared.graph.path), ground.prepared.plan, ground.batch)
     step = Step(name=PREPARED, metric=None, sqnr_db=_sqnr(dict(found.outputs), ground))
-    return step, lint_shares(ground.prepared.plan, dict(found.shares))
+    odd = lint_inputs(ground.prepared.plan, ground.batch)  # where there is such a cause, its effects say no more
+    return step, odd or lint_shares(ground.prepared.plan, dict(found.shares))
 
 
 def _quantized(ground: _Ground) -> Step:

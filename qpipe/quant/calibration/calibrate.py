@@ -16,6 +16,8 @@ from qpipe.quant.calibration.statistics import InputStatistics, Statistics
 from qpipe.quant.calibration.tally import Tally
 from qpipe.quant.microbatches import Slicer
 
+IN_A_LINE = 16
+"""Rows whose range at an input is kept, where it is the smallest."""
 MEMORY_BYTES = 96 * 2**20
 """Bound on the activations of one micro-batch."""
 
@@ -82,6 +84,7 @@ class _Inputs:
         self.names = names
         self.low: dict[str, float] = {}
         self.high: dict[str, float] = {}
+        self.narrowest: dict[str, float] = {}
         self.shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
 
     def take(self, batch: Tensors) -> None:
@@ -100,14 +103,24 @@ class _Inputs:
                 tuple(map(max, large, array.shape)),
             )
             if array.size and array.dtype.kind in "fiub":
-                low, high = float(array.min()), float(array.max())
-                self.low[name] = min(self.low.get(name, low), low)
-                self.high[name] = max(self.high.get(name, high), high)
+                self._take(name, array)
+
+    def _take(self, name: str, array: NDArray[np.generic]) -> None:
+        for start in range(0, len(array) if array.ndim else 1, IN_A_LINE):
+            part = array[start : start + IN_A_LINE] if array.ndim else array
+            low, high = float(part.min()), float(part.max())
+            self.low[name] = min(self.low.get(name, low), low)
+            self.high[name] = max(self.high.get(name, high), high)
+            self.narrowest[name] = min(self.narrowest.get(name, high - low), high - low)
 
     def results(self) -> tuple[InputStatistics, ...]:
         return tuple(
             InputStatistics(
-                name=name, low=self.low.get(name, 0.0), high=self.high.get(name, 0.0), shapes=self.shapes[name]
+                name=name,
+                low=self.low.get(name, 0.0),
+                high=self.high.get(name, 0.0),
+                shapes=self.shapes[name],
+                narrowest=self.narrowest.get(name, 0.0),
             )
             for name in self.names
         )

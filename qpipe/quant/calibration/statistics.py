@@ -18,7 +18,7 @@ from qpipe.quant.calibration.histogram import Histogram
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
-VERSION = 4
+VERSION = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +84,8 @@ class InputStatistics:
     high: float
     shapes: tuple[tuple[int, ...], ...]
     """Smallest and largest shape (axis by axis)."""
+    narrowest: float = 0.0
+    """Smallest range (largest minus smallest value) of 16 rows in a line: a lone outlier does not widen it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +134,12 @@ def save_statistics(statistics: Statistics, folder: Path) -> None:
         "rows": statistics.rows,
         "batches": statistics.batches,
         "inputs": [
-            {"name": item.name, "range": [item.low, item.high], "shapes": [list(shape) for shape in item.shapes]}
+            {
+                "name": item.name,
+                "range": [item.low, item.high],
+                "narrowest": item.narrowest,
+                "shapes": [list(shape) for shape in item.shapes],
+            }
             for item in statistics.inputs
         ],
         "missing": list(statistics.missing),
@@ -187,6 +194,7 @@ def load_statistics(folder: Path) -> Statistics:
             low=entry["range"][0],
             high=entry["range"][1],
             shapes=tuple(tuple(shape) for shape in entry["shapes"]),
+            narrowest=entry["narrowest"],
         )
         for entry in head["inputs"]
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from qpipe.errors import QuantizationError
 from qpipe.plugins.backend import Tensors
@@ -16,12 +17,17 @@ from qpipe.quant.check import ROWS, relative_difference, run_feeds
 from qpipe.quant.microbatches import Slicer, first_rows
 from qpipe.quant.ranges import clipped_share
 from qpipe.records.codec import decode, encode
-from qpipe.records.quantization import QuantPlan
+from qpipe.records.quantization import InputRange, QuantPlan
 from qpipe.records.remark import Remark
 
 FEW_ROWS = 32
 MUCH_CLIPPED = 0.01
 """Share of values outside a range, above which the lint speaks."""
+MUCH_OUTSIDE = 1 / 3
+"""Share of an input's values outside what calibration has met, above which these are other data: of 32 rows of one
+number each, one in 17 lies outside by chance."""
+MUCH_WIDER = 10.0
+"""Range of any 16 rows of calibration over that of the rows that judge, above which 3 of 8 bits are lost."""
 BATCH_TOLERANCE = 1e-3
 FILE = "lint.json"
 VERSION = 1
@@ -98,6 +104,37 @@ def lint_shares(plan: QuantPlan, shares: Mapping[str, float]) -> tuple[Remark, .
         for spec in plan.activations
         if shares.get(spec.tensor, 0.0) > max(MUCH_CLIPPED, 2 * spec.clipped)
     )
+
+
+def lint_inputs(plan: QuantPlan, batch: Tensors) -> tuple[Remark, ...]:
+    """Inputs whose values in these rows are on another scale than in calibration: most often, in preprocessing."""
+    found = []
+    for known in plan.inputs:
+        array = batch.get(known.name)
+        if array is None or array.dtype.kind not in "fiu" or not (real := _finite_values(array)).size:
+            continue
+        if odd := _other_scale(known, real, floats=array.dtype.kind == "f"):
+            met = f"calibration has values from {known.low:.4g} to {known.high:.4g}"
+            judged = f"these rows from {real.min():.4g} to {real.max():.4g}"
+            message = f"{met}, {judged}: {odd}; are both preprocessed alike?"
+            found.append(Remark(kind="other-inputs", subject=known.name, message=message))
+    return tuple(found)
+
+
+def _finite_values(array: NDArray[np.generic]) -> NDArray[np.float64]:
+    """The finite values of a numeric array, in a line."""
+    real: NDArray[np.float64] = np.asarray(array, np.float64).ravel()
+    return real[np.isfinite(real)]
+
+
+def _other_scale(known: InputRange, real: NDArray[np.float64], *, floats: bool) -> str:
+    """What is wrong with a range for these values, or an empty string."""
+    outside = float(((real < known.low) | (real > known.high)).mean())
+    if outside > MUCH_OUTSIDE:
+        return f"{100 * outside:.0f} % of them lie outside"
+    own = float(real.max()) - float(real.min())
+    wide = floats and own > 0 and known.narrowest > MUCH_WIDER * own
+    return f"they use {100 * own / (known.high - known.low):.2g} % of its range" if wide else ""
 
 
 def lint_batches(model: ir.Model, batch: Tensors) -> tuple[Remark, ...]:
