@@ -31,9 +31,18 @@ def facts(request, progress):
             "session": os.getsid(0) == os.getpid(),
             "faulthandler": os.environ["PYTHONFAULTHANDLER"],
             "modules": sorted({"numpy", "pydantic", "onnx", "asyncio", "psutil", "inspect"} & set(sys.modules)),
-            "open": [path.name for path in Path("/proc/self/fd").iterdir()],
+            "open": (numbers := [int(path.name) for path in Path("/proc/self/fd").iterdir()]),
+            "inherited": [one for one in numbers if one > 2 and is_inherited(one)],
         }
     )
+
+
+def is_inherited(descriptor):
+    """Whether a program that is started would have it; what is closed already is not."""
+    try:
+        return os.get_inheritable(descriptor)
+    except OSError:
+        return False
 
 
 def parent(request, progress):
@@ -100,9 +109,10 @@ def crash_at_exit(request, progress):
 
 
 def hang(request, progress):
-    """Ignores SIGTERM, and has a grandchild that does so too; both write their ids to the file `request`."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(300)"
+    """Ignores what can be ignored, as does its grandchild; the ids of both are written to the file `request`."""
+    for number in (signal.SIGTERM, signal.SIGIO):  # SIGIO: what closing a pipe sends unless told otherwise
+        signal.signal(number, signal.SIG_IGN)
+    code = "import time; print(flush=True); time.sleep(300)"  # what is ignored is inherited
     grandchild = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert grandchild.stdout is not None
     grandchild.stdout.readline()

@@ -75,6 +75,7 @@ def test_the_childs_surroundings(tmp_path, monkeypatch):
     assert found["faulthandler"] == "1"
     assert found["modules"] in ([], ["inspect"])
     assert len(found["open"]) == 6  # 0, 1, 2, progress, alive, and the listing itself
+    assert found["inherited"] == []
 
 
 @pytest.mark.parametrize("size", [0, 1, 70_000, 20_000_000])

@@ -46,6 +46,10 @@ def test_pieces_hold_every_row_once(head, batch, sizes):
             np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), array)
 
 
+def test_of_no_rows_there_is_no_piece():
+    assert list(Slicer(model(FREE, CHAIN), 4 * 3 * 64).parts(zeros(0, 16))) == []
+
+
 def test_rows_of_another_length_are_weighed_by_their_elements():
     slicer = Slicer(model(FREE, CHAIN), 4 * 3 * 64)
     assert len(list(slicer.parts(zeros(8, 16)))) == 2
@@ -64,6 +68,7 @@ def test_no_more_than_the_cache_holds():
         (CHAIN, 3),
         ("a = Relu(x) b = Neg(a) y = Neg(b)", 2),  # `a` is gone when `y` is made
         ("y = Neg(x)", 1),
+        ("a = Relu(x) b = Add(a, a) c = Neg(b) d = Neg(c) y = Add(c, d)", 3),  # `a` is read twice and goes once
         ("a = Relu(x) b = Neg(x) y = Neg(x)", 1),  # nobody reads `a` and `b`
         ("a = NonZero(x) b = Cast<to=1>(a) c = Neg(b) y = Relu(x)", 2),  # of unknown length: as large as what is read
     ],

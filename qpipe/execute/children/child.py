@@ -46,7 +46,7 @@ def work(workdir: str, progress: int) -> None:
     """Run the entry named in `request.json` and write `result.json`.
 
     Leaves through `os._exit`: the result is complete then, and what a vendor library does while the interpreter
-    is torn down is no part of the work.
+    is torn down is no part of the work. What was printed is out already: it runs with `-u`.
     """
     os.set_inheritable(progress, False)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -61,8 +61,6 @@ def work(workdir: str, progress: int) -> None:
     with open(name + ".part", "w", encoding="utf-8") as file:  # noqa: PTH123  (as above)
         file.write(answer)
     os.replace(name + ".part", name)  # noqa: PTH105  (as above)
-    sys.stdout.flush()
-    sys.stderr.flush()
     os._exit(0)
 
 
