@@ -60,13 +60,14 @@ def _local_targets() -> tuple[str, ...]:
     """Targets whose engines can be built and run on this machine, `cpu-local` first."""
     from qpipe.errors import QpipeError
     from qpipe.flow.workplace import open_registry
+    from qpipe.plugins.answers import ask_availability
     from qpipe.records.engine import Ready
 
     registry = open_registry()
     found = []
     for name, target in registry.targets.items():
         try:
-            state = registry.backend(target.backend).check(target)
+            state = ask_availability(registry.backend(target.backend), target)
         except QpipeError:
             continue  # a target of a plugin that is not installed: `qpipe targets` says so
         if isinstance(state.build, Ready) and isinstance(state.run, Ready):

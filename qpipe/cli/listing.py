@@ -43,11 +43,12 @@ def targets(
 
 def _offer(registry: Registry, target: Target) -> Offer:
     from qpipe.errors import QpipeError
+    from qpipe.plugins.answers import ask_availability
     from qpipe.records.engine import Unavailable
     from qpipe.report.offers import READY, Offer
 
     try:
-        found = registry.backend(target.backend).check(target)
+        found = ask_availability(registry.backend(target.backend), target)
     except QpipeError as error:
         build = run = error.message
         hint = error.hint

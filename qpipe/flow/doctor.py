@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from qpipe.errors import QpipeError
 from qpipe.flow.workplace import open_registry, open_store
+from qpipe.plugins.answers import ask_availability
 from qpipe.plugins.packages import package_version
 from qpipe.records.engine import Unavailable
 from qpipe.version import __version__
@@ -108,7 +109,7 @@ def look_at(target: Target, registry: Registry) -> Finding:
     """Whether engines of one target can be built and run here, and what the first time brings with it."""
     found_of = partial(Finding, what=f"target {target.name}", kind="target", brief=target.name)
     try:
-        found = registry.backend(target.backend).check(target)
+        found = ask_availability(registry.backend(target.backend), target)
     except QpipeError as error:
         return found_of(state="note", found=error.message, hint=error.hint)
     notes = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qpipe.plugins.calls import prints_aside
+from qpipe.plugins.answers import ask_availability, ask_scheme
 from qpipe.records.engine import Availability
 from qpipe.records.scheme import Scheme
 
@@ -28,10 +28,9 @@ def ask_backend(target: Target, registry: Registry) -> Offer:
     """What this machine offers.
 
     Raises:
-        PluginError: no installed plugin brings the target's backend.
+        PluginError: no installed plugin brings the target's backend, or its answer is none.
         TargetError: the backend does not know the target's options or scheme.
     """
     backend = registry.backend(target.backend)
     code = registry.code_of_backend(target.backend)
-    with prints_aside():
-        return Offer(availability=backend.check(target), scheme=backend.scheme(target), code=code)
+    return Offer(availability=ask_availability(backend, target), scheme=ask_scheme(backend, target), code=code)

@@ -21,7 +21,8 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -32,7 +33,10 @@ from numpy.typing import NDArray
 
 from qpipe.engines import check_requirements, read_engine, write_engine
 from qpipe.errors import EngineError, QpipeError, TargetError
+from qpipe.plugins.answers import as_record, ask_availability, ask_scheme
 from qpipe.plugins.backend import Backend, DeviceTimed, Session, Tensors
+from qpipe.plugins.kinds import BACKENDS
+from qpipe.plugins.packages import ABSENT
 from qpipe.records import codec
 from qpipe.records.engine import Availability, Built, Engine, Prepared, Unavailable
 from qpipe.records.model import Model
@@ -68,7 +72,10 @@ class Case:
 
 def run(session: Session, rows: NDArray[np.float32]) -> NDArray[np.float32]:
     """The small network's logits."""
-    return np.asarray(session.run({"image": rows})["logits"])
+    outputs = session.run({"image": rows})
+    assert isinstance(outputs, Mapping), f"run gives {type(outputs).__name__}: give a dict, outputs by name"
+    assert "logits" in outputs, f"run gives {list(outputs)}: give ['logits']"
+    return np.asarray(outputs["logits"])
 
 
 class BackendContract:
@@ -99,7 +106,7 @@ class BackendContract:
     @classmethod
     def state(cls, backend: Backend, target: Target) -> Availability:
         """What `check` says."""
-        return backend.check(target)
+        return ask_availability(backend, target)
 
     @pytest.fixture(scope="class", params=["none", "int8"])
     @classmethod
@@ -119,7 +126,7 @@ class BackendContract:
             pytest.skip(state.build.reason)
         folder = tmp_path_factory.mktemp(f"contract-{recipe}")
         model = write_small_model(folder)
-        prepared = _prepare(model, recipe, backend.scheme(target), folder)
+        prepared = _prepare(model, recipe, ask_scheme(backend, target), folder)
         return _build(backend, target, model, prepared, recipe, folder / "engine")
 
     @pytest.fixture
@@ -128,21 +135,26 @@ class BackendContract:
         if isinstance(state.run, Unavailable):
             pytest.skip(state.run.reason)
         session = backend.open(case.engine, target)
+        lacks = [name for name in ("kind", "signature", "run", "close") if not hasattr(session, name)]
+        assert not lacks, f"open gives {type(session).__name__}, which lacks {', '.join(lacks)}"
         yield session
         session.close()
 
     def test_it_is_a_backend_of_the_targets_name(self, backend: Backend, target: Target) -> None:
         """The methods are there, and the target names this backend."""
-        assert isinstance(backend, Backend)
-        assert backend.name == target.backend
+        assert (wrong := BACKENDS.complain(backend)) is None, f"this is no backend: {wrong}"
+        assert backend.name == target.backend, f"it is called {backend.name!r}, its target names {target.backend!r}"
 
     def test_check_is_steady_and_explains_itself(self, backend: Backend, target: Target, state: Availability) -> None:
         """The same answer twice; what is missing has a reason; what is there has a name."""
-        assert backend.check(target) == state, "check answers differently a second time: keys are made of it"
+        assert ask_availability(backend, target) == state, "check answers differently a second time"
         for part in (state.build, state.run):
             assert not isinstance(part, Unavailable) or part.reason.strip(), "Unavailable needs a reason"
         assert state.toolchain, "toolchain is empty: name what shapes the engine with its version (package_versions)"
         assert isinstance(state.run, Unavailable) or state.fingerprint, "a device that runs has a fingerprint"
+        absent = [name for name, version in state.toolchain if version == ABSENT]
+        honest = isinstance(state.build, Unavailable) or not absent
+        assert honest, f"it can build, though {absent[0]} is {ABSENT}: name the distribution as pip does"
 
     def test_check_imports_nothing_heavy(self, backend: Backend, target: Target) -> None:
         """`qpipe targets` asks every backend."""
@@ -168,8 +180,7 @@ class BackendContract:
 
     def test_scheme_is_steady_data(self, backend: Backend, target: Target) -> None:
         """It is part of the prepare key."""
-        scheme = backend.scheme(target)
-        assert codec.decode(Scheme, codec.encode(scheme)) == scheme == backend.scheme(target)
+        assert ask_scheme(backend, target) == ask_scheme(backend, target), "scheme answers differently a second time"
 
     def test_build_says_what_it_made(self, case: Case) -> None:
         """Files (the manifest has checked them), requirements, toolchain, reasons for what stayed float."""
@@ -188,13 +199,17 @@ class BackendContract:
     ) -> None:
         """The same list of files again; the model and the working folder are as before."""
         monkeypatch.chdir(_made(tmp_path / "cwd"))
+        busy = _left_running()
         before = _bytes_below(case.prepared.graph.path.parent, without=case.engine.path)
         again = _build(backend, target, case.model, case.prepared, case.recipe, tmp_path / "engine")
         assert again.built.files == case.built.files
         assert again.built.toolchain == case.built.toolchain
         assert again.built.requires == case.built.requires
-        assert _bytes_below(case.prepared.graph.path.parent, without=case.engine.path) == before
-        assert list(Path.cwd().iterdir()) == []
+        untouched = _bytes_below(case.prepared.graph.path.parent, without=case.engine.path) == before
+        assert untouched, "build writes beside the model that it was given: write to `workdir`"
+        assert Path.cwd() == tmp_path / "cwd", "build changes the working folder: give your tools full paths"
+        assert list(Path.cwd().iterdir()) == [], "build writes to the working folder: write to `workdir`"
+        assert not (left := _left_running() - busy), f"build leaves {', '.join(sorted(left))} running: wait for it"
 
     @pytest.mark.parametrize("batch", [1, 5])
     def test_outputs_are_those_of_the_signature(self, case: Case, session: Session, batch: int) -> None:
@@ -202,6 +217,7 @@ class BackendContract:
         rows = small_rows(batch)
         given = rows.copy()
         outputs = session.run({"image": rows})
+        assert isinstance(outputs, Mapping), f"run gives {type(outputs).__name__}: give a dict, outputs by name"
         assert session.signature == case.model.signature, "a session's signature is that of its engine"
         assert session.kind in KINDS, f"kind is {session.kind!r}: say one of {', '.join(KINDS)}"
         names = [spec.name for spec in case.model.signature.outputs]
@@ -336,7 +352,8 @@ def _prepare(model: Model, recipe: str, scheme: Scheme, folder: Path) -> Prepare
 
 
 def _build(backend: Backend, target: Target, model: Model, prepared: Prepared, recipe: str, workdir: Path) -> Case:  # noqa: PLR0917  (one noun each)
-    built = backend.build(prepared, target, _made(workdir), Silent())
+    answer = backend.build(prepared, target, _made(workdir), Silent())
+    built = as_record(answer, Built, f"backend {backend.name}: build")
     engine = write_engine(
         workdir,
         built,
@@ -365,6 +382,13 @@ def _reference(model: Model, rows: NDArray[np.float32]) -> NDArray[np.float32]:
 def _bytes_below(folder: Path, without: Path | None = None) -> dict[str, bytes]:
     files = (path for path in folder.rglob("*") if path.is_file())
     return {str(path): path.read_bytes() for path in files if without is None or not path.is_relative_to(without)}
+
+
+def _left_running() -> set[str]:
+    """Processes that this one started and that still run, and threads that would keep it from ending."""
+    threads = {f"thread {one.name}" for one in threading.enumerate() if not one.daemon}
+    children = (number for path in Path("/proc/self/task").glob("*/children") for number in path.read_text().split())
+    return threads | {f"process {Path('/proc', number, 'comm').read_text().strip()} ({number})" for number in children}
 
 
 def _assert_fits(values: object, spec: TensorSpec, batch: int) -> None:

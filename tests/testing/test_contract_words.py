@@ -8,7 +8,7 @@ import pytest
 from qpipe.errors import TargetError
 from qpipe.records.target import Target
 from qpipe.records.tensors import Signature, TensorSpec
-from qpipe.testing.contract import BackendContract
+from qpipe.testing.contract import BackendContract, run
 
 SPEC = TensorSpec(name="logits", dtype="float32", shape=("N", 3))
 SIGNATURE = Signature(inputs=(), outputs=(SPEC,))
@@ -50,10 +50,21 @@ def options(backend):
     BackendContract().test_unknown_options_are_refused(backend, Target(name="t", backend="b"))
 
 
+def single(session):
+    run(session, np.zeros((1, 1, 8, 8), np.float32))
+
+
+def named(backend):
+    BackendContract().test_it_is_a_backend_of_the_targets_name(backend, Target(name="t", backend="b"))
+
+
 @pytest.mark.parametrize(
     ("test", "wrong", "words"),
     [
         (signed, Wrong({"scores": np.zeros(1)}), "run gives ['scores']: give ['logits']"),
+        (signed, Wrong([np.zeros((1, 3))]), "run gives list: give a dict, outputs by name"),
+        (single, Wrong({"scores": np.zeros(1)}), "run gives ['scores']: give ['logits']"),
+        (named, Wrong(), "this is no backend: it has no method scheme, build, open"),
         (signed, Wrong(kind="guessed"), "kind is 'guessed': say one of measured"),
         (signed, outputs([[0.0, 0.0, 0.0]]), "is a list: give a numpy array"),
         (signed, outputs(np.float32(1)), "is a float32: give a numpy array"),

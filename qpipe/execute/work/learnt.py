@@ -9,11 +9,13 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from qpipe.errors import StoreError
+from qpipe.plugins.answers import as_record
 from qpipe.plugins.backend import Learning
+from qpipe.records.engine import Built
 
 if TYPE_CHECKING:
     from qpipe.execute.work.bench import Bench
-    from qpipe.records.engine import Built, Prepared
+    from qpipe.records.engine import Prepared
     from qpipe.store import Store
 
 SPACE = "learnt"
@@ -24,6 +26,11 @@ def build(bench: Bench, prepared: Prepared, workdir: Path) -> Built:
 
     A build that fails teaches nothing. Builds at the same time each add to what they began with: the last one stays.
     """
+    built = _build(bench, prepared, workdir)
+    return as_record(built, Built, f"backend {bench.backend.name}: build")
+
+
+def _build(bench: Bench, prepared: Prepared, workdir: Path) -> object:
     target, backend = bench.cell.target, bench.backend
     key = backend.learnt_key(target) if isinstance(backend, Learning) else ""
     if not isinstance(backend, Learning) or not key:
