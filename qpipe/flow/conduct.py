@@ -5,8 +5,6 @@ from __future__ import annotations
 import threading
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from qpipe.errors import Interrupted, StoreError, TrackingError
@@ -125,8 +123,8 @@ def _published(
     """Logged and promoted as far as MLflow answers; what it has not seen is kept for `qpipe sync`."""
     tracker, parent = reached.tracker, reached.parent
     alone = reached.begun == database_state(workplace, options)  # while this run worked, nobody wrote
-    with TemporaryDirectory(prefix="qpipe-") as scratch:
-        plots = NO_PLOTS if tracker is None else draw(results, workplace.store, Path(scratch))
+    with workplace.store.scratch() as scratch:
+        plots = NO_PLOTS if tracker is None else draw(results, workplace.store, scratch)
         published = publish(tracker, parent, workplace, results, plots=plots, promote=options.promote, stop=stop)
         final = RunResult(
             run_id=run_id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,12 +25,14 @@ _HINTS = {
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_SHORT = re.compile(r"\d+ requested and \d+ written")
 
 
 def store_error(error: OSError, doing: str, root: Path) -> StoreError:
     """The store's error for what the system said while `doing` something under `root`."""
-    where = f" ({error.filename})" if error.filename else ""
-    hint = _HINTS.get(error.errno or 0, "look at the disk that holds the store")
+    place = error.filename2 or error.filename  # of a copy, what was to be written
+    where = f" ({place})" if place else ""
+    hint = _HINTS.get(error.errno or (errno.ENOSPC if _is_full(error) else 0), "look at the disk that holds the store")
     return StoreError(f"cannot {doing} in the store {root}: {error.strerror or error}{where}", hint=hint)
 
 
@@ -56,6 +59,11 @@ def full_disk_as_store_error(doing: str, root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if _is_full(error):
             raise store_error(error, doing, root) from error
         raise
+
+
+def _is_full(error: OSError) -> bool:
+    """Of numpy there is no number where it could write the beginning of an array only."""
+    return error.errno in _FULL or (error.errno is None and _SHORT.search(str(error)) is not None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -21,8 +21,7 @@ def lock_file(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
-        os.close(descriptor)
+        _release(path, descriptor)
 
 
 @contextmanager
@@ -36,8 +35,7 @@ def try_lock_file(path: Path) -> Iterator[bool]:
         yield descriptor is not None
     finally:
         if descriptor is not None:
-            path.unlink(missing_ok=True)
-            os.close(descriptor)
+            _release(path, descriptor)
 
 
 @contextmanager
@@ -55,7 +53,7 @@ def keep_locked(path: Path) -> Iterator[int]:
 def _acquire(path: Path, how: int) -> int | None:
     """A locked descriptor, or None where the file was removed by its last owner while we waited for it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    descriptor = _open(path)
     try:
         fcntl.flock(descriptor, how)
     except BaseException:
@@ -65,6 +63,21 @@ def _acquire(path: Path, how: int) -> int | None:
         return descriptor
     os.close(descriptor)
     return None
+
+
+def _release(path: Path, descriptor: int) -> None:
+    with suppress(PermissionError):  # another user's in a sticky folder: it stays, and is free
+        path.unlink(missing_ok=True)
+    os.close(descriptor)
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except PermissionError:
+        if not path.exists():
+            raise
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # another user's, which a lock on a local disk may be taken of
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

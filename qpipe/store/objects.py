@@ -89,7 +89,10 @@ class Objects:
         found = hashlib.sha256(data).hexdigest()
         if found != digest:
             raise StoreError(f"{path} was changed: expected sha256 {digest}, found {found}", hint=hint)
-        return manifests.parse(data.decode())
+        try:
+            return manifests.parse(data.decode())
+        except ValueError as error:
+            raise StoreError(f"{path} is {error}", hint=f"a newer qpipe wrote it: use that one, or {hint}") from error
 
     def write(self, name: str, text: str) -> None:
         """Write a small file of the store as a whole or not at all."""

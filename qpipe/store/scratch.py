@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -25,8 +26,20 @@ def scratch(home: Path) -> Iterator[Path]:
 
 
 def clean(home: Path) -> None:
-    """Remove what killed processes left: locks that nobody holds, and the folders of that name."""
+    """Remove what killed processes left: locks that nobody holds, and the folders of that name.
+
+    What belongs to another user is left to that user's next run: one who may remove the lock may not remove the folder.
+    """
     for lock in home.glob("*.lock"):
+        if not _is_own(lock):
+            continue
         with try_lock_file(lock) as ours:
             if ours:
                 shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+
+
+def _is_own(lock: Path) -> bool:
+    try:
+        return os.geteuid() in {0, lock.stat().st_uid}
+    except FileNotFoundError:  # released meanwhile
+        return False

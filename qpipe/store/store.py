@@ -52,6 +52,11 @@ class Store:
             ConfigError: it cannot; the message says where and why.
             StoreError: this process may open no more files, or gets no more memory.
         """
+        if self.root.is_symlink() and not self.root.exists():
+            raise ConfigError(
+                f"the store {self.root} is a link to {self.root.readlink()}, which is not there",
+                hint="mount that disk, make that folder, or remove the link",
+            )
         there = next(path for path in (self.root, *self.root.parents) if path.exists() or path.is_symlink())
         try:
             with scratch(self.root / "tmp") if there == self.root else TemporaryDirectory(dir=there) as folder:
@@ -147,6 +152,12 @@ class Store:
         """Hold a name against all processes and threads on this host; the kernel releases it on death."""
         with self._objects.lock(_safe(name)):
             yield
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """An empty working folder on the store's disk, gone afterwards; after a kill the next run removes it."""
+        with self._objects.scratch() as folder:
+            yield folder
 
     def size(self) -> int:
         """Bytes of all objects."""
