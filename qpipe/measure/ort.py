@@ -59,6 +59,7 @@ _SOURCE = re.compile(r"/onnxruntime_src/\S+:\d+ [^()]*\((?:[^()]|\([^()]*\))*\)(
 """Where in onnxruntime's C++ an error comes from: file, line, signature."""
 
 _HINTS = (
+    (("failed to write",), "the disk is full: free some space there, or put the store on another disk"),
     (("opset", "ir version", "ir_version"), "export the model with an older opset, or upgrade onnxruntime"),
     (
         ("not a registered function/op", "could not find an implementation", "no opset import for domain"),
