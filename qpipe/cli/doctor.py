@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qpipe.cli.options import JsonFlag, StoreOption, UriOption, print_json
+from qpipe.cli.options import JsonFlag, StoreOption, UriOption, print_json, results
 
 if TYPE_CHECKING:
     from qpipe.flow.doctor import Finding
@@ -26,7 +26,6 @@ def doctor(*, store: StoreOption = None, tracking_uri: UriOption = None, as_json
 
 
 def _show(findings: tuple[Finding, ...]) -> None:
-    from rich.console import Console
 
     from qpipe.flow.doctor import abridged
     from qpipe.report.columns import columns, plain
@@ -37,5 +36,5 @@ def _show(findings: tuple[Finding, ...]) -> None:
     for found in abridged(findings):
         what, said, hint = plain(found.what, found.found, found.hint)
         table.add_row(marks[found.state], what, f"{said}\n[dim]hint: {hint}[/]" if hint else said)
-    Console().print(table)
-    Console().print("all of it, a finding each: qpipe doctor --json", style="dim")
+    results().print(table)
+    results().print("all of it, a finding each: qpipe doctor --json", style="dim")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qpipe.cli.options import print_json
+from qpipe.cli.options import print_json, results
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,11 +46,9 @@ def run_pipelines(
 
         print_json(fleet_document(ended, worst(one.exit_code for one in ended)))
     else:
-        from rich.console import Console
-
         from qpipe.report.fleet import render_fleet
 
-        Console().print(render_fleet(ended))
+        results().print(render_fleet(ended))
         _say_report(ended, store)
     _check_finished(ended)
     return worst(one.exit_code for one in ended)
@@ -130,11 +128,9 @@ def plan_pipelines(paths: Sequence[Path], options: RunOptions, *, as_json: bool)
         ]
         print_json({"exit_code": code, "pipelines": plans})
     else:
-        from rich.console import Console
-
         from qpipe.report.plan import plans_table
 
-        Console().print(plans_table(found))
+        results().print(plans_table(found))
     return code
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON object on stdout; everything else on stderr.")]
 StoreOption = Annotated[
@@ -26,3 +30,15 @@ PipelineFiles = Annotated[
 def print_json(document: Mapping[str, object]) -> None:
     """One JSON object on stdout; NaN and infinity are refused, they are not JSON."""
     sys.stdout.write(json.dumps(document, allow_nan=False, indent=1 if sys.stdout.isatty() else None) + "\n")
+
+
+LOG_COLUMNS = 160
+"""Where no terminal says how wide it is: in rich's 80 the tables and sentences of a CI log are broken."""
+
+
+def results() -> Console:
+    """stdout, as wide as its terminal (or `COLUMNS`) says, else as a log may be."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=LOG_COLUMNS)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qpipe.cli.options import JsonFlag, StoreOption, UriOption, print_json
+from qpipe.cli.options import JsonFlag, StoreOption, UriOption, print_json, results
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -121,9 +121,8 @@ def history(model: ModelName, *, tracking_uri: UriOption = None, as_json: JsonFl
         kinds = {"moves": moves, "reconciled": mended, "deleted": deleted}
         print_json({"model": model, **{kind: [plain(move) for move in found] for kind, found in kinds.items()}})
         return
-    from rich.console import Console
 
-    Console().print(moves_table(moves))
+    results().print(moves_table(moves))
     for move in deleted:
         typer.echo(f"{model}@{move.alias}: its version {move.version} was deleted; roll back, or promote anew")
     for move in reconcile(tracker, model):  # last: whoever has no right to it sees the moves all the same

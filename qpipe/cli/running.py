@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qpipe.cli.options import JsonFlag, PipelineFiles, StoreOption, UriOption, print_json
+from qpipe.cli.options import JsonFlag, PipelineFiles, StoreOption, UriOption, print_json, results
 
 if TYPE_CHECKING:
     from qpipe.execute.children.nursery import Nursery
@@ -136,11 +136,9 @@ def _run_of_many(  # noqa: PLR0917  (what many runs share)
 
 def show_result(result: RunResult) -> None:
     """The tables of a run on stdout."""
-    from rich.console import Console
-
     from qpipe.report.fleet import render_run
 
-    Console().print(render_run(result))
+    results().print(render_run(result))
 
 
 def _conduct(workplace: Workplace, options: RunOptions, stop: threading.Event, *, as_json: bool) -> RunResult:
@@ -192,11 +190,10 @@ def plan(
 
         print_json({"cells": [plain(one) for one in found]})
         return 0
-    from rich.console import Console
 
     from qpipe.report.plan import plan_table
 
-    Console().print(plan_table(found))
+    results().print(plan_table(found))
     return 0
 
 
