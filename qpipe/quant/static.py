@@ -62,7 +62,7 @@ def quantize_static(
         check_rewrite(before, model, batches(), stage="quantize", hint=LEFT_OUT)
     plan = make_plan(model, statistics, scheme, options)
     refuse_empty(plan)
-    plan = replace(plan, corrected=tuple(one.node for one in correct_bias(model, plan, statistics)))
+    plan = replace(plan, corrected=correct_bias(model, plan, statistics))
     return Quantized(graph=model, plan=plan, qdq=render(model, plan), statistics=statistics)
 
 

@@ -260,8 +260,7 @@ def test_each_layer_alone_names_both_that_are_hard(tmp_path):
     statistics = calibrate(model, iter([batch]), observed_tensors(model.graph, ORT_X86_VNNI))
     corrected = model.clone()
     plan = make_plan(corrected, statistics, ORT_X86_VNNI)
-    done = correct_bias(corrected, plan, statistics)
-    plan = replace(plan, corrected=tuple(one.node for one in done))
+    plan = replace(plan, corrected=correct_bias(corrected, plan, statistics))
     found = explain_layers(corrected, render(corrected, plan), plan, batch)
     alone = {row.tensor: row.alone_db for row in found}
     assert max(alone["d"], alone["h"]) < 15

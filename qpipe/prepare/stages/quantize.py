@@ -133,7 +133,7 @@ def _correct(draft: Draft, _: object, context: StageContext) -> Draft:
     return replace(
         draft,
         graph=context.onnx_file(save_graph(model, context.workdir / "model.onnx")),
-        plan=replace(draft.plan, corrected=tuple(one.node for one in done)),
+        plan=replace(draft.plan, corrected=done),
         qdq=None,
     )
 

@@ -8,7 +8,6 @@ scaled by the share of output positions at which each tap does.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -24,18 +23,11 @@ from qpipe.quant.rendering.tables import is_table
 from qpipe.records.quantization import QuantPlan
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Correction:
-    """How far one node's bias moved at most, in units of its output."""
-
-    node: str
-    largest: float
-
-
-def correct_bias(model: ir.Model, plan: QuantPlan, statistics: Statistics) -> tuple[Correction, ...]:
+def correct_bias(model: ir.Model, plan: QuantPlan, statistics: Statistics) -> tuple[str, ...]:
     """Move the biases of quantized Conv, Gemm and MatMul + Add so that their mean outputs match float; in place.
 
-    Nodes without a bias get one. Weights that several nodes share are corrected node by node.
+    Returns the names of the nodes that were corrected: those without a bias get one. Weights that several nodes share
+    are corrected node by node.
     """
     return tuple(_moved(model, plan, statistics, frozenset(node.name for node in model.graph if node.name), -1.0))
 
@@ -47,7 +39,7 @@ def take_back(model: ir.Model, plan: QuantPlan, statistics: Statistics, names: f
 
 def _moved(
     model: ir.Model, plan: QuantPlan, statistics: Statistics, names: frozenset[str], sign: float
-) -> Iterator[Correction]:
+) -> Iterator[str]:
     nodes = {node.name: node for node in model.graph}
     for spec in plan.weights:
         readers = [nodes[name] for name in spec.nodes if name in nodes]
@@ -58,7 +50,7 @@ def _moved(
         for node in readers:
             shift = _shift(node, error, statistics) if node.name in names else None
             if shift is not None and _apply(model.graph, node, sign * shift):
-                yield Correction(node=node.name or "", largest=float(np.abs(shift).max()))
+                yield node.name or ""
 
 
 def _shift(node: ir.Node, error: F32, statistics: Statistics) -> F64 | None:
