@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from qpipe.cli.options import JsonFlag, StoreOption, print_json
+from qpipe.cli.options import JsonFlag, StoreOption, print_json, results
 
 RunId = Annotated[str, typer.Argument(help="Id of a run, the beginning of one, or `last`.")]
 
@@ -92,11 +92,9 @@ def compare(before: RunId, after: RunId, *, store: StoreOption = None, as_json: 
 
         print_json({"cells": [plain(pair) for pair in found]})
         return
-    from rich.console import Console
-
     from qpipe.report.compare import compare_table
 
-    Console().print(compare_table(found))
+    results().print(compare_table(found))
 
 
 def explain(
@@ -110,12 +108,13 @@ def explain(
     cell: Annotated[str | None, typer.Option("--cell", help="Only this cell: its label or key.")] = None,
     store: StoreOption = None,
     as_json: JsonFlag = False,
-) -> None:
+) -> int:
     """Say why an engine is worse (loss of each step, worst layers) and why it is slower (what stayed in float)."""
     from contextlib import nullcontext
 
     from qpipe.cli.screen import Screen
     from qpipe.execute.children.watch import Silence
+    from qpipe.flow.exitcodes import UNABLE
     from qpipe.flow.finished.explanation import explain_run
     from qpipe.flow.finished.runs import is_label, latest_with_cell, recall_run
     from qpipe.flow.workplace import open_store
@@ -124,15 +123,19 @@ def explain(
     kept, only = latest_with_cell(opened, what) if is_label(what, cell) else (recall_run(opened, what), cell)
     with nullcontext(Silence()) if as_json else Screen() as watch:
         found = explain_run(opened, kept, only, watch)
+    code = UNABLE if found.not_explained else 0
     if as_json:
         from qpipe.records.codec import plain
 
-        print_json({"run_id": kept.result.run_id, "cells": [plain(one) for one in found]})
-        return
+        cells, left = ([plain(one) for one in some] for some in (found.cells, found.not_explained))
+        print_json({"run_id": kept.result.run_id, "exit_code": code, "cells": cells, "not_explained": left})
+        return code
     typer.echo(f"run {kept.result.run_id} of {kept.pipeline.name}")
-    from rich.console import Console
-
+    from qpipe.cli.guarded import say_error
     from qpipe.report.explain import render_explanation
 
-    for one in found:
-        Console().print(render_explanation(one))
+    for one in found.cells:
+        results().print(render_explanation(one))
+    for failed in found.not_explained:
+        say_error(f"{failed.cell} could not be explained: {failed.reason}", failed.hint, code, as_json=False)
+    return code

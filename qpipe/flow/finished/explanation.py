@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from qpipe.errors import ConfigError, UnavailableError
+from qpipe.errors import ConfigError
 from qpipe.execute.elsewhere.inputs import input_files
 from qpipe.execute.jobs import CellJob
 from qpipe.execute.local import Job
@@ -35,12 +35,31 @@ SPACE = "explained"
 ENTRY = "qpipe.execute.work.explaining:run_explanation"
 
 
-def explain_run(store: Store, kept: KeptRun, wanted: str | None, watch: Watch) -> tuple[Explanation, ...]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unexplained:
+    """A cell that could not be explained, and why."""
+
+    cell: str
+    """Its label."""
+    reason: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explained:
+    """What was found of the cells that were meant."""
+
+    cells: tuple[Explanation, ...]
+    not_explained: tuple[Unexplained, ...]
+
+
+def explain_run(store: Store, kept: KeptRun, wanted: str | None, watch: Watch) -> Explained:
     """One explanation per cell that was meant: on the search rows where there are any, else on the gate rows.
+
+    A cell that cannot be explained stops no other.
 
     Raises:
         ConfigError: no such cell.
-        UnavailableError: a child could not explain its cell; the message has its reason.
     """
     meant = {cell.label: cell for cell in find_cell(kept.result, wanted)}
     if not meant:
@@ -56,12 +75,14 @@ def explain_run(store: Store, kept: KeptRun, wanted: str | None, watch: Watch) -
     workplace.executor.run(
         jobs, watch=watch, stop=threading.Event(), done=lambda job, ended: found.__setitem__(job.label, ended)
     )
-    return tuple(
-        replace(
-            _explanation(store, meant[job.label], found.get(job.label)),
-            beside=(*compare_targets(meant[job.label], kept.result.cells), *anew[job.label]),
-        )
-        for job in jobs
+    ends = [(meant[job.label], _end(store, meant[job.label], found.get(job.label))) for job in jobs]
+    return Explained(
+        cells=tuple(
+            replace(end, beside=(*compare_targets(cell, kept.result.cells), *anew[cell.label]))
+            for cell, end in ends
+            if isinstance(end, Explanation)
+        ),
+        not_explained=tuple(end for _, end in ends if isinstance(end, Unexplained)),
     )
 
 
@@ -118,9 +139,9 @@ def _job(cell: Cell, store: Store, label: str) -> Job:
     )
 
 
-def _explanation(store: Store, cell: CellResult, ended: Exit | None) -> Explanation:
+def _end(store: Store, cell: CellResult, ended: Exit | None) -> Explanation | Unexplained:
     if ended is None or ended.kind != "ok" or ended.result is None:
         reason, hint = (ended.error.message, ended.error.hint) if ended and ended.error else ("stopped", "")
-        raise UnavailableError(f"{cell.label} could not be explained: {reason}", hint=hint)
+        return Unexplained(cell=cell.label, reason=reason, hint=hint)
     store.remember(SPACE, _slot(cell), ended.result)
     return load_explanation(store.folder(ended.result))

@@ -1,16 +1,25 @@
 """Which recipe `qpipe explain` means by the name that a run has kept."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
 from small_pipeline import write_small_pipeline
 
+from qpipe.cli.guarded import run_app
+from qpipe.execute.children.exits import Exit, ExitError
+from qpipe.execute.executor import LocalExecutor
+from qpipe.execute.work.explaining import FILE
 from qpipe.flow.finished.explanation import _recipe, changed_since
+from qpipe.flow.finished.runs import keep_run
 from qpipe.flow.options import RunOptions
 from qpipe.flow.workplace import open_workplace
+from qpipe.records.codec import encode
+from qpipe.records.explanation import Explanation
 from qpipe.records.pipeline import RecipeSpec, SearchSpec
 from qpipe.records.recipe import StageSpec
-from qpipe.records.result import SearchTrial
+from qpipe.records.result import CellResult, RunResult, SearchTrial
+from qpipe.records.verdict import Decision
 
 OWN = RecipeSpec(name="own", stages=(StageSpec(name="fold"),))
 WRITTEN = RecipeSpec(name="written", stages=(StageSpec(name="fp16"),))
@@ -46,3 +55,52 @@ def test_what_is_no_longer_as_it_was_judged_is_told(tmp_path, monkeypatch, profi
         assert changed_since(workplace, SimpleNamespace(**{**vars(was), "key": "older"}), spec)[0].startswith(
             "made anew"
         )
+
+
+def ended(kind, *, result=None, error=None):
+    spent = {"seconds": 0.0, "cpu_seconds": 0.0, "peak_rss_bytes": 0}
+    return Exit(kind=kind, code=0, signal=None, result=result, error=error, log_tail="", **spent)
+
+
+def test_a_cell_that_cannot_be_explained_stops_no_other(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    path = write_small_pipeline(tmp_path, targets=["cpu-local"], recipes=["int8", "fp16"])
+    options = RunOptions(offline=True, store=str(tmp_path / "store"))
+    workplace = open_workplace(path, options)
+    found = tuple(
+        CellResult(
+            key=one.key,
+            model=one.model.name,
+            recipe=one.recipe.name,
+            target="cpu-local",
+            status="ok",
+            decision=Decision.PASS,
+        )
+        for one in workplace.cells
+        if not one.recipe.is_reference
+    )
+    bad, good = found
+    result = RunResult(
+        run_id="r1", mlflow_run_id=None, pipeline="p", exit_code=0, warnings=(), cells=found, promoted=()
+    )
+    keep_run(workplace, result)
+    said = Explanation(
+        cell=good.label, metric="accuracy", role="gate", rows=4, steps=(), layers=(), placement=None, remarks=()
+    )
+    name = workplace.store.put_bytes(encode(said).encode(), name=FILE)
+    why = ExitError(type="BuildError", message="no kernel", hint="another recipe", code=5)
+
+    def run(_self, jobs, *, watch, stop, done):
+        for job in jobs:
+            done(job, ended("ok", result=name) if job.label == good.label else ended("failed", error=why))
+
+    monkeypatch.setattr(LocalExecutor, "run", run)
+    assert run_app(["explain", "--store", options.store, "--json"]) == 5
+    document = json.loads(capsys.readouterr().out)
+    assert [one["cell"] for one in document["cells"]] == [good.label]
+    assert document["not_explained"] == [{"cell": bad.label, "reason": "no kernel", "hint": "another recipe"}]
+    assert run_app(["explain", "--store", options.store]) == 5
+    shown = capsys.readouterr()
+    assert good.label in shown.out
+    assert shown.err.endswith(f"error: {bad.label} could not be explained: no kernel\nhint: another recipe\n")
+    assert run_app(["explain", "--store", options.store, "--cell", good.label]) == 0
