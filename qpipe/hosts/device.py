@@ -70,3 +70,15 @@ def open_device(host: Host, *, python: str = "python3") -> Device:
     if host.kind == "adb":
         return AdbDevice(host.address, python=python)
     return EmulatedDevice(host.address)
+
+
+def ask_device(host: Host, *, python: str = "python3") -> tuple[Ready | Unavailable, str]:
+    """Whether the device of a target's `host:` answers, and its fingerprint; empty where it does not.
+
+    Raises:
+        TargetError: as `open_device`.
+        EngineError: it answered, and then went away.
+    """
+    device = open_device(host, python=python)
+    state = device.check()
+    return state, device.fingerprint() if isinstance(state, Ready) else ""

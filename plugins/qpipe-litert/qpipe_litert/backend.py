@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from qpipe.errors import EngineError
-from qpipe.hosts.device import open_device
+from qpipe.hosts.device import ask_device
 from qpipe.hosts.qemu_root import create_root
 from qpipe.measure.cpu import read_cpu
 from qpipe.plugins.backend import Progress, Session
@@ -37,13 +37,8 @@ class LiteRtBackend:
         """Whether the packages and the device are here. The converter's environment is made at the first build."""
         read_options(Options, target)
         missing = missing_packages()
-        run = missing or _runs(target)
-        return Availability(
-            build=missing or to_build(),
-            run=run,
-            fingerprint=_fingerprint(target, run),
-            toolchain=toolchain(),
-        )
+        run, device = _asked(target)
+        return Availability(build=missing or to_build(), run=missing or run, fingerprint=device, toolchain=toolchain())
 
     def scheme(self, target: Target) -> Scheme:
         """Asymmetric int8 activations (or symmetric int16), symmetric per-channel int8 weights.
@@ -79,7 +74,7 @@ class LiteRtBackend:
         from qpipe_litert.session import LocalEngine, read_layout
 
         options = read_options(Options, target)
-        here = missing_packages() or _runs(target)
+        here = missing_packages() or _asked(target)[0]
         if isinstance(here, Unavailable):
             raise EngineError(here.reason, hint=here.hint)
         layout = read_layout(engine.path)
@@ -122,18 +117,17 @@ def cpu_fingerprint() -> str:
     return f"{cpu.arch} {cpu.model} {hashlib.sha256(' '.join(sorted(cpu.flags)).encode()).hexdigest()[:12]}"
 
 
-def _runs(target: Target) -> Ready | Unavailable:
+def _asked(target: Target) -> tuple[Ready | Unavailable, str]:
+    """Whether engines run on the target's machine, and its fingerprint."""
     if target.host.kind != "local":
-        return open_device(target.host).check()
+        return ask_device(target.host)
+    return _runs(target), cpu_fingerprint()
+
+
+def _runs(target: Target) -> Ready | Unavailable:
     if target.arch and target.arch != platform.machine():
         return Unavailable(
             reason=f"target {target.name} is {target.arch}, this machine is {platform.machine()}",
             hint="give the target a `host:` (ssh, adb or emulator)",
         )
     return Ready()
-
-
-def _fingerprint(target: Target, run: Ready | Unavailable) -> str:
-    if target.host.kind == "local":
-        return cpu_fingerprint()
-    return open_device(target.host).fingerprint() if isinstance(run, Ready) else ""

@@ -5,19 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qpipe.hosts.device import open_device
+from qpipe.engines import check_requirements
+from qpipe.hosts.device import ask_device
 from qpipe.measure.cpu import read_cpu
 from qpipe.plugins.options import read_options
 from qpipe.records.engine import Availability, Built, Engine, Prepared, Ready, Unavailable
 from qpipe.records.scheme import Scheme
 from qpipe.records.target import Target
 from qpipe_onnxruntime.machine import (
-    away_fingerprint,
     can_run,
     choose_scheme,
     fingerprint,
     onnxruntime_version,
-    require,
     toolchain,
 )
 from qpipe_onnxruntime.options import Options
@@ -43,12 +42,13 @@ class OnnxRuntimeBackend:
         options = read_options(Options, target)
         choose_scheme(target, cpu)
         missing = Unavailable(reason="onnxruntime is not installed", hint="pip install onnxruntime")
-        away = None if target.host.kind == "local" else open_device(target.host, python=options.python)
-        run = can_run(target, cpu) if away is None else away.check()
+        run, device = can_run(target, cpu), fingerprint(cpu)
+        if target.host.kind != "local":
+            run, device = ask_device(target.host, python=options.python)
         return Availability(
             build=Ready() if onnxruntime_version() else missing,
             run=run,
-            fingerprint=fingerprint(cpu) if away is None else away_fingerprint(away, run),
+            fingerprint=device,
             toolchain=toolchain(),
         )
 
@@ -79,5 +79,5 @@ class OnnxRuntimeBackend:
             return open_remote(engine, target)
         from qpipe_onnxruntime.session import open_engine
 
-        require(engine, read_cpu())
+        check_requirements(engine)
         return open_engine(engine, target)

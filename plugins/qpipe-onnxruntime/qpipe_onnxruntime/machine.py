@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from qpipe.errors import EngineError
-from qpipe.hosts.device import Device
 from qpipe.measure.cpu import Cpu
 from qpipe.measure.host import beyond_target
 from qpipe.plugins.packages import ABSENT, package_version
 from qpipe.quant.schemes import ORT_ARM64, ORT_X86_AVX2, ORT_X86_VNNI, named_scheme
-from qpipe.records.engine import Engine, Ready, Requirement, Unavailable
+from qpipe.records.engine import Ready, Requirement, Unavailable
 from qpipe.records.scheme import Scheme
 from qpipe.records.target import Target
 
@@ -60,20 +58,6 @@ def can_run(target: Target, cpu: Cpu) -> Ready | Unavailable:
     return Ready()
 
 
-def require(engine: Engine, cpu: Cpu) -> None:
-    """Refuse an engine that needs another machine than this one.
-
-    Raises:
-        EngineError: with what the engine needs and what this CPU has.
-    """
-    lacks = [why for demand in engine.requires if (why := _lacks(demand, cpu))]
-    if lacks:
-        raise EngineError(
-            f"engine {engine.digest[:12]} ({engine.recipe} for {engine.target}) needs {'; '.join(lacks)}",
-            hint="load it on such a machine, or build for a target that is this one",
-        )
-
-
 def _lacks(demand: Requirement, cpu: Cpu) -> str:
     """Why this CPU does not meet one requirement, or an empty string."""
     if demand.what == "arch" and _same_arch(demand.value) != _same_arch(cpu.arch):
@@ -102,11 +86,6 @@ def toolchain() -> tuple[tuple[str, str], ...]:
 def fingerprint(cpu: Cpu) -> str:
     """The device as far as it shapes a measurement."""
     return f"{cpu.model}; {cpu.arch}; {' '.join(cpu.isa)}; {cpu.count} cpus; onnxruntime {onnxruntime_version()}"
-
-
-def away_fingerprint(device: Device, state: Ready | Unavailable) -> str:
-    """The device on the other side; empty where it does not answer."""
-    return device.fingerprint() if isinstance(state, Ready) else ""
 
 
 def notes(target: Target, cpu: Cpu) -> tuple[str, ...]:
