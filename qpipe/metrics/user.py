@@ -24,7 +24,7 @@ from qpipe.metrics.columns import finite_rows, first_output
 from qpipe.plugins.calls import one_line
 from qpipe.plugins.metric import Metric, Rows, Units
 
-UNDEFINED = "the outputs are finite: return what such a row is worth (1 where there is nothing to find), or leave it out of the data"
+UNDEFINED = "its outputs are finite: return what such a row is worth (1 where nothing is to be found), or leave it out"
 ROUNDING = 1e-6
 """Of the span, by which a score may lie beyond its best."""
 

@@ -67,6 +67,6 @@ def test_every_function_of_the_page_is_tried():
 def test_an_image_without_a_known_pixel_is_refused_and_not_two_worst_scores(folder):
     metric = find_metric("scores_of_the_page:pixels", (), folder)
     mask = np.array([np.full((2, 2), 255), np.zeros((2, 2), int)])
-    with pytest.raises(DataError, match="pixels is NaN for row 0$") as refused:
+    with pytest.raises(DataError, match=r"pixels is NaN for row 0$") as refused:
         metric.measure(Rows(outputs={"logits": np.ones((2, 3, 2, 2))}, columns={"mask": mask}, label=None))
-    assert "leave it out" in refused.value.hint
+    assert "or leave it out" in refused.value.hint

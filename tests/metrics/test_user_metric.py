@@ -113,7 +113,7 @@ def test_better_than_the_best_is_refused_and_worse_than_the_worst_is_the_worst(t
         found = np.array([0.5, best + sign * (best - worst) * 0.3, best + 1e-9 * (best - worst)])
         rows = Rows(outputs={"out": np.zeros((3, 1))}, columns={"y": found}, label=None)
         if sign > 0:
-            with pytest.raises(DataError, match="for row 1$") as refused:
+            with pytest.raises(DataError, match=r"for row 1$") as refused:
                 metric.measure(rows)
             assert "bounds are 0 and 1" in refused.value.hint
         else:
