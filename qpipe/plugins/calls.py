@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from threading import Thread
+
+
+@contextmanager
+def banners_aside() -> Iterator[None]:
+    """`prints_aside`, and what C code writes too; for what happens before other threads print results."""
+    with prints_aside():
+        try:
+            kept = os.dup(1)
+            os.dup2(2, 1)
+        except OSError:  # one of them is closed
+            yield
+            return
+        try:
+            yield
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import is_dataclass, replace
 
@@ -12,12 +13,13 @@ from qpipe.plugins.metric import Metric
 from qpipe.plugins.origin import PluginInfo
 from qpipe.plugins.shelf import Kind
 from qpipe.plugins.stage import StageType
-from qpipe.records.codec import unreadable
+from qpipe.records.codec import decode, encode, unreadable
 from qpipe.records.target import Target
 
 PARAMETERS = (
     "numbers, text, paths, Literal, enums, dataclasses, None; tuples and lists of them, and mappings from text to them"
 )
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _DEFAULT_OWNER = Target(name="", backend="").owner
 
 
@@ -43,6 +45,21 @@ def _complain_unless(kind: type[object]) -> Callable[[object], str | None]:
     return complain
 
 
+def _complain_of_target(value: object) -> str | None:
+    """Files of targets are read more strictly; what Python makes is held to the same."""
+    if not isinstance(value, Target):
+        return "it is no Target"
+    try:
+        target = decode(Target, encode(value))
+    except (TypeError, ValueError) as error:
+        return f"its {str(error).lstrip('.')}"
+    if not _NAME.fullmatch(target.name):
+        return "its name is not made of letters, digits, `.`, `_` and `-`"
+    if min((target.threads, *target.batch_sizes)) < 1 or not target.batch_sizes:
+        return f"it has {target.threads} threads and batch sizes {list(target.batch_sizes)}: 1 and more"
+    return None
+
+
 def _complain_of_name(value: object) -> str | None:
     name = getattr(value, "name", None)
     return None if isinstance(name, str) and name else "it has no name"
@@ -62,7 +79,7 @@ TARGETS: Kind[Target] = Kind(
     word="target",
     hook="qpipe_targets",
     error=TargetError,
-    complain=_complain_unless(Target),
+    complain=_complain_of_target,
     adopt=_adopt_target,
     owner=_owner_of_target,
 )

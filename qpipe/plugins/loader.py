@@ -9,7 +9,7 @@ from importlib.metadata import EntryPoint, entry_points
 import pluggy
 
 from qpipe.plugins import hookspecs, origin
-from qpipe.plugins.calls import prints_aside
+from qpipe.plugins.calls import banners_aside
 from qpipe.plugins.origin import PluginInfo, PluginProblem, problem
 from qpipe.plugins.registry import Registry
 from qpipe.plugins.validation import complain
@@ -54,7 +54,7 @@ def _sources(extra: Sequence[object]) -> Iterator[_Source]:
 def _register(manager: pluggy.PluginManager, source: _Source) -> PluginInfo | PluginProblem:
     info = source.info
     try:
-        with prints_aside():
+        with banners_aside():
             plugin = source.entry.load() if source.entry else source.plugin
     except (Exception, SystemExit) as error:  # noqa: BLE001  (importing it runs anybody's code)
         what = source.entry.value if source.entry else info.name

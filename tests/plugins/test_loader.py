@@ -1,5 +1,6 @@
 """The loader and the registry: good plugins serve, bad ones are listed, and nothing dies of them."""
 
+import os
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ import pytest
 
 from qpipe.errors import ConfigError, PluginError, TargetError
 from qpipe.plugins import registry as registry_module
+from qpipe.plugins.calls import banners_aside
 from qpipe.plugins.hookspecs import hookimpl
 from qpipe.plugins.loader import load_plugins
 from qpipe.plugins.origin import PluginProblem
@@ -143,7 +145,12 @@ class Params:
         (Targets(Target(name="a", backend="b"), then=ValueError("boom\nboom")), "raised ValueError: boom boom"),
         (Targets(Target(name="a", backend="b"), then=SystemExit(3)), "raised SystemExit: 3"),
         (Targets(Target(name="a", backend="b"), "text"), "gave 'text': it is no Target"),
-        (Targets(Target(name="", backend="b")), "it has no name"),
+        (Targets(Target(name="", backend="b")), "its name is not made of letters"),
+        (Targets(Target(name="a/b", backend="b")), "its name is not made of letters"),
+        (Targets(Target(name="a", backend="b", threads="2")), 'its threads: "2" is not int'),
+        (Targets(Target(name="a", backend="b", batch_sizes=8)), "its batch_sizes: 8 is not a list"),
+        (Targets(Target(name="a", backend="b", threads=0)), "it has 0 threads and batch sizes [1]"),
+        (Targets(Target(name="a", backend="b", batch_sizes=())), "it has 1 threads and batch sizes []"),
         (Targets(then=ConfigError("targets/x.yaml:3: no", hint="do")), "targets/x.yaml:3: no"),
     ],
 )
@@ -282,6 +289,17 @@ def test_a_hook_that_hangs_is_left_alone_and_one_that_prints_does_not_reach_stdo
     free.set()
     assert told == ["m/int8/t"]
     assert capsys.readouterr().out == ""
+
+
+def test_what_c_code_prints_while_plugins_load_does_not_reach_stdout(capfd):
+    with banners_aside():
+        os.write(1, b"vendor 1.0\n")
+        print("from Python")
+    os.write(1, b"results\n")
+    out, err = capfd.readouterr()
+    assert out == "results\n"
+    assert "vendor 1.0" in err
+    assert "from Python" in err
 
 
 def test_trace(site, monkeypatch, capsys):
