@@ -39,7 +39,7 @@ class StageContext(Protocol):
 
     @property
     def workdir(self) -> Path:
-        """An empty folder for this stage's files."""
+        """An empty folder for this stage's files; it is removed once no graph or statistics of the draft lie in it."""
         ...
 
     @property
