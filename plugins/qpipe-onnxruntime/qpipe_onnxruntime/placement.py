@@ -102,10 +102,19 @@ def _explain(
             name=item.wanted.name,
             op=item.wanted.op,
             reason=planned.get(item.wanted.name)
-            or (reason(graph, item.wanted) if quantized else _in_float32(item.wanted, stored)),
+            or (_reason(graph, item.wanted, plan) if quantized else _in_float32(item.wanted, stored)),
         )
         for item in rest
     )
+
+
+def _reason(graph: Graph, wanted: Wanted, plan: QuantPlan | None) -> str:
+    """Q/DQ pairs explain a static plan alone: the others write the runtime's own operators for the nodes they take."""
+    if plan is None or plan.mode == "static":
+        return reason(graph, wanted)
+    if any(choice.node == wanted.name for choice in plan.nodes):
+        return f"no integer kernel carries a trace of it, though the {plan.mode} plan has it"
+    return f"{plan.mode} quantization leaves {wanted.op} in float on this target"
 
 
 def _in_float32(wanted: Wanted, stored: Mapping[str, str]) -> str:

@@ -11,6 +11,7 @@ import onnx
 import pytest
 from networks import network
 from onnx import TensorProto, helper, numpy_helper
+from qpipe_onnxruntime import placement as reader
 from qpipe_onnxruntime.build import optimize
 from qpipe_onnxruntime.options import Options
 from qpipe_onnxruntime.session import load, session_options
@@ -18,9 +19,9 @@ from qpipe_onnxruntime.session import load, session_options
 from qpipe.errors import BuildError
 from qpipe.quant.calibration.calibrate import batches_of
 from qpipe.quant.graph import save_graph
-from qpipe.quant.schemes import ORT_ARM64
+from qpipe.quant.schemes import ORT_ARM64, ORT_X86_VNNI
 from qpipe.quant.static import quantize_static
-from qpipe.records.quantization import NodeChoice
+from qpipe.records.quantization import NodeChoice, QuantPlan
 from qpipe.records.target import Target
 
 
@@ -126,6 +127,16 @@ def test_what_dynamic_quantization_left_out_is_explained(kit, build):
     assert built.placement.integer == 1
     assert [node.name for node in built.placement.left_in_float] == ["conv1", "conv2", "up"]
     assert built.placement.left_in_float[0].reason == "no Q/DQ on its input 'x'"
+    found = reader.read_placement(
+        float_graph=onnx.load(source).graph,
+        deployable=onnx.load(path).graph,
+        optimized=onnx.load(path).graph,
+        plan=QuantPlan(scheme=ORT_X86_VNNI, mode="dynamic", activations=(), weights=(), nodes=()),
+        quantized=True,
+        built_on="x86_64",
+        target_arch="x86_64",
+    )
+    assert found.left_in_float[0].reason == "dynamic quantization leaves Conv in float on this target"
     assert {need.what for need in built.requires} <= {"arch", "isa_any"}
 
 
