@@ -7,7 +7,8 @@ from html import escape
 
 from qpipe.records.result import CellResult
 from qpipe.report.html import head, mark, row
-from qpipe.report.overview import TROUBLES, Trouble, are_many, glance, look_first, standing
+from qpipe.report.overview import NAMED, TROUBLES, Trouble, are_many, glance, look_first, standing
+from qpipe.report.ratios import size_ratio, time_ratio
 from qpipe.report.table import NOTHING
 
 
@@ -19,15 +20,23 @@ def glance_section(cells: Sequence[CellResult]) -> list[str]:
 def glances(cells: Sequence[CellResult], links: Mapping[str, str]) -> str:
     """The section. `links`: where more is said of a cell, by its label."""
     targets, lines = glance(cells)
-    rows = "".join(row(escape(line.name), *(_linked(cell, links) for cell in line.cells)) for line in lines)
+    ordered = sorted(lines, key=lambda line: line.is_quiet)  # what is in trouble first
+    rows = "".join(row(escape(line.name), *(_linked(cell, links) for cell in line.cells)) for line in ordered)
     table = f'<div class="wide"><table>{head(("model", *targets))}<tbody>{rows}</tbody></table></div>'
-    return f"<section><h2>At a glance</h2>{_troubles(look_first(cells), links)}{table}</section>"
+    key = "<p><small>time, size: in parts of the float engine's on the same target</small></p>"
+    return f"<section><h2>At a glance</h2>{_troubles(look_first(cells), links)}{table}{key}</section>"
 
 
 def _linked(cell: CellResult | None, links: Mapping[str, str]) -> str:
     if cell is None:
         return NOTHING
-    return f'<a class="plain" href="{escape(links[cell.label])}">{mark(standing(cell))}</a>'
+    return f'<a class="plain" href="{escape(links[cell.label])}">{mark(standing(cell))}</a>{_beside_float(cell)}'
+
+
+def _beside_float(cell: CellResult) -> str:
+    time, size = time_ratio(cell), size_ratio(cell)
+    found = (("time", time.median if time else None), ("size", size))
+    return "".join(f" <small>{value:.2f}&nbsp;×&nbsp;{what}</small>" for what, value in found if value is not None)
 
 
 def _troubles(troubles: Sequence[Trouble], links: Mapping[str, str]) -> str:
@@ -43,6 +52,13 @@ def _troubles(troubles: Sequence[Trouble], links: Mapping[str, str]) -> str:
 def _trouble(trouble: Trouble, links: Mapping[str, str]) -> str:
     first = trouble.labels[0]
     worst = f"{first}: {trouble.worst}" if trouble.worst else ""
-    hint = "".join(f"<br><small>{escape(line)}</small>" for line in (worst, trouble.hint) if line)
-    link = f'<a href="{escape(links[first])}">{escape(trouble.named)}</a>'
-    return row(mark(trouble.word), str(len(trouble.labels)), f"{escape(trouble.what)}: {link}{hint}")
+    hint = "".join(f"<div><small>{escape(line)}</small></div>" for line in (worst, trouble.hint) if line)
+    return row(mark(trouble.word), str(len(trouble.labels)), f"{escape(trouble.what)}: {_cells(trouble, links)}{hint}")
+
+
+def _cells(trouble: Trouble, links: Mapping[str, str]) -> str:
+    """A link to each of them, behind their names in short where they are many."""
+    every = ", ".join(f'<a href="{escape(links[label])}">{escape(label)}</a>' for label in trouble.labels)
+    if len(trouble.labels) <= NAMED:
+        return every
+    return f"<details><summary>{escape(trouble.named)}</summary>{every}</details>"

@@ -27,6 +27,16 @@ class Line:
     cells: tuple[CellResult | None, ...]
     """One per target; None where the model was not asked for there."""
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """How each cell stands; nothing where there is none."""
+        return tuple(standing(cell) if cell else "" for cell in self.cells)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether no cell is in trouble."""
+        return {*self.words} <= {Decision.PASS.value, AWAY, ""}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trouble:
@@ -91,9 +101,8 @@ def folded(lines: Sequence[Line]) -> tuple[Line, ...]:
         return tuple(lines)
     quiet: dict[tuple[str, ...], list[Line]] = {}
     for line in lines:
-        words = tuple(standing(cell) if cell else "" for cell in line.cells)
-        if {*words} <= {Decision.PASS.value, AWAY, ""}:
-            quiet.setdefault(words, []).append(line)
+        if line.is_quiet:
+            quiet.setdefault(line.words, []).append(line)
     alike = [group for group in quiet.values() if len(group) > NAMED]
     gone = {id(line) for group in alike for line in group}
     told = (Line(name=f"{len(group)} others", cells=group[0].cells) for group in alike)

@@ -190,6 +190,24 @@ def test_the_page_of_many_cells_begins_with_links_to_them(result, many):
     assert '<span class="badge fail">crashed</span> 1' in run_page(result, ())
 
 
+def test_the_page_shows_models_in_trouble_first_and_leads_to_each_of_their_cells(result):
+    lost = [cell(f"z{n}", "cpu", LOST) for n in range(5)]
+    page = fleet_page((replace(result, cells=(cell("a", "cpu", PASSED), *lost)),), {"run-1": "one.html"})
+    matrix = page[page.index("<th>model") :]
+    assert matrix.index("<td>z4</td>") < matrix.index("<td>a</td>")
+    first = page[: page.index("<th>model")]
+    assert [first.count(f'href="one.html#{one.key}"') for one in lost] == [1] * 5
+    assert "and 2 more on cpu</summary>" in first
+
+
+def test_the_matrix_of_the_page_tells_time_and_size_beside_the_float_engine(result):
+    measured = next(one for one in result.cells if one.evidence and one.decision)
+    page = fleet_page((replace(result, cells=(measured,)),), {"run-1": "one.html"})
+    assert f"<small>{12345 / 45678:.2f}&nbsp;×&nbsp;size</small>" in page
+    ratio = measured.evidence.profile.batches[0].ratio.median
+    assert f"<small>{ratio:.2f}&nbsp;×&nbsp;time</small>" in page
+
+
 def test_a_hundred_promotions_and_notes_are_one_line_each(result):
     promoted = tuple(replace(result.promoted[0], model=f"m{n}") for n in range(100))
     many = replace(result, promoted=promoted, warnings=tuple(f"note {n}" for n in range(100)))
