@@ -181,12 +181,21 @@ def _sampled(hunt: Hunt, trials: list[SearchTrial], ranked: _Ranked | None) -> t
 
 
 def _left_float(workplace: Workplace, trials: Sequence[SearchTrial]) -> tuple[str, ...]:
-    """One line for each model and target where float stays the best, with why."""
-    found = []
-    for model in workplace.models:
-        for target in workplace.pipeline.targets:
-            own = [trial for trial in trials if (trial.model, trial.target) == (model.name, target.name)]
-            if not any(trial.chosen for trial in own):
-                why = "; ".join(f"{trial.recipe}: {trial.reason}" for trial in own)
-                found.append(f"search for {model.name}/{target.name}: the float engine stays the best ({why})")
-    return tuple(found)
+    """One line for each model and target where the float engine stays, with why."""
+    return tuple(
+        f"search for {model.name}/{target.name}: {_why_float(own)}"
+        for model in workplace.models
+        for target in workplace.pipeline.targets
+        if (own := [trial for trial in trials if (trial.model, trial.target) == (model.name, target.name)])
+        if not any(trial.chosen for trial in own)
+    )
+
+
+def _why_float(trials: Sequence[SearchTrial]) -> str:
+    """Float is the best of what was measured; where nothing was, it is only what is left."""
+    reasons: dict[str, list[str]] = {}
+    for trial in trials:
+        reasons.setdefault(trial.reason, []).append(trial.recipe)
+    why = "; ".join(f"{', '.join(recipes)}: {reason}" for reason, recipes in reasons.items())
+    best = any(trial.size_bytes is not None for trial in trials)
+    return f"the float engine stays the best ({why})" if best else f"no candidate was measured, float stays ({why})"

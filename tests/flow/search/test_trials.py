@@ -1,6 +1,6 @@
 """What becomes of a candidate: told with its own reason, cut off, or complete though the minutes are over."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +11,7 @@ from qpipe.flow.search import search, trials
 from qpipe.flow.search.confirmed import with_finalists
 from qpipe.records.evidence import Evaluation, Evidence, NotMeasured
 from qpipe.records.pipeline import RecipeSpec, SearchSpec
+from qpipe.records.result import SearchTrial
 from qpipe.records.verdict import GateSpec
 
 SPENT = "the minutes of the budget were spent"
@@ -160,3 +161,24 @@ def test_an_engine_that_two_recipes_make_is_timed_once():
 @pytest.mark.parametrize(("units", "said"), [(2, True), (100, False), (None, False)])
 def test_few_search_rows_are_told(units, said):
     assert bool(search._few_rows((SimpleNamespace(units=units), SimpleNamespace(units=None)))) == said
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ((None, None, None), "no candidate was measured, float stays (a, b: cut off; c: crashed)"),
+        ((5, None, None), "the float engine stays the best (a, b: cut off; c: crashed)"),
+    ],
+)
+def test_float_is_the_best_only_of_what_was_measured(sizes, said):
+    told = zip("abc", ("cut off", "cut off", "crashed"), sizes, strict=True)
+    found = [
+        SearchTrial(model="m", target="t", recipe=name, chosen=False, reason=why, size_bytes=size)
+        for name, why, size in told
+    ]
+    where = SimpleNamespace(
+        models=[SimpleNamespace(name="m")],
+        pipeline=SimpleNamespace(targets=[SimpleNamespace(name="t"), SimpleNamespace(name="u")]),
+    )
+    assert search._left_float(where, found) == (f"search for m/t: {said}",)
+    assert search._left_float(where, [replace(found[0], chosen=True), *found[1:]]) == ()
