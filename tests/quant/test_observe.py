@@ -138,3 +138,27 @@ def test_signs(tmp_path, body, never):
     numbers = {"zero": np.float32(0), "six": np.float32(6), "minus": np.float32(-1)}
     path = write_network(tmp_path / "m.onnx", head, body, numbers)
     assert never_negative(open_graph(path).graph.outputs[0]) == never
+
+
+@pytest.mark.parametrize("lengths", [(4, 7, 4), (7, 4, 7), (1, 4, 6)])
+def test_a_last_axis_of_changing_length_is_one_channel(tmp_path, lengths):
+    """As the scores of an attention over sentences of several lengths."""
+    body, head = "a = Neg(x) y = Relu(a)", "(float[N, K] x) => (float[N, K] y)"
+    model = open_graph(write_network(tmp_path / "m.onnx", head, body, {}))
+    random = np.random.default_rng(0)
+    batches = [{"x": random.standard_normal((3, length)).astype(np.float32)} for length in lengths]
+    item = calibrate(model, iter(batches), {"a": -1}).get("a")
+    values = np.concatenate([-batch["x"].reshape(-1) for batch in batches])
+    assert (item.axis, item.low.tolist(), item.high.tolist()) == (None, [values.min()], [values.max()])
+    assert item.mean == pytest.approx(values.mean(), rel=1e-5)
+    assert item.elements == values.size
+
+
+def test_an_input_without_elements_is_described_and_has_no_range(tmp_path):
+    """As the state of a decoder before its first word."""
+    head, body = "(float[N, 4] x, float[N, P] past) => (float[N, Q] y)", "a = Relu(x) y = Concat<axis=1>(past, a)"
+    model = open_graph(write_network(tmp_path / "m.onnx", head, body, {}))
+    batch = {"x": np.ones((2, 4), np.float32), "past": np.zeros((2, 0), np.float32)}
+    found = {item.name: item for item in calibrate(model, iter([batch]), {"a": -1}).inputs}
+    assert (found["past"].low, found["past"].high, found["past"].shapes) == (0, 0, ((2, 0), (2, 0)))
+    assert (found["x"].low, found["x"].high) == (1, 1)

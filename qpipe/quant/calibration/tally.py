@@ -75,9 +75,9 @@ class Tally:
 
     def wait(self, low: Array | None, high: Array, mean: Array, elements: int) -> None:
         """Reductions of one run, [·, C] each; they are added up when many wait."""
-        waiting = self.waiting
-        if waiting.highs and waiting.highs[-1].shape[1] != high.shape[1]:
+        if self.waiting.highs and self.waiting.highs[-1].shape[1] != high.shape[1]:
             self.settle()
+        waiting = self.waiting
         if low is not None:
             waiting.lows.append(low)
         waiting.highs.append(high)
