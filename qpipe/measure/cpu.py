@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qpipe.engines.machine import CPUINFO, cpu_flags
@@ -15,6 +15,8 @@ RELEVANT_FLAGS = (
     *("asimd", "asimddp", "asimdhp", "i8mm", "bf16", "sve", "sve2", "sme"),
 )
 """Flags that choose a kernel of a neural-network runtime, by the kernel's names."""
+VNNI = "avx512_vnni|avx_vnni"
+"""`vpdpbusd` in its EVEX or VEX form: sums four uint8 × int8 products in 32 bits, without saturation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +38,10 @@ class Cpu:
     def has(self, demand: str) -> bool:
         """Whether it meets one demand: a flag, or alternatives as in `avx512_vnni|avx_vnni`."""
         return any(flag in self.flags for flag in demand.split("|"))
+
+    def named(self, isa: tuple[str, ...]) -> Cpu:
+        """The processor that a target's `isa` names, with those flags alone; this one where it names none."""
+        return replace(self, flags=frozenset(flag for demand in isa for flag in demand.split("|"))) if isa else self
 
     def __str__(self) -> str:
         return f"{self.model} ({self.arch}; {' '.join(self.isa) or 'no relevant flags'})"

@@ -104,9 +104,8 @@ def conditions(isa: tuple[str, ...] = (), cpu: Cpu | None = None) -> tuple[tuple
 
 def beyond_target(cpu: Cpu, isa: tuple[str, ...]) -> tuple[str, ...]:
     """Integer instruction sets of this CPU that a target naming `isa` does not speak of; none where it names none."""
-    named = {flag for demand in isa for flag in demand.split("|")}
     integer = ("avx_vnni", "avx_vnni_int8", "avx512_vnni", "amx_int8", "i8mm")
-    if not named or named & set(integer):
+    if not isa or cpu.named(isa).flags & set(integer):
         return ()
     return tuple(flag for flag in integer if flag in cpu.flags)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qpipe.measure.cpu import Cpu
+from qpipe.measure.cpu import VNNI, Cpu
 from qpipe.measure.host import beyond_target
 from qpipe.plugins.packages import ABSENT, package_version
 from qpipe.quant.schemes import ORT_ARM64, ORT_X86_AVX2, ORT_X86_VNNI, named_scheme
@@ -10,8 +10,6 @@ from qpipe.records.engine import Ready, Requirement, Unavailable
 from qpipe.records.scheme import Scheme
 from qpipe.records.target import Target
 
-VNNI = "avx512_vnni|avx_vnni"
-"""`vpdpbusd` in its EVEX or VEX form: sums four uint8 × int8 products in 32 bits, without saturation."""
 SCHEMES = {scheme.name: scheme for scheme in (ORT_X86_VNNI, ORT_X86_AVX2, ORT_ARM64)}
 _ARM = ("aarch64", "arm64")
 _DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
@@ -27,9 +25,7 @@ def choose_scheme(target: Target, cpu: Cpu) -> Scheme:
         return named
     if (target.arch or cpu.arch) in _ARM:
         return ORT_ARM64
-    flags = {flag for demand in target.isa for flag in demand.split("|")}
-    vnni = bool(flags & set(VNNI.split("|"))) if target.isa else cpu.has(VNNI)
-    return ORT_X86_VNNI if vnni else ORT_X86_AVX2
+    return ORT_X86_VNNI if cpu.named(target.isa).has(VNNI) else ORT_X86_AVX2
 
 
 def requirements(target: Target, cpu: Cpu, *, quantized: bool) -> tuple[Requirement, ...]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 from qpipe_onnxruntime.backend import OnnxRuntimeBackend
-from qpipe_onnxruntime.machine import VNNI
 
-from qpipe.measure.cpu import read_cpu
+from qpipe.measure.cpu import VNNI, read_cpu
 from qpipe.records.target import Target
 from qpipe.testing.contract import BackendContract
 

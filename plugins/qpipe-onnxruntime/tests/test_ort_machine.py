@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 from qpipe_onnxruntime.backend import OnnxRuntimeBackend
-from qpipe_onnxruntime.machine import VNNI, can_run, choose_scheme, notes, requirements
+from qpipe_onnxruntime.machine import can_run, choose_scheme, notes, requirements
 from qpipe_onnxruntime.options import Options
 
 from qpipe.errors import EngineError, TargetError
-from qpipe.measure.cpu import Cpu, read_cpu
+from qpipe.measure.cpu import VNNI, Cpu, read_cpu
 from qpipe.plugins.backend import Backend
 from qpipe.plugins.options import read_options
 from qpipe.records.engine import Ready, Requirement, Unavailable

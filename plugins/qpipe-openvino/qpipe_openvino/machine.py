@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from qpipe.measure.cpu import Cpu
+from qpipe.measure.cpu import VNNI, Cpu
 from qpipe.plugins.packages import missing_package, package_versions
 from qpipe.quant.schemes import named_scheme
 from qpipe.records.engine import Ready, Requirement, Unavailable
@@ -12,8 +12,6 @@ from qpipe.records.scheme import Scheme
 from qpipe.records.target import Target
 
 ARCH = "x86_64"
-VNNI = "avx512_vnni|avx_vnni"
-"""Sums four uint8 × int8 products in 32 bits, without saturation."""
 BF16 = "avx512_bf16|amx_bf16"
 OPENVINO = Scheme(
     name="openvino",
@@ -49,14 +47,10 @@ def choose_scheme(target: Target, cpu: Cpu) -> Scheme:
     """
     if named := named_scheme(target, SCHEMES):
         return named
-    has = _named(target) if target.isa else cpu.flags
-    if not has & set(VNNI.split("|")):
+    meant = cpu.named(target.isa)
+    if not meant.has(VNNI):
         return OPENVINO_AVX2
-    return OPENVINO_BF16 if has & set(BF16.split("|")) else OPENVINO
-
-
-def _named(target: Target) -> frozenset[str]:
-    return frozenset(flag for demand in target.isa for flag in demand.split("|"))
+    return OPENVINO_BF16 if meant.has(BF16) else OPENVINO
 
 
 def requirements(target: Target, cpu: Cpu, *, quantized: bool, bfloat16: bool) -> tuple[Requirement, ...]:

@@ -9,12 +9,12 @@ import numpy as np
 import onnx
 import pytest
 from qpipe_openvino.backend import OpenVinoBackend
-from qpipe_openvino.machine import BF16, OPENVINO, OPENVINO_AVX2, OPENVINO_BF16, VNNI
+from qpipe_openvino.machine import BF16, OPENVINO, OPENVINO_AVX2, OPENVINO_BF16
 from qpipe_openvino.session import SHAPES_KEPT
 
 from qpipe.engines import read_engine, write_engine
 from qpipe.errors import BuildError, EngineError, RefusedError, TargetError
-from qpipe.measure.cpu import read_cpu
+from qpipe.measure.cpu import VNNI, read_cpu
 from qpipe.models import read_model
 from qpipe.prepare import builtin_recipe, prepare
 from qpipe.records.target import Host, Target
