@@ -159,12 +159,21 @@ def _to_nobody(stream: TextIO) -> None:
 
 def say_error(message: str, hint: str, code: int, *, as_json: bool) -> int:
     """Print one error for people (stderr) or programs (stdout); returns its code."""
+    hint = "; ".join(filter(None, (hint, _of_locale(message))))
     if as_json and _written(json.dumps({"error": {"message": message, "hint": hint, "code": code}}) + "\n"):
         return code
     sys.stderr.write(f"error: {message}\n")
     if hint:
         sys.stderr.write(f"hint: {hint}\n")
     return code
+
+
+def _of_locale(message: str) -> str:
+    """What to say of a name that files may have, but not under this locale: it looks as if they were not there."""
+    encoding = sys.getfilesystemencoding()
+    if message.isascii() or codecs.lookup(encoding).name == "utf-8":
+        return ""
+    return f"names of files are {encoding} under this locale: set PYTHONUTF8=1 where they are UTF-8"
 
 
 @contextmanager

@@ -35,10 +35,15 @@ def print_json(document: Mapping[str, object]) -> None:
 LOG_COLUMNS = 160
 """Where no terminal says how wide it is: in rich's 80 the tables and sentences of a CI log are broken."""
 
+NARROWEST_COLUMNS = 40
+"""A table that has less room loses signs; the terminal breaks its lines instead."""
+
 
 def results() -> Console:
-    """stdout, as wide as its terminal (or `COLUMNS`) says, else as a log may be."""
+    """stdout, as wide as its terminal (or `COLUMNS`) says and a table needs, else as a log may be."""
     from rich.console import Console
 
     console = Console()
-    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=LOG_COLUMNS)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        return Console(width=LOG_COLUMNS)
+    return console if console.width >= NARROWEST_COLUMNS else Console(width=NARROWEST_COLUMNS)

@@ -263,3 +263,14 @@ def test_ci_gets_a_line_for_a_pipeline_that_cannot_be_run(tmp_path, monkeypatch,
     assert run_app(["run", "x.yaml", "y.yaml", "--junit", "ci.xml", "--json"]) == 2
     assert 'tests="2" failures="0" errors="2"' in (tmp_path / "ci.xml").read_text()
     assert json.loads(capsys.readouterr().out)["exit_code"] == 2
+
+
+@pytest.mark.parametrize(
+    ("encoding", "message", "told"),
+    [("utf-8", "mödel.onnx", False), ("iso8859-1", "mödel.onnx", True), ("ascii", "model.onnx", False)],
+)
+def test_a_locale_that_names_files_otherwise_is_told_with_their_names(encoding, message, told, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: encoding)
+    assert say_error(f"{message}: no such model file", "give the path", 2, as_json=False) == 2
+    hint = f"hint: give the path; names of files are {encoding} under this locale: set PYTHONUTF8=1"
+    assert (hint in capsys.readouterr().err) is told

@@ -15,8 +15,8 @@ class Terminal(io.StringIO):
 
 @pytest.mark.parametrize(
     ("stream", "columns", "width"),
-    [(io.StringIO(), None, LOG_COLUMNS), (io.StringIO(), "100", 100), (Terminal(), "90", 90)],
-    ids=["log", "log with COLUMNS", "terminal"],
+    [(io.StringIO(), None, LOG_COLUMNS), (io.StringIO(), "100", 100), (Terminal(), "90", 90), (Terminal(), "12", 40)],
+    ids=["log", "log with COLUMNS", "terminal", "a terminal that is too narrow for any table"],
 )
 def test_results_are_as_wide_as_their_reader(stream, columns, width, monkeypatch):
     monkeypatch.setattr(sys, "stdout", stream)
