@@ -187,7 +187,7 @@ def remarks(bench: Bench, prepared: Prepared, role: Role) -> tuple[Remark, ...]:
     """The calibration lint, and whether the plan's ranges hold for these rows, all of them."""
     from qpipe.quant.calibration.calibrate import calibrate
     from qpipe.quant.calibration.observed import observed_tensors
-    from qpipe.quant.diagnosis.lint import lint_other_rows
+    from qpipe.quant.diagnosis.lint import lint_inputs, lint_other_rows
     from qpipe.quant.graph import open_graph
 
     if prepared.plan is None or not prepared.plan.activations:
@@ -198,4 +198,5 @@ def remarks(bench: Bench, prepared: Prepared, role: Role) -> tuple[Remark, ...]:
         other = calibrate(graph, real_batches(role), observed_tensors(graph.graph, bench.cell.scheme))
     except QpipeError as error:
         return (*prepared.remarks, Remark(kind="not-checked", subject="calibration", message=error.message))
-    return (*prepared.remarks, *lint_other_rows(prepared.plan, other))
+    odd = lint_inputs(prepared.plan, first_rows(next(real_batches(role))))
+    return (*prepared.remarks, *(odd or lint_other_rows(prepared.plan, other)))
