@@ -6,7 +6,9 @@ import errno
 import os
 import resource
 import threading
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
 from traceback import walk_tb
 
 from qpipe.errors import UnavailableError
@@ -33,6 +35,7 @@ _MOST_THREADS = 64
 _OPTIONS = {resource.RLIMIT_AS: "-v", resource.RLIMIT_DATA: "-d"}
 _RUN_THREADS = 8
 """Of the smallest run, beside those of OpenBLAS: 12 in all did with two processors (8 did not)."""
+_CGROUP, _CGROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 _FEW_THREADS = 4096
 """A limit from which on nobody looks whether they can be had."""
 WITHOUT_NUMPY = frozenset({"targets", "stages", "new-target"})
@@ -74,8 +77,8 @@ def check_threads() -> None:
     Raises:
         UnavailableError: the limit is too low.
     """
-    allowed, _ = resource.getrlimit(resource.RLIMIT_NPROC)
-    if allowed in (resource.RLIM_INFINITY, -1) or allowed >= _FEW_THREADS:
+    allowed, whose, hint = min(_limits_of_processes(), default=(_FEW_THREADS, "", ""))
+    if allowed >= _FEW_THREADS:
         return
     needed = 2 * (_blas_threads() - 1) + _RUN_THREADS
     end = threading.Event()
@@ -87,11 +90,37 @@ def check_threads() -> None:
                 started.callback(thread.join)
         except RuntimeError as error:
             raise UnavailableError(
-                f"`ulimit -u` allows {allowed:,} processes and threads of this user: {needed} more are needed",
-                hint="`ulimit -u 4096`, or end other programs of this user",
+                f"{whose}: {needed} more are needed",
+                hint=hint,
             ) from error
         finally:
             end.set()
+
+
+def _limits_of_processes() -> Iterator[tuple[int, str, str]]:
+    """Each limit that there is, in words too, with what to do about it."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+    if allowed not in (resource.RLIM_INFINITY, -1):
+        whose = f"`ulimit -u` allows {allowed:,} processes and threads of this user"
+        yield allowed, whose, "`ulimit -u 4096`, or end other programs of this user"
+    for file in _pids_files():
+        with suppress(OSError, ValueError):  # not there, or `max`
+            allowed = int(file.read_text())
+            hint = "a higher limit, e.g. `docker run --pids-limit 4096`"
+            yield allowed, f"the container (or cgroup) allows {allowed:,} processes and threads ({file})", hint
+
+
+def _pids_files() -> Iterator[Path]:
+    """Where the limit of our own cgroup may stand, in either version; within a container its path is not seen there.
+
+    Source: cgroups(7), /proc/pid/cgroup; Linux Documentation/admin-guide/cgroup-v1/pids.rst and cgroup-v2.rst.
+    """
+    with suppress(OSError):
+        for line in _CGROUP.read_text().splitlines():
+            _, kinds, own = line.split(":", 2)
+            if kinds in {"", "pids"}:
+                root = _CGROUPS / kinds
+                yield from dict.fromkeys((root / own.lstrip("/") / "pids.max", root / "pids.max"))
 
 
 def _blas_threads() -> int:

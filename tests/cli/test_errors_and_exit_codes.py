@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 from small_pipeline import write_small_pipeline
 
+from qpipe.allowance import check_threads
 from qpipe.cli.guarded import READER_GONE, run_app, say_error
+from qpipe.errors import UnavailableError
 
 MAIN = [sys.executable, "-m", "qpipe"]
 
@@ -224,6 +226,29 @@ def test_too_few_processes_are_told_before_openblas_calls_that_an_interruption(m
     line, hint = capsys.readouterr().err.splitlines()
     assert line.startswith("error: `ulimit -u` allows 3 processes and threads of this user")
     assert "ulimit -u" in hint
+
+
+@pytest.mark.parametrize(
+    ("own", "at"),
+    [("0::/", ""), ("0::/docker/abc", ""), ("8:pids:/docker/abc", "pids"), ("8:pids:/docker/abc", "pids/docker/abc")],
+    ids=["cgroup 2", "cgroup 2 of the host", "cgroup 1", "cgroup 1 of the host"],
+)
+def test_too_few_processes_of_a_container_are_told_as_that(own, at, tmp_path, monkeypatch):
+    (tmp_path / "self").write_text(f"4:memory:/elsewhere\n{own}\n")
+    (folder := tmp_path / at).mkdir(parents=True, exist_ok=True)
+    (folder / "pids.max").write_text("5\n")
+    monkeypatch.setattr("qpipe.allowance._CGROUP", tmp_path / "self")
+    monkeypatch.setattr("qpipe.allowance._CGROUPS", tmp_path)
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("threading._start_new_thread", refuse)
+    with pytest.raises(UnavailableError, match=r"container \(or cgroup\) allows 5 processes") as told:
+        check_threads()
+    assert "--pids-limit" in told.value.hint
+    (folder / "pids.max").write_text("max\n")
+    check_threads()
 
 
 @pytest.mark.parametrize("command", [["plan", "small.yaml"], ["doctor"], ["history", "m"], ["gate", "last"]])
