@@ -50,15 +50,16 @@ def second_output(model):
     model.graph.output.append(helper.make_tensor_value_info("turned", onnx.TensorProto.FLOAT, ["N", 3]))
 
 
-def test_steps_are_judged_by_the_pipelines_output_and_ranges_by_the_same_rows(place):
-    image = 30 * small_rows(64, 2)
+@pytest.mark.parametrize(("times", "kind"), [(2, "other-rows"), (30, "other-inputs")])
+def test_steps_are_judged_by_the_pipelines_output_and_ranges_by_the_same_rows(place, times, kind):
+    image = times * small_rows(64, 2)
     session = onnxruntime.InferenceSession(write_small_model(place.folder).file.path)
     label = session.run(["logits"], {"image": image})[0].argmin(axis=1)
     data = {"label": "label", "output": "turned"} | {role: {"npz": f"{role}.npz"} for role in ("calibration", "gate")}
     rows = {"gate": {"image": image, "label": label}}
     found = place.explained(place.cells(rows=rows, pipeline={"data": data}, alter=second_output)["int8"])
     assert [step.metric for step in found.steps if step.name in {"float", "prepared", "engine"}] == [1, 1, 1]
-    assert "other-rows" in {one.kind for one in found.remarks}
+    assert {one.kind for one in found.remarks} == {"rows", kind}
 
 
 def test_an_engine_that_cannot_run_here_is_explained_without_its_step(place, monkeypatch):
