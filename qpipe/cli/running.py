@@ -69,7 +69,7 @@ def run(
     with ExitStack() as sown:
         return run_pipelines(
             pipelines,
-            lambda path: _run_of_many(path, options, plugins, nursery, sown, stop, as_json=as_json),
+            lambda path: _run_of_many(path, options, plugins, nursery, sown, stop),
             as_json=as_json,
             junit=junit,
             store=store,
@@ -86,7 +86,7 @@ def run_pipeline(path: Path, options: RunOptions, *, as_json: bool, junit: Path 
     from qpipe.records.fleet import Ended
 
     try:
-        result = _run_alone(path, options, as_json=as_json)
+        result = _run_alone(path, options)
     except QpipeError as error:
         write_junit(junit, (Ended(file=path, end=refusal(error)),))
         raise
@@ -100,7 +100,7 @@ def run_pipeline(path: Path, options: RunOptions, *, as_json: bool, junit: Path 
     return result.exit_code
 
 
-def _run_alone(path: Path, options: RunOptions, *, as_json: bool) -> RunResult:
+def _run_alone(path: Path, options: RunOptions) -> RunResult:
     """One pipeline; what its children need is loaded while it is read, and in vain where all is cached."""
     from qpipe.execute.children.nursery import Nursery
     from qpipe.flow.workplace import open_workplace
@@ -108,7 +108,7 @@ def _run_alone(path: Path, options: RunOptions, *, as_json: bool) -> RunResult:
     nursery = Nursery()
     with nursery.opened() if options.executor == "local" else nullcontext():
         workplace = open_workplace(path, options, nursery)
-        return _conduct(workplace, options, threading.Event(), as_json=as_json)
+        return _conduct(workplace, options, threading.Event())
 
 
 def _run_of_many(  # noqa: PLR0917  (what many runs share)
@@ -118,8 +118,6 @@ def _run_of_many(  # noqa: PLR0917  (what many runs share)
     nursery: Nursery,
     sown: ExitStack,
     stop: threading.Event,
-    *,
-    as_json: bool,
 ) -> RunResult:
     """One pipeline of many; the first with work opens the nursery, until `sown` is closed.
 
@@ -131,7 +129,7 @@ def _run_of_many(  # noqa: PLR0917  (what many runs share)
     workplace = open_workplace(path, options, nursery, plugins.beside(path))
     if options.executor == "local" and has_work(workplace, options):
         sown.enter_context(nursery.opened())
-    return _conduct(workplace, options, stop, as_json=as_json)
+    return _conduct(workplace, options, stop)
 
 
 def show_result(result: RunResult) -> None:
@@ -141,15 +139,14 @@ def show_result(result: RunResult) -> None:
     results().print(render_run(result))
 
 
-def _conduct(workplace: Workplace, options: RunOptions, stop: threading.Event, *, as_json: bool) -> RunResult:
+def _conduct(workplace: Workplace, options: RunOptions, stop: threading.Event) -> RunResult:
     """Run in a thread, so that Ctrl-C here can stop the children and still let them be cleaned up."""
     from concurrent.futures import ThreadPoolExecutor
 
     from qpipe.cli.screen import Screen
-    from qpipe.execute.children.watch import Silence
     from qpipe.flow.conduct import conduct
 
-    with ThreadPoolExecutor(max_workers=1) as pool, nullcontext(Silence()) if as_json else Screen() as watch:
+    with ThreadPoolExecutor(max_workers=1) as pool, Screen() as watch:
         future = pool.submit(conduct, workplace, options, watch, stop)
         try:
             return future.result()

@@ -143,6 +143,7 @@ def test_the_second_run_starts_no_child_and_makes_nothing_new(first_run, qpipe_i
     )
     again = qpipe_in(folder, "run", "digits.yaml", "--json")
     assert again.code == 0, again.err
+    assert again.err.count("  cached  ") == 2  # a log of CI shows how far it is, while stdout waits for its object
     assert [one["cached"] for one in again.json["cells"]] == [True, True]
     assert (again.json["run_id"], again.json["mlflow_run_id"]) == (found["run_id"], found["mlflow_run_id"])
     assert again.json["promoted"] == found["promoted"]
