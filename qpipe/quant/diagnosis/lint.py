@@ -115,7 +115,7 @@ def lint_inputs(plan: QuantPlan, batch: Tensors) -> tuple[Remark, ...]:
             continue
         if odd := _other_scale(known, real, floats=array.dtype.kind == "f"):
             met = f"calibration has values from {known.low:.4g} to {known.high:.4g}"
-            judged = f"these rows from {real.min():.4g} to {real.max():.4g}"
+            judged = f"the judged rows from {real.min():.4g} to {real.max():.4g}"
             message = f"{met}, {judged}: {odd}; are both preprocessed alike?"
             found.append(Remark(kind="other-inputs", subject=known.name, message=message))
     return tuple(found)
