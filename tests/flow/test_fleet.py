@@ -116,10 +116,10 @@ def test_ctrl_c_while_a_pipeline_ends_well_stops_the_next(fleet):
 
 
 def test_an_interrupted_fleet_is_one_object_and_two_lines(fleet, capsys, monkeypatch):
-    def run(_path, _options, *, as_json, stop, registry):
+    def run(*_given):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("qpipe.cli.running._run", run)
+    monkeypatch.setattr("qpipe.cli.running._run_of_many", run)
     assert run_app(["run", *map(str, fleet), "--json"]) == 130
     told = capsys.readouterr()
     assert json.loads(told.out)["exit_code"] == 130
