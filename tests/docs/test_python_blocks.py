@@ -4,6 +4,7 @@ import ast
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -46,7 +47,9 @@ def test_the_step_of_the_page_can_be_planned_in_the_folder_of_the_demo(monkeypat
         shutil.copy(file, tmp_path)
     monkeypatch.chdir(tmp_path)
     planned = []
-    monkeypatch.setattr(conduct, "conduct", lambda workplace, _: planned.append(workplace))
+    monkeypatch.setattr(
+        conduct, "conduct", lambda workplace, *_: planned.append(workplace) or SimpleNamespace(warnings=())
+    )
     eval(compile(ast.Expression(call), "<page>", "eval"), {"qpipe": qpipe})
     (workplace,) = planned
     assert [cell.label for cell in workplace.cells] == ["digits/none/cpu-local", "digits/int8/cpu-local"]
