@@ -71,7 +71,7 @@ def test_what_calibration_and_the_judged_rows_show_of_the_ranges_is_told(place):
         "gate": {"image": 30 * small_rows(64, 2), "label": np.zeros(64, int)},
     }
     pair, _ = place.evaluated(place.cells(rows=rows)["int8"])
-    assert {"few-rows", "other-rows"} <= {one.kind for one in pair.remarks}
+    assert {"few-rows", "other-inputs"} <= {one.kind for one in pair.remarks}
 
 
 def test_an_emulators_sample_is_of_the_gate_rows_and_says_so(place):
