@@ -131,11 +131,12 @@ def explain(
         print_json({"run_id": kept.result.run_id, "exit_code": code, "cells": cells, "not_explained": left})
         return code
     typer.echo(f"run {kept.result.run_id} of {kept.pipeline.name}")
-    from qpipe.cli.guarded import say_error
     from qpipe.report.explain import render_explanation
 
     for one in found.cells:
         results().print(render_explanation(one))
     for failed in found.not_explained:
-        say_error(f"{failed.cell} could not be explained: {failed.reason}", failed.hint, code, as_json=False)
+        typer.echo(f"error: {failed.cell} could not be explained: {failed.reason}", err=True)
+        if failed.hint:
+            typer.echo(f"hint: {failed.hint}", err=True)
     return code
