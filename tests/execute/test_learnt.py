@@ -10,6 +10,7 @@ import pytest
 from qpipe.errors import BuildError
 from qpipe.execute.work import learnt
 from qpipe.plugins.backend import Learning
+from qpipe.records.engine import Built
 from qpipe.records.target import Target
 from qpipe.store import Store
 from qpipe.testing.contract import Silent
@@ -28,7 +29,7 @@ class Pupil(FakeBackend):
         file.write_text((file.read_text() if file.exists() else "") + "line\n")
         if target.batch_sizes == (0,):
             raise BuildError("refused")
-        return file.read_text()
+        return Built(files=(), placement=None, notes=(file.read_text(),))
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def bench(tmp_path):
 
 def build(bench, tmp_path, **changes):
     bench.cell = SimpleNamespace(target=replace(bench.cell.target, **changes))
-    return learnt.build(bench, None, tmp_path)
+    return "".join(learnt.build(bench, None, tmp_path).notes)
 
 
 def test_each_build_begins_with_what_the_last_one_of_its_device_left(bench, tmp_path):
@@ -69,7 +70,9 @@ def test_what_is_broken_in_the_store_is_learnt_again(bench, tmp_path):
 
 def test_a_backend_or_a_target_that_learns_nothing_builds_as_ever(bench, tmp_path):
     calls = []
-    bench.backend = SimpleNamespace(build=lambda *given: calls.append(given))
+    bench.backend = SimpleNamespace(
+        name="plain", build=lambda *given: calls.append(given) or Built(files=(), placement=None)
+    )
     build(bench, tmp_path)
     assert calls == [(None, bench.cell.target, tmp_path, bench.progress)]
     assert not (tmp_path / "store").exists()
