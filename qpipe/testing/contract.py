@@ -233,7 +233,7 @@ class BackendContract:
         found = np.concatenate([run(session, rows[start : start + 4]) for start in range(0, 16, 4)])
         if case.recipe == "none":
             error = np.abs(found - expected).max() / np.abs(expected).max()
-            assert error <= self.float_tolerance, f"the float engine is off by {error:.2g}: it computes in float32"
+            assert error <= self.float_tolerance, f"the float engine is off by {error:.2g}: its rows, or its float32"
         else:
             cosine = (found * expected).sum() / np.sqrt((found**2).sum() * (expected**2).sum())
             assert cosine >= self.int8_cosine, f"cosine to float is {cosine:.3f}: layout, scales, or a wrong scheme"
@@ -242,7 +242,8 @@ class BackendContract:
         """Batch 1 and batch 5 give the same rows, up to float rounding."""
         rows = small_rows(5)
         single = np.concatenate([run(session, rows[number : number + 1]) for number in range(5)])
-        np.testing.assert_allclose(run(session, rows), single, rtol=1e-3, atol=1e-3)
+        told = "five rows at once give other numbers than one by one: their order, or what a run leaves behind"
+        np.testing.assert_allclose(run(session, rows), single, rtol=1e-3, atol=1e-3, err_msg=told)
 
     def test_outputs_stay_and_repeat(self, session: Session) -> None:
         """A later run does not write into the outputs of an earlier one; the same rows give the same outputs."""
@@ -250,7 +251,7 @@ class BackendContract:
         kept = first.copy()
         for seed in range(2, 8):
             run(session, small_rows(2, seed))
-        np.testing.assert_array_equal(first, kept)
+        np.testing.assert_array_equal(first, kept, err_msg="a later run writes into outputs that were given: copy them")
         np.testing.assert_allclose(run(session, small_rows(2)), kept, rtol=1e-5, atol=1e-6)
 
     def test_wrong_inputs_are_an_exception(self, session: Session) -> None:
