@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from qpipe.allowance import WITHOUT_NUMPY, check_allowance
-from qpipe.cli import drafting, judging, listing, promoting, running, scaffolding
+from qpipe.cli import cleaning, drafting, judging, listing, promoting, running, scaffolding
 from qpipe.cli.doctor import doctor
 from qpipe.cli.settingup import setup
 
@@ -52,6 +52,7 @@ app.command("sync")(promoting.sync)
 app.command("rollback")(promoting.rollback)
 app.command("history")(promoting.history)
 app.command("verify")(promoting.verify)
+app.command("clean")(cleaning.clean)
 app.command("targets")(listing.targets)
 app.command("stages")(listing.stages)
 app.command("gates")(listing.gates)

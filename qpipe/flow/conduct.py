@@ -51,7 +51,7 @@ def conduct(
     if not options.fresh and (before := settled(workplace, options, run_id, watch)) is not None:
         keep_run(workplace, before)  # as the latest
         return before
-    with looked_through_again(), ExitStack() as held, ExitStack() as hands:
+    with workplace.store.at_work(), looked_through_again(), ExitStack() as held, ExitStack() as hands:
         hands.enter_context(workplace.executor.ready(work=has_work(workplace, options)))
         return _conduct(workplace, options, watch, stop or threading.Event(), hands, held=held, run_id=run_id)
 

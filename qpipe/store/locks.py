@@ -39,6 +39,18 @@ def try_lock_file(path: Path) -> Iterator[bool]:
 
 
 @contextmanager
+def share_lock_file(path: Path) -> Iterator[None]:
+    """Hold `path` together with whoever else shares it, and against `try_lock_file`; waits for its turn."""
+    descriptor = None
+    while descriptor is None:
+        descriptor = _acquire(path, fcntl.LOCK_SH)
+    try:
+        yield
+    finally:
+        os.close(descriptor)  # the file stays: others may share it
+
+
+@contextmanager
 def keep_locked(path: Path) -> Iterator[int]:
     """Hold a new file, which stays: whoever can take it later knows that its holder has ended. Yields its inode."""
     descriptor = None

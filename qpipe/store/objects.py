@@ -128,6 +128,13 @@ class Objects:
             clean(self.root / "locks")
         self._cleaned = True
 
+    def remove(self, digest: str) -> None:
+        """Take an object out of the store; a kill leaves either all of it or a folder that the next run removes."""
+        with self.scratch() as folder:
+            self.path(digest).rename(folder / "object")
+            (self.root / manifest_name(digest)).unlink(missing_ok=True)
+        self._verified.pop(digest, None)
+
     def _install(self, folder: Path, made: Manifest) -> None:
         target = self.path(made.digest)
         self.write(manifest_name(made.digest), made.text)

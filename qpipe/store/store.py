@@ -6,8 +6,8 @@ import errno
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import unquote, urlsplit
@@ -16,10 +16,13 @@ from qpipe.errors import ConfigError, StoreError
 from qpipe.home import home
 from qpipe.store import manifest as manifests
 from qpipe.store.failures import as_store_error, store_error
+from qpipe.store.locks import share_lock_file, try_lock_file
 from qpipe.store.objects import Objects, check_same, copy_files, manifest_name
 from qpipe.store.remote import Remote
 from qpipe.store.scratch import scratch
+from qpipe.store.spare import Spare, find_spare, folder_bytes
 
+AT_WORK = "at-work.lock"
 _NAME = re.compile(r"[A-Za-z0-9_@][A-Za-z0-9_.@+-]{0,199}")
 
 
@@ -159,14 +162,45 @@ class Store:
         with self._objects.scratch() as folder:
             yield folder
 
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Nothing is swept in here meanwhile."""
+        with ExitStack() as stack:
+            with as_store_error("lock the store", self.root):
+                stack.enter_context(share_lock_file(self.root / "locks" / AT_WORK))
+            yield
+
+    def sweep(self, remakable: Collection[str], *, until_s: float, dry: bool = False) -> tuple[Spare, ...]:
+        """Remove what was made before `until_s` (seconds since the epoch) and can be made again; `dry`: say it alone.
+
+        A kill in the middle leaves a whole store.
+
+        Raises:
+            ConfigError: this is no folder on a disk here, or there is no store.
+            StoreError: somebody is at work in it, or the disk refused.
+        """
+        if self._remote is not None:
+            raise ConfigError(f"{self.url} is no folder on a disk here", hint="sweep a store where its folder lies")
+        if not (self.root / "keys").is_dir():
+            raise ConfigError(f"there is no store in {self.root}", hint="name it with --store or QPIPE_STORE")
+        with as_store_error("sweep", self.root), try_lock_file(self.root / "locks" / AT_WORK) as ours:
+            if not ours:
+                raise StoreError(f"a run is at work in {self.root}", hint="try again when it has ended")
+            found = find_spare(self.root, remakable, until_s=until_s)
+            for one in () if dry else found:
+                for key in one.keys:  # first: a key never leads to half an object
+                    key.unlink()
+                for digest in one.objects:
+                    self._objects.remove(digest)
+        return found
+
     def size(self) -> int:
         """Bytes of all objects."""
         if self._remote is not None:
             texts = [self._remote.read(manifest_name(digest)) or "[]" for digest in self._remote.digests()]
             return sum(manifests.parse(text).size_bytes for text in texts)
         with as_store_error("measure", self.root):
-            folders = list((self.root / "objects").glob("*"))
-            return sum((folder / name).stat().st_size for folder in folders for name in manifests.list_files(folder))
+            return sum(folder_bytes(folder) for folder in (self.root / "objects").glob("*"))
 
     def clean(self) -> None:
         """Remove what killed processes left behind; done by itself at the first write."""

@@ -11,6 +11,7 @@ import pytest
 from mlflow import MlflowClient
 
 from qpipe.flow import conduct
+from qpipe.flow.finished.room import REMAKABLE
 from qpipe.flow.finished.runs import KeptRun, keep_result, recall_run
 from qpipe.records.target import Limits
 from qpipe.store import Store
@@ -31,6 +32,22 @@ def test_gate_again_gives_the_same_verdicts(first_run, qpipe_in):
         assert said.code == 0, said.err
         assert gates(said.json) == gates(found)
         assert (said.json["run_id"], said.json["exploratory"]) == (found["run_id"], False)
+
+
+def test_cleaned_of_all_that_can_be_made_again_a_store_says_the_same(first_run, qpipe_in, tmp_path):
+    folder, found = first_run
+    store = tmp_path / "store"
+    shutil.copytree(folder / ".qpipe", store)
+    kinds = {path.name for path in (store / "keys").iterdir()}
+    evidence = {"cells", "looks", "runs", "settled", "settled-moves", "slots", "unlogged"}
+    assert kinds - REMAKABLE.keys() <= evidence, "a kind of key that nobody has thought of: can it be made again?"
+    said = qpipe_in(folder, "clean", "--older", "0", "--store", str(store), "--json").json
+    assert {one["what"] for one in said["rooms"]} >= {"prepared graphs", "calibration statistics"}
+    assert said["left_bytes"] == Store(store).size()
+    again = qpipe_in(folder, "gate", found["run_id"], "--store", str(store), "--json")
+    assert gates(again.json) == gates(found)
+    cells = qpipe_in(folder, "plan", "digits.yaml", "--store", str(store), "--json").json["cells"]
+    assert {one["note"] for one in cells} == {"cached"}
 
 
 def test_other_gates_are_exploratory_and_never_promote(first_run, qpipe_in):

@@ -72,10 +72,11 @@ def explain_run(store: Store, kept: KeptRun, wanted: str | None, watch: Watch) -
     anew = {label: changed_since(workplace, cell, _recipe(cell, kept)) for label, cell in meant.items()}
     found: dict[str, Exit] = {}
     jobs = [_job(cell, store, label) for label, cell in cells.items()]
-    workplace.executor.run(
-        jobs, watch=watch, stop=threading.Event(), done=lambda job, ended: found.__setitem__(job.label, ended)
-    )
-    ends = [(meant[job.label], _end(store, meant[job.label], found.get(job.label))) for job in jobs]
+    with store.at_work():
+        workplace.executor.run(
+            jobs, watch=watch, stop=threading.Event(), done=lambda job, ended: found.__setitem__(job.label, ended)
+        )
+        ends = [(meant[job.label], _end(store, meant[job.label], found.get(job.label))) for job in jobs]
     return Explained(
         cells=tuple(
             replace(end, beside=(*compare_targets(cell, kept.result.cells), *anew[cell.label]))
