@@ -19,6 +19,7 @@ from qpipe.errors import BuildError, RefusedError
 from qpipe.records.engine import Prepared
 from qpipe_litert.flatbuffer import read_flatbuffer
 from qpipe_litert.flatbuffer_edit import free_batch, fuse_relu, matmul_as_dense
+from qpipe_litert.hard_swish import rewrite_hard_sigmoid
 from qpipe_litert.interpreter import invoke, open_interpreter, refused_by_kernel
 from qpipe_litert.kept import converted_once
 from qpipe_litert.layout import Layout, close, input_layouts, output_layout, to_file
@@ -76,7 +77,8 @@ def convert(prepared: Prepared, workdir: Path, options: Options, tool: ToolEnvir
             path = workdir / CONVERTED
             path.write_bytes(converted_once(data, keep, partial(_convert_now, graph, workdir, tool, keep)))
             refuse_custom(path)
-            path.write_bytes(matmul_as_dense(fuse_relu(path.read_bytes())))
+            dense = matmul_as_dense(fuse_relu(path.read_bytes()))
+            path.write_bytes(rewrite_hard_sigmoid(dense, fuse=options.kernels == "xnnpack"))
             layout, notes = find_layout(prepared, model, path, free=free, kernels=options.kernels)
         except BuildError as problem:
             if first is None and not isinstance(problem, UnknownOperatorError):

@@ -29,20 +29,20 @@ FEWEST_HALVES = 32
 
 def inline_buffers(data: bytes) -> bytes:
     """The same model with every buffer inside the flatbuffer, as tflite-micro and C arrays need it."""
-    model = _opened(data)
+    model = opened(data)
     for buffer in model.buffers:
         if buffer.offset > 1:
             start, stop = buffer.offset, buffer.offset + buffer.size
             buffer.data = np.frombuffer(data[start:stop], np.uint8)
             buffer.offset = buffer.size = 0
-    return _packed(model, len(data))
+    return packed(model, len(data))
 
 
 def free_batch(data: bytes) -> bytes:
     """The same model with `Reshape` targets that begin with one row made to begin with any number of rows."""
     from ai_edge_litert.schema_py_generated import BuiltinOperator
 
-    model = _opened(data)
+    model = opened(data)
     graph = model.subgraphs[0]
     codes = [builtin(code) for code in model.operatorCodes]
     for op in graph.operators:
@@ -58,7 +58,7 @@ def free_batch(data: bytes) -> bytes:
             buffer.data = np.frombuffer(wanted.tobytes(), np.uint8)
             if op.builtinOptions is not None and op.builtinOptions.newShape is not None:
                 op.builtinOptions.newShape = [int(dim) for dim in wanted]
-    return _packed(model, len(data))
+    return packed(model, len(data))
 
 
 def fuse_relu(data: bytes) -> bytes:
@@ -68,7 +68,7 @@ def fuse_relu(data: bytes) -> bytes:
     """
     from ai_edge_litert.schema_py_generated import ActivationFunctionType, BuiltinOperator
 
-    model = _opened(data)
+    model = opened(data)
     graph = model.subgraphs[0]
     codes = [builtin(code) for code in model.operatorCodes]
     fused = {
@@ -81,8 +81,8 @@ def fuse_relu(data: bytes) -> bytes:
             maker.builtinOptions.fusedActivationFunction = fused[codes[relu.opcodeIndex]]
             last.outputs = relu.outputs
             graph.operators.remove(relu)
-    _drop_unused(model)
-    return _packed(model, len(data))
+    drop_unused(model)
+    return packed(model, len(data))
 
 
 def matmul_as_dense(data: bytes) -> bytes:
@@ -92,7 +92,7 @@ def matmul_as_dense(data: bytes) -> bytes:
     """
     from ai_edge_litert.schema_py_generated import BuiltinOperator, BuiltinOptions, FullyConnectedOptionsT, TensorType
 
-    model = _opened(data)
+    model = opened(data)
     graph = model.subgraphs[0]
     codes = [builtin(code) for code in model.operatorCodes]
     for op in list(graph.operators):
@@ -112,10 +112,10 @@ def matmul_as_dense(data: bytes) -> bytes:
         options.keepNumDims = True
         op.inputs, op.builtinOptions = [int(op.inputs[0]), int(op.inputs[1]), -1], options
         op.builtinOptionsType = BuiltinOptions.FullyConnectedOptions
-        op.opcodeIndex = _code_index(model, BuiltinOperator.FULLY_CONNECTED, version=5)  # `keep_num_dims`
+        op.opcodeIndex = code_index(model, BuiltinOperator.FULLY_CONNECTED, version=5)  # `keep_num_dims`
         _take_bias(model, op)
-    _drop_unused(model)
-    return _packed(model, len(data))
+    drop_unused(model)
+    return packed(model, len(data))
 
 
 def store_half(data: bytes) -> bytes:
@@ -125,7 +125,7 @@ def store_half(data: bytes) -> bytes:
     """
     from ai_edge_litert.schema_py_generated import TensorType
 
-    model = _opened(data)
+    model = opened(data)
     for buffer, owners in _weights(model).items():
         values = np.frombuffer(np.asarray(model.buffers[buffer].data, np.uint8).tobytes(), np.float32)
         with np.errstate(over="ignore"):
@@ -139,7 +139,7 @@ def store_half(data: bytes) -> bytes:
             graph.tensors[index].buffer = 0
             graph.tensors.append(stored)
             graph.operators.insert(0, _widening(model, len(graph.tensors) - 1, index))
-    return _packed(model, len(data))
+    return packed(model, len(data))
 
 
 def _weights(model: ModelT) -> dict[int, list[tuple[SubGraphT, int]]]:
@@ -166,13 +166,13 @@ def _widening(model: ModelT, stored: int, wide: int) -> OperatorT:
     from ai_edge_litert.schema_py_generated import BuiltinOperator, BuiltinOptions, DequantizeOptionsT, OperatorT
 
     op = OperatorT()
-    op.opcodeIndex = _code_index(model, BuiltinOperator.DEQUANTIZE, version=3)  # float16
+    op.opcodeIndex = code_index(model, BuiltinOperator.DEQUANTIZE, version=3)  # float16
     op.inputs, op.outputs = [stored], [wide]
     op.builtinOptionsType, op.builtinOptions = BuiltinOptions.DequantizeOptions, DequantizeOptionsT()
     return op
 
 
-def _drop_unused(model: ModelT) -> None:
+def drop_unused(model: ModelT) -> None:
     """Leave out tensors that nothing reads or writes: tools that look at every tensor find no memory behind them."""
     graph = model.subgraphs[0]
     used = {int(index) for index in (*graph.inputs, *graph.outputs)}
@@ -212,7 +212,7 @@ def _take_bias(model: ModelT, dense: OperatorT) -> None:
     graph.operators.remove(add)
 
 
-def _code_index(model: ModelT, wanted: int, version: int) -> int:
+def code_index(model: ModelT, wanted: int, version: int) -> int:
     """The operator's place among the codes, of this version at least."""
     from ai_edge_litert.schema_py_generated import OperatorCodeT
 
@@ -254,13 +254,15 @@ def _weighted_maker(graph: SubGraphT, codes: list[int], tensor: int) -> tuple[Op
         return (op, last) if free else (None, None)
 
 
-def _opened(data: bytes) -> ModelT:
+def opened(data: bytes) -> ModelT:
+    """The model as objects that can be edited."""
     from ai_edge_litert.schema_py_generated import Model, ModelT
 
     return ModelT.InitFromObj(Model.GetRootAs(data, 0))
 
 
-def _packed(model: ModelT, size: int) -> bytes:
+def packed(model: ModelT, size: int) -> bytes:
+    """The file of an edited model that had `size` bytes."""
     import flatbuffers
 
     builder = flatbuffers.Builder(size + 4096)

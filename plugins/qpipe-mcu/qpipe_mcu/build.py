@@ -46,7 +46,9 @@ def build_micro(prepared: Prepared, workdir: Path, progress: Progress) -> MicroF
     Raises:
         BuildError: a tool refused, an operator is missing in tflite-micro, or what it computes is something else.
     """
-    made = build_tflite(prepared, workdir, Options(io="int8", batch="one", unranged="float"), progress)
+    made = build_tflite(
+        prepared, workdir, Options(kernels="reference", io="int8", batch="one", unranged="float"), progress
+    )
     data = inline_buffers(made.path.read_bytes())
     (workdir / MODEL).write_bytes(data)
     progress.step("find the smallest arena")
