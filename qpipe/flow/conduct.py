@@ -51,7 +51,7 @@ def conduct(
     if not options.fresh and (before := settled(workplace, options, run_id, watch)) is not None:
         keep_run(workplace, before)  # as the latest
         return before
-    with workplace.store.at_work(), looked_through_again(), ExitStack() as held, ExitStack() as hands:
+    with looked_through_again(), ExitStack() as held, ExitStack() as hands:
         hands.enter_context(workplace.executor.ready(work=has_work(workplace, options)))
         return _conduct(workplace, options, watch, stop or threading.Event(), hands, held=held, run_id=run_id)
 
@@ -70,6 +70,7 @@ def _conduct(
     reaching = reach(workplace, options, run_id, watch, stop, held=held)
     threading.Thread(target=load_statistics, name="qpipe-statistics").start()  # deciding waits for it, work does not
     try:
+        held.enter_context(workplace.store.at_work())
         if workplace.pipeline.search is not None:
             reaching.wait()  # a search times its candidates at once
         searched = search(workplace, options, watch, stop)

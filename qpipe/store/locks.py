@@ -47,7 +47,9 @@ def share_lock_file(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        os.close(descriptor)  # the file stays: others may share it
+        os.close(descriptor)
+        with try_lock_file(path):  # whoever shares it last removes it
+            pass
 
 
 @contextmanager
