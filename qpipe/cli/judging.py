@@ -110,10 +110,7 @@ def explain(
     as_json: JsonFlag = False,
 ) -> int:
     """Say why an engine is worse (loss of each step, worst layers) and why it is slower (what stayed in float)."""
-    from contextlib import nullcontext
-
     from qpipe.cli.screen import Screen
-    from qpipe.execute.children.watch import Silence
     from qpipe.flow.exitcodes import UNABLE
     from qpipe.flow.finished.explanation import explain_run
     from qpipe.flow.finished.runs import is_label, latest_with_cell, recall_run
@@ -121,7 +118,7 @@ def explain(
 
     opened = open_store(store)
     kept, only = latest_with_cell(opened, what) if is_label(what, cell) else (recall_run(opened, what), cell)
-    with nullcontext(Silence()) if as_json else Screen() as watch:
+    with Screen() as watch:
         found = explain_run(opened, kept, only, watch)
     code = UNABLE if found.not_explained else 0
     if as_json:
