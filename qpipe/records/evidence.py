@@ -128,3 +128,13 @@ class Evidence:
     """Where the loss comes from; None where nothing was measured."""
     remarks: tuple[Remark, ...] = ()
     """What the calibration lint found."""
+
+    @property
+    def first_batch(self) -> BatchProfile | None:
+        """What was measured at the first batch size."""
+        return self.profile.batches[0] if isinstance(self.profile, Profile) and self.profile.batches else None
+
+    @property
+    def size_ratio(self) -> float | None:
+        """Bytes in parts of the float engine's; None where there is none."""
+        return self.engine_size_bytes / self.baseline_size_bytes if self.baseline_size_bytes else None

@@ -8,7 +8,6 @@ from html import escape
 from qpipe.records.result import CellResult
 from qpipe.report.html import head, mark, row
 from qpipe.report.overview import NAMED, TROUBLES, Trouble, are_many, glance, look_first, standing
-from qpipe.report.ratios import size_ratio, time_ratio
 from qpipe.report.table import NOTHING
 
 
@@ -34,8 +33,10 @@ def _linked(cell: CellResult | None, links: Mapping[str, str]) -> str:
 
 
 def _beside_float(cell: CellResult) -> str:
-    time, size = time_ratio(cell), size_ratio(cell)
-    found = (("time", time.median if time else None), ("size", size))
+    if cell.evidence is None:
+        return ""
+    batch = cell.evidence.first_batch
+    found = (("time", batch.ratio.median if batch and batch.ratio else None), ("size", cell.evidence.size_ratio))
     return "".join(f" <small>{value:.2f}&nbsp;×&nbsp;{what}</small>" for what, value in found if value is not None)
 
 

@@ -18,7 +18,6 @@ from qpipe.report.html import badge, head, mark, row
 from qpipe.report.insight import insight
 from qpipe.report.overview import words_counted
 from qpipe.report.plots import Plots, slug
-from qpipe.report.ratios import first_batch, size_ratio, time_ratio
 from qpipe.report.searched import search_section
 from qpipe.report.table import NOTHING, fewer_rows, number, size
 
@@ -89,7 +88,8 @@ def _overview_row(cell: CellResult, fewer: str) -> str:
     evidence = cell.evidence
     evaluation = evidence.evaluation if evidence and isinstance(evidence.evaluation, Evaluation) else None
     reference = evidence.reference if evidence and isinstance(evidence.reference, Evaluation) else None
-    batch, ratio = first_batch(cell), time_ratio(cell)
+    batch = evidence.first_batch if evidence else None
+    ratio = batch.ratio if batch else None
     placement = evidence.placement if evidence else None
     total = placement.integer + placement.float if placement else 0
     return row(
@@ -102,7 +102,7 @@ def _overview_row(cell: CellResult, fewer: str) -> str:
         number(ratio.median if ratio else None),
         f"{number(ratio.low)} … {number(ratio.high)}" if ratio else NOTHING,
         size(evidence.engine_size_bytes if evidence else None),
-        number(size_ratio(cell)),
+        number(evidence.size_ratio if evidence else None),
         f"{placement.integer} of {total}" if placement else NOTHING,
     )
 

@@ -8,7 +8,7 @@ from io import StringIO
 from textwrap import indent
 from typing import TYPE_CHECKING
 
-from qpipe.records.evidence import Evaluation, Profile
+from qpipe.records.evidence import Evaluation
 from qpipe.records.result import CellResult, Promoted, RunResult, SearchTrial
 from qpipe.records.verdict import Decision, Verdict
 from qpipe.report.columns import columns
@@ -118,10 +118,9 @@ def _quality(cell: CellResult) -> str:
 
 
 def _speed(cell: CellResult) -> tuple[str, str]:
-    profile = cell.evidence.profile if cell.evidence else None
-    if not isinstance(profile, Profile) or not profile.batches:
+    first = cell.evidence.first_batch if cell.evidence else None
+    if first is None:
         return NOTHING, NOTHING
-    first = profile.batches[0]
     p50 = next((percentile.value for name, percentile in first.latency_ms if name == "p50"), None)
     return number(p50), number(first.ratio.median if first.ratio else None)
 

@@ -51,8 +51,8 @@ def _evidence(evidence: Evidence) -> Iterator[tuple[str, float]]:
     if isinstance(evidence.reference, Evaluation):
         yield f"reference/{evidence.reference.metric}", _or_nan(evidence.reference.value)
     yield "size_bytes", float(evidence.engine_size_bytes)
-    if evidence.baseline_size_bytes:
-        yield "size_ratio", evidence.engine_size_bytes / evidence.baseline_size_bytes
+    if evidence.size_ratio is not None:
+        yield "size_ratio", evidence.size_ratio
     if evidence.placement is not None:
         yield "placement/integer", float(evidence.placement.integer)
         yield "placement/float", float(evidence.placement.float)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qpipe.records.comparison import Pair, Standing
-from qpipe.records.evidence import Evaluation, Profile
+from qpipe.records.evidence import Evaluation
 
 if TYPE_CHECKING:
     from qpipe.records.result import CellResult, RunResult
@@ -21,8 +21,8 @@ def standing(cell: CellResult) -> Standing:
     """What a run says of one cell."""
     evidence = cell.evidence
     evaluation = evidence.evaluation if evidence else None
-    profile = evidence.profile if evidence else None
-    ratio = profile.batches[0].ratio if isinstance(profile, Profile) and profile.batches else None
+    batch = evidence.first_batch if evidence else None
+    ratio = batch.ratio if batch else None
     return Standing(
         status=cell.status,
         decision=cell.decision,

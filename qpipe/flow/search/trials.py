@@ -17,7 +17,7 @@ from qpipe.flow.search.finalists import placement_reason
 from qpipe.planning.candidates import search_cells
 from qpipe.plugins.gate import Alpha
 from qpipe.records.codec import decode, encode
-from qpipe.records.evidence import Evaluation, NotMeasured, Profile
+from qpipe.records.evidence import Evaluation, NotMeasured
 from qpipe.records.pipeline import RecipeSpec
 from qpipe.records.result import SearchTrial
 from qpipe.records.verdict import Decision
@@ -158,9 +158,8 @@ def _trial(hunt: Hunt, recipe: RecipeSpec, one: Worked, evidence: Evidence | Non
     if evidence is None:
         cut_off = one.reason == STOPPED and hunt.budget.is_set()
         return untried(hunt, recipe.name, hunt.budget.reason if cut_off else f"{one.status}: {one.reason}")
-    found, reference = evidence.evaluation, evidence.reference
-    profile = evidence.profile
-    ratio = profile.batches[0].ratio if isinstance(profile, Profile) and profile.batches else None
+    found, reference, batch = evidence.evaluation, evidence.reference, evidence.first_batch
+    ratio = batch.ratio if batch else None
     if ratio is None and hunt.rule.objective == "latency" and hunt.budget.is_set():
         return untried(hunt, recipe.name, hunt.budget.reason)
     return SearchTrial(
@@ -177,7 +176,9 @@ def _trial(hunt: Hunt, recipe: RecipeSpec, one: Worked, evidence: Evidence | Non
         size_bytes=evidence.engine_size_bytes,
         units=found.units if isinstance(found, Evaluation) else None,
         fails=_exact_failure(hunt, one, evidence) or _newly_infinite(evidence),
-        missing=next((part.reason for part in (found, reference, profile) if isinstance(part, NotMeasured)), ""),
+        missing=next(
+            (part.reason for part in (found, reference, evidence.profile) if isinstance(part, NotMeasured)), ""
+        ),
         stages=recipe.stages,
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qpipe.records.evidence import Evaluation, Percentile, Profile
+from qpipe.records.evidence import Evaluation, Percentile
 from qpipe.records.recipe import REFERENCE
 from qpipe.records.result import CellResult
 from qpipe.report.plots.colours import COLOUR
@@ -96,10 +96,8 @@ def _quality_interval(cell: CellResult, value: float) -> tuple[float, float]:
 
 
 def _median(cell: CellResult) -> Percentile | None:
-    profile = cell.evidence.profile if cell.evidence else None
-    if not isinstance(profile, Profile) or not profile.batches:
-        return None
-    return dict(profile.batches[0].latency_ms).get("p50")
+    batch = cell.evidence.first_batch if cell.evidence else None
+    return dict(batch.latency_ms).get("p50") if batch else None
 
 
 def _evaluation(cell: CellResult) -> Evaluation | None:
