@@ -44,10 +44,11 @@ def _draft(model: str, tracking_uri: str | None) -> str:
     """The draft for a file, or for a model of MLflow, which is looked at in a folder that goes again."""
     from qpipe.config import draft_pipeline, model_name
     from qpipe.models import output_operators, read_model
+    from qpipe.records.model import is_in_mlflow
 
     with ExitStack() as scratch:
         path = Path(model)
-        if model.startswith(("models:/", "runs:/")):
+        if is_in_mlflow(model):
             from qpipe.tracking import fetch_model
 
             folder = Path(scratch.enter_context(TemporaryDirectory(prefix="qpipe-")))

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from qpipe.config.sources import clean_name
-from qpipe.records.model import Model
+from qpipe.records.model import Model, is_in_mlflow
 from qpipe.records.tensors import Signature, TensorSpec
 
 NO_OPERATORS: Mapping[str, str] = MappingProxyType({})
@@ -59,7 +59,7 @@ def draft_pipeline(
 
 
 def _source(model: Model) -> str:
-    if model.origin.startswith(("models:/", "runs:/")):
+    if is_in_mlflow(model.origin):
         return f"{{uri: {json.dumps(model.origin)}}}"
     return f"{{path: {json.dumps(str(Path(model.origin or model.file.path)))}}}"
 

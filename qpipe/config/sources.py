@@ -10,6 +10,7 @@ from qpipe.config.paths import resolve_path
 from qpipe.config.problems import Problem
 from qpipe.config.text import ModelText, PipelineText
 from qpipe.errors import QpipeError
+from qpipe.records.model import is_in_mlflow
 from qpipe.records.pipeline import ModelSource
 
 
@@ -44,14 +45,14 @@ def _source(text: ModelText, at: KeyPath, fallback: str, folder: Path, problems:
         path = None if text.path is None else resolve_path(text.path, folder)
     except QpipeError as error:
         problems.append(Problem.of((*at, "path"), error))
-    if text.path is not None and re.match(r"(models|runs):/", text.path):
+    if text.path is not None and is_in_mlflow(text.path):
         problems.append(Problem(at=(*at, "path"), message=f"{text.path!r} is no path", hint=f'uri: "{text.path}"'))
     return ModelSource(name=text.name or model_name(text.path or text.uri or "") or fallback, path=path, uri=text.uri)
 
 
 def model_name(place: str) -> str:
     """The stem of a file, or the registered name in an MLflow URI; empty where there is none."""
-    if not place.startswith(("models:/", "runs:/")):
+    if not is_in_mlflow(place):
         return clean_name(PurePosixPath(place).stem)
     found = re.match(r"models:/(?!m-)([^/@]+)[/@]", place)
     return clean_name(found[1]) if found else ""

@@ -8,6 +8,11 @@ from pathlib import Path
 from qpipe.records.tensors import Signature
 
 
+def is_in_mlflow(origin: str) -> bool:
+    """Whether a model's origin is an MLflow URI, and no path."""
+    return origin.startswith(("models:/", "runs:/"))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OnnxFile:
     """An ONNX graph on disk; `digest` covers its external data too."""

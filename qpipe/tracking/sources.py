@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from qpipe.errors import ModelError
 from qpipe.models.digest import digest_onnx
+from qpipe.records.model import is_in_mlflow
 from qpipe.tracking.connection import connect
 from qpipe.tracking.downloads import Place, download, files_of, scratch_folder
 from qpipe.tracking.onnxmodels import DESCRIPTION, LOG_IT, download_graph, onnx_name, whole_model
@@ -30,7 +31,7 @@ def fetch_model(uri: str, into: Path, *, tracking_uri: str | None = None) -> Pat
         ModelError: no such model, version, alias or run (says which there are), or not one of ONNX flavor.
         UnreachableError: MLflow does not answer.
     """
-    if not uri.startswith(("models:/", "runs:/")):
+    if not is_in_mlflow(uri):
         raise ModelError(f"{uri!r} is no MLflow URI of a model", hint=FORMS)
     tracker = connect(tracking_uri, None, folder=Path.cwd())
     with calling(tracker.uri, f"fetching {uri}", READ):

@@ -9,6 +9,7 @@ from qpipe.errors import DataError, TargetError
 from qpipe.flow.preflight.probes import try_labels, try_models
 from qpipe.flow.workplace import OWN
 from qpipe.records.engine import Unavailable
+from qpipe.records.model import is_in_mlflow
 
 if TYPE_CHECKING:
     from qpipe.flow.workplace import Workplace
@@ -107,7 +108,7 @@ def _check_roles(workplace: Workplace, model: Model) -> None:
 
 def _declared(model: Model) -> list[str]:
     """That MLflow holds another signature of a model than its graph has."""
-    if not model.origin.startswith(("models:/", "runs:/")):
+    if not is_in_mlflow(model.origin):
         return []
     from qpipe.tracking import told_otherwise
 
