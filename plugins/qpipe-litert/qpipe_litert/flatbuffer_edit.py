@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from copy import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qpipe_litert.flatbuffer import builtin, listed
 
 if TYPE_CHECKING:
-    from ai_edge_litert.schema_py_generated import ModelT, OperatorT, SubGraphT
+    from ai_edge_litert.schema_py_generated import BufferT, ModelT, OperatorT, SubGraphT
+
+T = TypeVar("T", bound=np.generic)
 
 WEIGHTED = (
     "FULLY_CONNECTED",
@@ -52,7 +55,7 @@ def free_batch(data: bytes) -> bytes:
         source = listed(graph.tensors[op.inputs[0]].shape)
         if buffer.data is None or not source or source[0] != 1:
             continue
-        wanted = np.frombuffer(np.asarray(buffer.data, np.uint8).tobytes(), np.int32).copy()
+        wanted = held(buffer, np.int32).copy()
         if len(wanted) and wanted[0] == 1 and -1 not in wanted:
             wanted[0] = -1
             buffer.data = np.frombuffer(wanted.tobytes(), np.uint8)
@@ -105,8 +108,7 @@ def matmul_as_dense(data: bytes) -> bytes:
         if weight.type != TensorType.FLOAT32 or len(listed(weight.shape)) != 2 or buffer.data is None or not alone:
             continue
         if not op.builtinOptions.adjY:
-            matrix = np.frombuffer(np.asarray(buffer.data, np.uint8).tobytes(), np.float32)
-            turned = np.ascontiguousarray(matrix.reshape(tuple(int(size) for size in weight.shape)).T)
+            turned = np.ascontiguousarray(held(buffer, np.float32).reshape(tuple(int(size) for size in weight.shape)).T)
             buffer.data, weight.shape = np.frombuffer(turned.tobytes(), np.uint8), np.array(turned.shape, np.int32)
         options = FullyConnectedOptionsT()
         options.keepNumDims = True
@@ -127,7 +129,7 @@ def store_half(data: bytes) -> bytes:
 
     model = opened(data)
     for buffer, owners in _weights(model).items():
-        values = np.frombuffer(np.asarray(model.buffers[buffer].data, np.uint8).tobytes(), np.float32)
+        values = held(model.buffers[buffer], np.float32)
         with np.errstate(over="ignore"):
             half = values.astype(np.float16)
         if values.size < FEWEST_HALVES or not np.array_equal(half.astype(np.float32), values):
@@ -252,6 +254,11 @@ def _weighted_maker(graph: SubGraphT, codes: list[int], tensor: int) -> tuple[Op
             op.builtinOptions.fusedActivationFunction == ActivationFunctionType.NONE
         )
         return (op, last) if free else (None, None)
+
+
+def held(buffer: BufferT, dtype: type[T]) -> NDArray[T]:
+    """The values of a buffer that has data, in a line."""
+    return np.frombuffer(np.asarray(buffer.data, np.uint8).tobytes(), dtype)
 
 
 def opened(data: bytes) -> ModelT:

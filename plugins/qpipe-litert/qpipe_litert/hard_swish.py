@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from qpipe_litert.flatbuffer import builtin, listed
-from qpipe_litert.flatbuffer_edit import code_index, drop_unused, opened, packed
+from qpipe_litert.flatbuffer_edit import code_index, drop_unused, held, opened, packed
 
 if TYPE_CHECKING:
     from ai_edge_litert.schema_py_generated import ModelT, OperatorT
@@ -26,10 +26,10 @@ def rewrite_hard_sigmoid(data: bytes, *, fuse: bool) -> bytes:
     from ai_edge_litert.schema_py_generated import BuiltinOperator
 
     view = _View(opened(data))
-    for relu in view.all_of(BuiltinOperator.RELU_0_TO_1):
-        view.as_relu6(relu)
-    for add in view.all_of(BuiltinOperator.ADD) if fuse else ():
-        view.as_hard_swish(add)
+    changed = [view.as_relu6(relu) for relu in view.all_of(BuiltinOperator.RELU_0_TO_1)]
+    changed += [view.as_hard_swish(add) for add in view.all_of(BuiltinOperator.ADD) if fuse]
+    if not any(changed):
+        return data
     drop_unused(view.model)
     return packed(view.model, len(data))
 
@@ -45,8 +45,8 @@ class _View:
         """Operators of a kind, as they stand now."""
         return [op for op in self.graph.operators if self._code(op) == code]
 
-    def as_relu6(self, relu: OperatorT) -> None:
-        """min(max(x / 6 + .5, 0), 1) becomes min(max(x + 3, 0), 6) / 6."""
+    def as_relu6(self, relu: OperatorT) -> bool:
+        """min(max(x / 6 + .5, 0), 1) becomes min(max(x + 3, 0), 6) / 6; whether it was one."""
         from ai_edge_litert.schema_py_generated import ActivationFunctionType, BuiltinOperator
 
         add = self._maker(relu.inputs[0], BuiltinOperator.ADD)
@@ -54,16 +54,17 @@ class _View:
         mul = self._maker(scaled, BuiltinOperator.MUL)
         x = self._beside(mul, SIXTH)
         if add is None or mul is None or x is None:
-            return
+            return False
         sixth = next(int(index) for index in mul.inputs if index != x)
         add.inputs = [x, self._like(sixth, THREE)]
         add.builtinOptions.fusedActivationFunction = ActivationFunctionType.RELU6
         mul.inputs, mul.outputs = [int(add.outputs[0]), sixth], relu.outputs
         self.graph.operators.remove(mul)
         self.graph.operators[self.graph.operators.index(relu)] = mul
+        return True
 
-    def as_hard_swish(self, add: OperatorT) -> None:
-        """The forms x · (Relu6(x + 3) / 6) and (x · Relu6(x + 3)) / 6 become one operator."""
+    def as_hard_swish(self, add: OperatorT) -> bool:
+        """The forms x · (Relu6(x + 3) / 6) and (x · Relu6(x + 3)) / 6 become one operator; whether it was one."""
         from ai_edge_litert.schema_py_generated import (
             ActivationFunctionType,
             BuiltinOperator,
@@ -72,18 +73,19 @@ class _View:
         )
 
         x = self._beside(add, THREE, activation=ActivationFunctionType.RELU6)
-        first = self._reader(add, BuiltinOperator.MUL)
+        first = self._reader(add, BuiltinOperator.MUL) if x is not None else None  # a look at every operator
         last = self._reader(first, BuiltinOperator.MUL)
-        if x is None or first is None or last is None:
-            return
+        if first is None or last is None:
+            return False
         other, end = self._other(first, add), self._other(last, first)
         if not ((self._is(other, SIXTH) and end == x) or (other == x and self._is(end, SIXTH))):
-            return
+            return False
         last.opcodeIndex = code_index(self.model, BuiltinOperator.HARD_SWISH, version=1)
         last.builtinOptionsType, last.builtinOptions = BuiltinOptions.HardSwishOptions, HardSwishOptionsT()
         last.inputs = [x]
         self.graph.operators.remove(add)
         self.graph.operators.remove(first)
+        return True
 
     def _code(self, op: OperatorT) -> int:
         return builtin(self.model.operatorCodes[op.opcodeIndex])
@@ -120,10 +122,10 @@ class _View:
         """Whether a tensor is a float constant with this value everywhere."""
         from ai_edge_litert.schema_py_generated import TensorType
 
-        held = self.model.buffers[self.graph.tensors[tensor].buffer].data
-        if held is None or self.graph.tensors[tensor].type != TensorType.FLOAT32:
+        buffer = self.model.buffers[self.graph.tensors[tensor].buffer]
+        if buffer.data is None or self.graph.tensors[tensor].type != TensorType.FLOAT32:
             return False
-        found = np.frombuffer(np.asarray(held, np.uint8).tobytes(), np.float32)
+        found = held(buffer, np.float32)
         return bool(found.size) and bool((np.abs(found - value) < _CLOSE).all())
 
     def _like(self, tensor: int, value: float) -> int:
