@@ -25,15 +25,13 @@ def clean(
 
     place = open_store(store)
     rooms = make_room(place, older_days=older, dry=dry_run)
-    left = place.size()
     freed = sum(room.size_bytes for room in rooms)
+    left = place.size() - (freed if dry_run else 0)
     if as_json:
         from qpipe.records.codec import plain
 
-        left_bytes = left - freed if dry_run else left
-        print_json(
-            {"removed": not dry_run, "rooms": [plain(room) for room in rooms], "bytes": freed, "left_bytes": left_bytes}
-        )
+        rooms_said = [plain(room) for room in rooms]
+        print_json({"removed": not dry_run, "rooms": rooms_said, "bytes": freed, "left_bytes": left})
     else:
         _show(rooms)
         typer.echo(_balance(freed, left, older, dry=dry_run))
@@ -56,5 +54,5 @@ def _balance(freed: int, left: int, older: float, *, dry: bool) -> str:
     if not freed:
         return f"nothing older than {older:g} days that a run could make again; {size(left)} stay"
     if dry:
-        return f"would free {size(freed)} of {size(left)}; evidence, judged engines and looks stay"
+        return f"would free {size(freed)} of {size(freed + left)}; evidence, judged engines and looks stay"
     return f"freed {size(freed)}; {size(left)} of evidence, judged engines and what is younger stay"

@@ -26,7 +26,6 @@ def doctor(*, store: StoreOption = None, tracking_uri: UriOption = None, as_json
 
 
 def _show(findings: tuple[Finding, ...]) -> None:
-
     from qpipe.flow.doctor import abridged
     from qpipe.report.columns import columns, plain
 

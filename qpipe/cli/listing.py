@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from qpipe.cli.options import JsonFlag, print_json
+from qpipe.cli.options import JsonFlag, print_json, results
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -33,12 +33,10 @@ def targets(
 
         print_json({"targets": [asdict(offer) for offer in offers]})
         return
-    from rich.console import Console
-
     from qpipe.report.offers import offer_table, offers_list
 
     for shown in map(offer_table, offers) if names else (offers_list(offers),):
-        Console().print(shown)
+        results().print(shown)
 
 
 def _offer(registry: Registry, target: Target) -> Offer:
@@ -140,11 +138,9 @@ def _show(
     if as_json:
         print_json({key: [dict(zip(names, row, strict=True)) for row in rows]})
         return
-    from rich.console import Console
-
     from qpipe.report.columns import columns, plain
 
     table = columns(*names, folds=folds, gap=2)
     for row in rows:
         table.add_row(*plain(*row))
-    Console().print(table)
+    results().print(table)

@@ -121,7 +121,6 @@ def history(model: ModelName, *, tracking_uri: UriOption = None, as_json: JsonFl
         kinds = {"moves": moves, "reconciled": mended, "deleted": deleted}
         print_json({"model": model, **{kind: [plain(move) for move in found] for kind, found in kinds.items()}})
         return
-
     results().print(moves_table(moves))
     for move in deleted:
         typer.echo(f"{model}@{move.alias}: its version {move.version} was deleted; roll back, or promote anew")

@@ -187,7 +187,6 @@ def plan(
 
         print_json({"cells": [plain(one) for one in found]})
         return 0
-
     from qpipe.report.plan import plan_table
 
     results().print(plan_table(found))

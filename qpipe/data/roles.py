@@ -91,7 +91,6 @@ class Role:
             check_finite(values, self.selected, name, self.where, hint=_UNLABELLED)
         if name in (self.spec.group, *self.spec.slices):
             check_finite(values, self.selected, name, self.where)
-        if name in (self.spec.group, *self.spec.slices):
             _check_named(values, self.selected, name, self.where)
         return values
 

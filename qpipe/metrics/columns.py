@@ -108,12 +108,16 @@ def _refuse(good: NDArray[np.bool_], labels: NDArray[np.generic], what: str, cla
     if good.all():
         return
     row = int(np.argmin(good))
-    more = int((~good).sum()) - 1
-    others = f" (and {more:,} more rows)" if more else ""
     raise DataError(
-        f"label {labels[row]} of row {row} {what}: the model has {classes} classes{others}",
+        f"label {labels[row]} of row {row} {what}: the model has {classes} classes{and_more(~good)}",
         hint=f"labels are class numbers from 0 to {classes - 1}; leave rows without a label out of the gate rows",
     )
+
+
+def and_more(bad: NDArray[np.bool_]) -> str:
+    """How many rows are like the one that a message names; empty where it is alone."""
+    more = int(bad.sum()) - 1
+    return f" (and {more:,} more rows)" if more else ""
 
 
 def targets(rows: Rows, metric: str) -> NDArray[np.float64]:
@@ -138,9 +142,8 @@ def targets(rows: Rows, metric: str) -> NDArray[np.float64]:
         )
     good = finite_rows(wanted)
     if not good.all():
-        more = int((~good).sum()) - 1
         raise DataError(
-            f"the label of row {int(np.argmin(good))} is not finite" + (f" (and {more:,} more rows)" if more else ""),
+            f"the label of row {int(np.argmin(good))} is not finite{and_more(~good)}",
             hint=f"leave rows without a target out of the gate rows; where some of several are missing: {OWN}",
         )
     return wanted

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from qpipe.errors import ConfigError, DataError, QpipeError
 from qpipe.metrics import weighted
 from qpipe.metrics.classification import per_row
-from qpipe.metrics.columns import finite_rows, first_output
+from qpipe.metrics.columns import and_more, finite_rows, first_output
 from qpipe.plugins.calls import one_line
 from qpipe.plugins.metric import Metric, Rows, Units
 
@@ -84,10 +84,9 @@ def _measure(
 def _refuse(bad: NDArray[np.bool_], found: NDArray[np.float64], name: str, hint: str) -> None:
     if not bad.any():
         return
-    row, more = int(np.argmax(bad)), int(bad.sum()) - 1
-    others = f" (and {more:,} more rows)" if more else ""
+    row = int(np.argmax(bad))
     value = "NaN" if np.isnan(found[row]) else f"{found[row]:g}"
-    raise DataError(f"metric {name} is {value} for row {row}{others}", hint=hint)
+    raise DataError(f"metric {name} is {value} for row {row}{and_more(bad)}", hint=hint)
 
 
 def _scores(rows: Rows, score: Callable[..., object], name: str) -> NDArray[np.generic]:

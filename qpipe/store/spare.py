@@ -40,14 +40,15 @@ def find_spare(root: Path, remakable: Collection[str], *, until_s: float) -> tup
     Keys of a space that is not in `remakable` are never spare.
     """
     ages = {folder.name: folder.stat().st_mtime for folder in (root / "objects").glob("*")}
-    keys = tuple(_keys(root, ages.keys(), until_s))
+    known = frozenset(ages)
+    keys = tuple(_keys(root, known, until_s))
     needed = {name for key in keys if key.young or key.space not in remakable for name in key.objects} | {
         name for name, made_s in ages.items() if made_s >= until_s
     }
-    kept = _closure(root, needed, ages.keys())
+    kept = _closure(root, needed, known)
     old = [key for key in keys if not key.young and key.space in remakable and not key.objects & kept]
     owners = {name: key.space for key in old for name in key.objects}
-    spaces = {name: owners.get(name, NOTHING_LEADS) for name in ages.keys() - kept}
+    spaces = {name: owners.get(name, NOTHING_LEADS) for name in known - kept}
     return tuple(
         Spare(
             space=space,
@@ -64,18 +65,18 @@ def folder_bytes(folder: Path) -> int:
     return sum((folder / name).stat().st_size for name in list_files(folder))
 
 
-def _keys(root: Path, known: Collection[str], until_s: float) -> Iterator[_Key]:
+def _keys(root: Path, known: frozenset[str], until_s: float) -> Iterator[_Key]:
     for path in (root / "keys").glob("*/*.json"):
-        named = frozenset(_DIGEST.findall(path.read_text(encoding="utf-8"))) & set(known)
+        named = frozenset(_DIGEST.findall(path.read_text(encoding="utf-8"))) & known
         yield _Key(space=path.parent.name, path=path, objects=named, young=path.stat().st_mtime >= until_s)
 
 
-def _closure(root: Path, needed: set[str], known: Collection[str]) -> set[str]:
+def _closure(root: Path, needed: set[str], known: frozenset[str]) -> set[str]:
     kept: set[str] = set()
     while needed:
         kept |= needed
         texts = (
             path.read_text(encoding="utf-8") for name in needed for path in (root / "objects" / name).rglob("*.json")
         )
-        needed = {digest for text in texts for digest in _DIGEST.findall(text)} & set(known) - kept
+        needed = {digest for text in texts for digest in _DIGEST.findall(text)} & known - kept
     return kept
