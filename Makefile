@@ -3,7 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 PLUGINS := $(sort $(wildcard plugins/qpipe-*))
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
-TEST_INSTALLS := -e '.[dev,dask]' $(foreach plugin,$(PLUGINS),-e '$(plugin)$(if $(findstring tensorrt,$(plugin)),[rtx])')
+# Ours first, by the one backend in .venv; then what they need, each built by the backend that it names.
+EDITABLE := $(INSTALL) --no-build-isolation --no-deps -e .
+NEEDED_BY_TESTS := 'qpipe-core[dev,dask]' $(foreach plugin,$(notdir $(PLUGINS)),'$(plugin)$(if $(findstring tensorrt,$(plugin)),[rtx])')
 
 unexport PYTHONDONTWRITEBYTECODE # each child would compile again what it imports: 6 CPU seconds for MLflow alone
 
@@ -32,9 +34,11 @@ clean:
 	touch $@
 
 .venv/demo: .venv/build pyproject.toml plugins/qpipe-onnxruntime/pyproject.toml
-	$(INSTALL) --no-build-isolation -e . -e plugins/qpipe-onnxruntime
+	$(EDITABLE) -e plugins/qpipe-onnxruntime
+	$(INSTALL) qpipe-core qpipe-onnxruntime
 	touch $@
 
 .venv/test: .venv/build pyproject.toml $(wildcard plugins/*/pyproject.toml)
-	$(INSTALL) --no-build-isolation $(TEST_INSTALLS)
+	$(EDITABLE) $(addprefix -e ,$(PLUGINS))
+	$(INSTALL) $(NEEDED_BY_TESTS)
 	touch $@
