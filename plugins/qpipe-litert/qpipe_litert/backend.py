@@ -14,7 +14,7 @@ from qpipe.measure.cpu import read_cpu
 from qpipe.plugins.backend import Progress, Session
 from qpipe.plugins.options import read_options
 from qpipe.plugins.packages import missing_package, package_versions
-from qpipe.quant.schemes import LITERT, LITERT_INTEGER
+from qpipe.quant.schemes import LITERT, LITERT_INTEGER, named_scheme
 from qpipe.records.engine import Availability, Built, Engine, Prepared, Ready, Requirement, Unavailable
 from qpipe.records.scheme import Scheme
 from qpipe.records.target import Target
@@ -26,6 +26,8 @@ _DYNAMIC = ("Conv", "Gemm", "MatMul")
 SCHEME = replace(LITERT, dynamic_ops=_DYNAMIC, weight_only_bits=(4, 8))
 INTEGER = replace(LITERT_INTEGER, dynamic_ops=_DYNAMIC, weight_only_bits=(4, 8))
 """What ai-edge-quantizer writes beside static INT8. Source: its `default_policy`, `ops_per_config`."""
+INT16 = replace(INTEGER, name="litert-16x8", activation="int16", activation_symmetric=True)
+SCHEMES = {scheme.name: scheme for scheme in (SCHEME, INTEGER, INT16)}
 
 
 class LiteRtBackend:
@@ -35,7 +37,7 @@ class LiteRtBackend:
 
     def check(self, target: Target) -> Availability:
         """Whether the packages and the device are here. The converter's environment is made at the first build."""
-        read_options(Options, target)
+        self.scheme(target)
         missing = missing_packages()
         run, device = _asked(target)
         return Availability(build=missing or to_build(), run=missing or run, fingerprint=device, toolchain=toolchain())
@@ -45,9 +47,10 @@ class LiteRtBackend:
 
         Dense layers at the end keep a float output, unless the border of the file is int8 or `unranged` forbids it.
         """
+        named_scheme(target, SCHEMES)  # a name that is none of them is refused; which of them it is, options say
         options = read_options(Options, target)
         if options.activations == "int16":
-            return replace(INTEGER, name="litert-16x8", activation="int16", activation_symmetric=True)
+            return INT16
         return SCHEME if options.io == "float" and options.unranged == "dynamic" else INTEGER
 
     def build(self, prepared: Prepared, target: Target, workdir: Path, progress: Progress) -> Built:

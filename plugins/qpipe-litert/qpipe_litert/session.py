@@ -97,7 +97,7 @@ class BorderSession:
     def __init__(self, engine: FileEngine, layout: Layout, signature: Signature, *, kind: Kind) -> None:
         self.kind: Kind = kind
         self.signature = signature
-        self._engine = engine
+        self._engine: FileEngine | None = engine
         self._layout = layout
         self._ports = sorted(layout.inputs, key=lambda port: port.position)
         self._dtypes = {spec.name: spec.dtype for spec in signature.outputs}
@@ -107,28 +107,33 @@ class BorderSession:
         """Outputs by name for one batch.
 
         Raises:
-            EngineError: the inputs are not the model's, or the runtime refused.
+            EngineError: the session is closed, the inputs are not the model's, or the runtime refused.
         """
+        if (engine := self._engine) is None:
+            raise EngineError("the session is closed")
         arrays = checked_inputs(self.signature, inputs)
         rows = len(next(iter(arrays.values()))) if arrays else 0
         if self._layout.any_batch or rows == 1 or not self._free:
-            return self._run_batch(arrays)
-        parts = [self._run_batch({name: array[i : i + 1] for name, array in arrays.items()}) for i in range(rows)]
+            return self._run_batch(engine, arrays)
+        single = ({name: array[row : row + 1] for name, array in arrays.items()} for row in range(rows))
+        parts = [self._run_batch(engine, one) for one in single]
         return {spec.name: np.concatenate([part[spec.name] for part in parts]) for spec in self.signature.outputs}
 
     def close(self) -> None:
-        """Free the engine."""
-        self._engine.close()
+        """Free the engine; once."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()
 
-    def _run_batch(self, arrays: dict[str, Array]) -> dict[str, Array]:
+    def _run_batch(self, engine: FileEngine, arrays: dict[str, Array]) -> dict[str, Array]:
         files = tuple(
             to_border(to_file(port, arrays[port.name]), border)
-            for port, border in zip(self._ports, self._engine.inputs, strict=True)
+            for port, border in zip(self._ports, engine.inputs, strict=True)
         )
-        found = self._engine.run(files)
+        found = engine.run(files)
         made: dict[str, Array] = {}
         for port in self._layout.outputs:
-            plain = from_border(found[port.position], self._engine.outputs[port.position])
+            plain = from_border(found[port.position], engine.outputs[port.position])
             made[port.name] = from_file(port, plain).astype(self._dtypes[port.name], copy=False)
         return made
 

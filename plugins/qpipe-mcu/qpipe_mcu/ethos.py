@@ -13,12 +13,11 @@ from qpipe_litert.tools import create_tool
 
 from qpipe.plugins.backend import Progress, Session
 from qpipe.plugins.packages import missing_package, package_versions
-from qpipe.quant.schemes import LITERT_INTEGER
 from qpipe.records.engine import Availability, Built, Engine, Fact, Prepared, Ready
 from qpipe.records.scheme import Scheme
 from qpipe.records.target import Target
 from qpipe_mcu.options import EthosOptions, read_ethos
-from qpipe_mcu.tflm import INSTALL, PACKAGE, open_session, require_fit
+from qpipe_mcu.tflm import INSTALL, PACKAGE, REQUIRES, integer_scheme, open_session, require_fit
 
 if TYPE_CHECKING:
     from qpipe.records.engine import Placement
@@ -34,7 +33,7 @@ class EthosBackend:
 
     def check(self, target: Target) -> Availability:
         """Whether Vela, tflite-micro and the converter's environment are here."""
-        read_ethos(target)
+        self.scheme(target)
         missing = missing_packages() or missing_package(PACKAGE, hint=INSTALL)
         return Availability(
             build=missing or missing_package(VELA, hint=INSTALL) or to_build(),
@@ -46,7 +45,7 @@ class EthosBackend:
     def scheme(self, target: Target) -> Scheme:
         """LiteRT's: Vela compiles the same file."""
         read_ethos(target)
-        return LITERT_INTEGER
+        return integer_scheme(target)
 
     def build(self, prepared: Prepared, target: Target, workdir: Path, progress: Progress) -> Built:
         """Facts are Vela's estimates and the arena; outputs come from the file before Vela."""
@@ -76,6 +75,7 @@ class EthosBackend:
             artifacts=(*(Path(name) for name in VELA_FILES), *c_files),
             placement=_placement(place_micro(workdir / MODEL, made.left, made.notes), estimate, options),
             facts=facts_of(estimate, made.arena_bytes),
+            requires=REQUIRES,
             toolchain=(*litert_toolchain(), *package_versions(PACKAGE, VELA)),
             notes=(*made.notes, _NOT_RUN),
         )

@@ -8,18 +8,20 @@ from qpipe_litert.backend import cpu_fingerprint, missing_packages, to_build
 from qpipe_litert.backend import toolchain as litert_toolchain
 from qpipe_litert.tools import create_tool
 
+from qpipe.engines import check_requirements
 from qpipe.errors import RefusedError
 from qpipe.plugins.backend import Progress, Session
 from qpipe.plugins.options import read_options
 from qpipe.plugins.packages import missing_package, package_versions
-from qpipe.quant.schemes import LITERT_INTEGER
-from qpipe.records.engine import Availability, Built, Engine, Fact, Prepared, Ready
+from qpipe.quant.schemes import LITERT_INTEGER, named_scheme
+from qpipe.records.engine import Availability, Built, Engine, Fact, Prepared, Ready, Requirement
 from qpipe.records.scheme import Scheme
 from qpipe.records.target import Target
 from qpipe_mcu.options import KIB, TflmOptions
 
 PACKAGE = "tflite-micro"
 INSTALL = "pip install --pre qpipe-mcu"
+REQUIRES = (Requirement(what="package", value=PACKAGE),)
 
 
 class TflmBackend:
@@ -29,7 +31,7 @@ class TflmBackend:
 
     def check(self, target: Target) -> Availability:
         """Whether tflite-micro and the converter's environment are here."""
-        read_options(TflmOptions, target)
+        self.scheme(target)
         missing = missing_packages() or missing_package(PACKAGE, hint=INSTALL)
         return Availability(
             build=missing or to_build(),
@@ -41,7 +43,7 @@ class TflmBackend:
     def scheme(self, target: Target) -> Scheme:
         """LiteRT with int8 outputs throughout: the same files run."""
         read_options(TflmOptions, target)
-        return LITERT_INTEGER
+        return integer_scheme(target)
 
     def build(self, prepared: Prepared, target: Target, workdir: Path, progress: Progress) -> Built:
         """`model.tflite`, `layout.json`, `model_data.c` and `.h`; refused where it does not fit the target."""
@@ -65,6 +67,7 @@ class TflmBackend:
                 Fact(name="arena_bytes", value=made.arena_bytes, unit="bytes", kind="estimated"),
                 Fact(name="flash_bytes", value=len(made.data), unit="bytes", kind="measured"),
             ),
+            requires=REQUIRES,
             toolchain=(*litert_toolchain(), *package_versions(PACKAGE)),
             notes=made.notes,
         )
@@ -79,13 +82,27 @@ class TflmBackend:
         create_tool(progress)
 
 
+def integer_scheme(target: Target) -> Scheme:
+    """The one scheme of microcontrollers.
+
+    Raises:
+        TargetError: the target names another one.
+    """
+    return named_scheme(target, {LITERT_INTEGER.name: LITERT_INTEGER}) or LITERT_INTEGER
+
+
 def open_session(engine: Engine) -> Session:
-    """A session on `model.tflite` of an engine folder."""
+    """A session on `model.tflite` of an engine folder.
+
+    Raises:
+        EngineError: tflite-micro is not installed, or cannot load the file.
+    """
     from qpipe_litert.session import read_layout
 
     from qpipe_mcu.micro import smallest_arena
     from qpipe_mcu.session import open_engine
 
+    check_requirements(engine)
     data = engine.main_file.read_bytes()
     known = next((int(fact.value) for fact in engine.facts if fact.name == "arena_bytes"), 0)
     return open_engine(data, known or smallest_arena(data), read_layout(engine.path), engine.signature)
