@@ -22,10 +22,9 @@ from pathlib import Path
 
 import numpy as np
 from depthwise_net import build, preprocessed
-from machine import describe_machine, require_data
+from machine import describe_machine, own_scheme, require_data
 from quantization import Array, Feed, depthwise, images, opened, outputs, ratios
 
-from qpipe.quant.schemes import ORT_X86_VNNI
 from qpipe.records.scheme import Scheme
 
 CALIBRATED, CALIBRATED_LARGE, JUDGED_LARGE = 256, 64, 64
@@ -97,13 +96,14 @@ def ours(scheme: Scheme) -> Callable[[Path, Path, Rows], None]:
     """The stages of the recipe `int8`, and the engine's graph as the onnxruntime backend writes it for x86-64."""
 
     def quantize(source: Path, target: Path, rows: Rows) -> None:
+        from qpipe_onnxruntime.lower.choices import choice_of
         from qpipe_onnxruntime.lower.passes import lower
 
         from qpipe.quant.graph import save_graph
         from qpipe.quant.static import quantize_static
 
         save_graph(quantize_static(source, rows.batches, scheme).qdq, target)
-        lower(target, target, packs=scheme.packs > 0)
+        lower(target, target, choice_of(scheme))
 
     return quantize
 
@@ -111,9 +111,9 @@ def ours(scheme: Scheme) -> Callable[[Path, Path, Rows], None]:
 TOOLS: dict[str, Callable[[Path, Path, Rows], None]] = {
     "ort-static": onnxruntime_static,
     "ort-static, prepared": onnxruntime_prepared,
-    "`int8`": ours(ORT_X86_VNNI),
-    "`int8`, first convolution on integers": ours(replace(ORT_X86_VNNI, direct_channels=0)),
-    "`int8`, first convolution in float": ours(replace(ORT_X86_VNNI, packs_from=10**6, grid_below=0)),
+    "`int8`": ours(own_scheme()),
+    "`int8`, first convolution on integers": ours(replace(own_scheme(), direct_channels=0)),
+    "`int8`, first convolution in float": ours(replace(own_scheme(), packs_from=10**6, grid_below=0)),
 }
 
 

@@ -10,7 +10,11 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+from qpipe_onnxruntime.machine import choose_scheme
+
 from qpipe.measure.cpu import read_cpu
+from qpipe.records.scheme import Scheme
+from qpipe.records.target import Target
 
 PACKAGES = ("qpipe-core", "onnxruntime", "onnx", "mlflow", "numpy")
 
@@ -21,6 +25,11 @@ def require_data() -> Path:
     if not folder or not Path(folder).is_dir():
         sys.exit("QPIPE_BENCH_DATA is not set to a folder: this benchmark needs ResNet-20 and MiniLM with their data")
     return Path(folder).resolve()
+
+
+def own_scheme() -> Scheme:
+    """The arithmetic of onnxruntime on this processor."""
+    return choose_scheme(Target(name="cpu-local", backend="onnxruntime"), read_cpu())
 
 
 def describe_machine() -> str:

@@ -17,8 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 import onnxruntime
+from machine import own_scheme
 from onnx import TensorProto, helper, numpy_helper
-from qpipe_onnxruntime.lower.pixels import ALONE, Packs, Rows, choose_packs, fits, pack_weights, packed_rows
+from qpipe_onnxruntime.lower.choices import choice_of
+from qpipe_onnxruntime.lower.pixels import ALONE, Packs, Rows, fits, pack_weights, packed_rows
 
 REPEATS = 4
 """Convolutions of one graph, all on its input, each with weights of its own: onnxruntime merges equal ones."""
@@ -51,7 +53,9 @@ SHAPES = (
     *(Shape(4, 32, 3, 2, 224), Shape(4, 64, 7, 2, 224)),
     *(Shape(4, 8, 3, 1, 32), Shape(8, 8, 3, 1, 32), Shape(8, 16, 3, 1, 32), Shape(12, 12, 3, 1, 32)),
     *(Shape(16, 8, 3, 1, 32), Shape(16, 16, 3, 1, 32), Shape(16, 16, 3, 1, 64), Shape(16, 24, 3, 1, 32)),
-    *(Shape(16, 32, 3, 1, 32), Shape(24, 24, 3, 1, 32), Shape(32, 16, 3, 1, 32), Shape(32, 32, 3, 1, 32)),
+    *(Shape(16, 32, 3, 1, 32), Shape(20, 20, 3, 1, 32), Shape(24, 24, 3, 1, 32), Shape(32, 24, 3, 1, 32)),
+    *(Shape(32, 16, 3, 1, 32), Shape(32, 32, 3, 1, 32), Shape(64, 8, 3, 1, 32), Shape(8, 8, 1, 1, 32)),
+    *(Shape(32, 12, 1, 1, 32), Shape(8, 8, 3, 2, 32), Shape(12, 12, 5, 1, 32), Shape(4, 32, 5, 1, 32)),
     *(Shape(16, 16, 5, 1, 32), Shape(32, 32, 5, 1, 32), Shape(64, 64, 5, 1, 32), Shape(16, 16, 1, 1, 32)),
     *(Shape(24, 24, 1, 1, 32), Shape(16, 96, 1, 1, 32), Shape(16, 16, 3, 2, 32), Shape(8, 32, 3, 2, 112)),
     *(Shape(16, 32, 3, 2, 32), Shape(24, 48, 3, 2, 32)),
@@ -156,7 +160,7 @@ def quantizers(shape: Shape, batch: int) -> Variant:
 
 def line(shape: Shape, rounds: int, batch: int) -> str:
     """One line of the table."""
-    chosen = choose_packs((shape.outputs, shape.inputs, shape.kernel, shape.kernel), shape.rows)
+    chosen = choice_of(own_scheme())((shape.outputs, shape.inputs, shape.kernel, shape.kernel), shape.rows)
     variants = {kind: integers(shape, kind, batch) for kind in (ALONE, *KINDS) if fits(shape.rows, kind)}
     others = [floats(shape, batch), quantizers(shape, batch)] if shape.inputs <= 3 else []
     turn, random = [*variants.values(), *others], np.random.default_rng(0)

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from machine import own_scheme
 from numpy.typing import NDArray
 
 from qpipe.execute.children.group import peak_resident_bytes
@@ -157,28 +158,29 @@ def call(tool: str, name: str, source: str, target: str, rows: int) -> None:
 
     if tool.startswith("ours"):
         import onnxruntime  # noqa: F401 - imports are not part of the call
+        from qpipe_onnxruntime.lower.choices import choice_of
         from qpipe_onnxruntime.lower.passes import lower
 
         from qpipe.quant.graph import open_graph, save_graph
         from qpipe.quant.options import QuantOptions
         from qpipe.quant.rendering.dynamic import plan_dynamic, render_dynamic
-        from qpipe.quant.schemes import ORT_X86_VNNI
         from qpipe.quant.static import quantize_static as ours
 
+        own = own_scheme()
         begun, wall = time.process_time(), time.perf_counter()
         if tool == "ours-dynamic":
             model = open_graph(Path(source))
-            save_graph(render_dynamic(model, plan_dynamic(model, ORT_X86_VNNI)), Path(target))
+            save_graph(render_dynamic(model, plan_dynamic(model, own)), Path(target))
         else:
             variant = tool.removeprefix("ours").removeprefix("-")
             schemes = {
-                "float": replace(ORT_X86_VNNI, grid_below=0),
-                "all": replace(ORT_X86_VNNI, grid_below=0, direct_channels=0),
+                "float": replace(own, grid_below=0),
+                "all": replace(own, grid_below=0, direct_channels=0),
             }
-            scheme = schemes.get(variant, ORT_X86_VNNI)
+            scheme = schemes.get(variant, own)
             options = QuantOptions(ranges=variant if variant and variant not in schemes else "mse")
             save_graph(ours(Path(source), batches, scheme, options).qdq, Path(target))
-        lower(Path(target), Path(target), packs=True)  # what is timed and judged is the engine
+        lower(Path(target), Path(target), choice_of(own))  # what is timed and judged is the engine
     else:
         import logging
 

@@ -33,7 +33,7 @@ def run(
     offline: Offline = False,
     profile: Annotated[bool, typer.Option(help="Measure latency and memory.")] = True,
     promote: Annotated[bool, typer.Option(help="Promote what passes.")] = True,
-    workers: Annotated[int | None, typer.Option(min=1, help="Children at a time. [default: CPUs + 2]")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Children at a time. [default: CPUs + 3]")] = None,
     executor: Annotated[str, typer.Option(help="`local`, or `dask` for other machines: docs/scaling.md.")] = "local",
     scheduler: Annotated[str | None, typer.Option(help="Dask scheduler, e.g. tcp://HOST:8786.")] = None,
     junit: Annotated[Path | None, typer.Option(help="Also write the verdicts as JUnit XML, for CI.")] = None,

@@ -40,8 +40,11 @@ def open_executor(options: RunOptions, registry: Registry, store: Store, nursery
 
 
 def default_workers() -> int:
-    """One child per CPU that this process may use, and two more: children wait for each other's reference outputs."""
-    return len(os.sched_getaffinity(0)) + 2
+    """One child per CPU that this process may use, and three more: children wait for each other.
+
+    For what calibration finds, and for reference outputs; and a last one that runs alone leaves CPUs idle.
+    """
+    return len(os.sched_getaffinity(0)) + 3
 
 
 def _dask(options: RunOptions, store: Store) -> Executor:

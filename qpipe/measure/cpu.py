@@ -18,6 +18,9 @@ RELEVANT_FLAGS = (
 VNNI = "avx512_vnni|avx_vnni"
 """`vpdpbusd` in its EVEX or VEX form: sums four uint8 × int8 products in 32 bits, without saturation."""
 
+AMX = "amx_int8"
+"""Products of 16 × 64 by 64 × 16 bytes in one instruction."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cpu:

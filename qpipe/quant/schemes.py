@@ -56,6 +56,9 @@ A first convolution of an image stays float unless its pixels can be packed: MLA
 integer one goes through every pixel of three channels. In small images it is on integers where that costs no precision.
 """
 
+ORT_X86_AMX = replace(ORT_X86_VNNI, name="ort-x86-amx", tiles=True)
+"""The same arithmetic on AMX tiles: the engine has other packs of pixels, for the same results."""
+
 ORT_X86_AVX2 = replace(ORT_X86_VNNI, name="ort-x86-avx2", weight_bits=7, packs=0, grid_below=0)
 """onnxruntime on x86-64 without VNNI: 7-bit weights, since `vpmaddubsw` saturates sums of two products."""
 

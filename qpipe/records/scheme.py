@@ -57,6 +57,9 @@ class Scheme:
     grid_below: int = 0
     """Pixels of a row below which a first convolution that packs pixels reads 8-bit images on their own grid, so that
     integers cost it no precision; 0: such convolutions stay as the fields above say."""
+    tiles: bool = False
+    """Whether products are computed on tiles (AMX), where they cost little beside pixels: packs that add many of them
+    pay all the same."""
     dynamic_ops: tuple[str, ...] = ()
     """Operators that have a dynamically quantized kernel on this target."""
     float_types: tuple[str, ...] = ("float32",)

@@ -82,9 +82,10 @@ def write_graph(
     """
     scheme = choose_scheme(target, read_cpu())
     if quantized and scheme.activation == "uint8" and read_options(Options, target).graph_optimization == "all":
+        from qpipe_onnxruntime.lower.choices import choice_of
         from qpipe_onnxruntime.lower.passes import lower
 
-        if changes := lower(source, workdir / MAIN, packs=scheme.packs > 0):
+        if changes := lower(source, workdir / MAIN, choice_of(scheme)):
             written = (data.relative_to(workdir.resolve()) for data in external_files(workdir / MAIN))
             return (Path(MAIN), *written), changes
     return copy_model(source, workdir), ()

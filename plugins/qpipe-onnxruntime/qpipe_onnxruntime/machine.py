@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from qpipe.measure.cpu import VNNI, Cpu
+from qpipe.measure.cpu import AMX, VNNI, Cpu
 from qpipe.measure.host import beyond_target
 from qpipe.plugins.packages import ABSENT, package_version
-from qpipe.quant.schemes import ORT_ARM64, ORT_X86_AVX2, ORT_X86_VNNI, named_scheme
+from qpipe.quant.schemes import ORT_ARM64, ORT_X86_AMX, ORT_X86_AVX2, ORT_X86_VNNI, named_scheme
 from qpipe.records.engine import Ready, Requirement, Unavailable
 from qpipe.records.scheme import Scheme
 from qpipe.records.target import Target
 
-SCHEMES = {scheme.name: scheme for scheme in (ORT_X86_VNNI, ORT_X86_AVX2, ORT_ARM64)}
+SCHEMES = {scheme.name: scheme for scheme in (ORT_X86_VNNI, ORT_X86_AMX, ORT_X86_AVX2, ORT_ARM64)}
 _ARM = ("aarch64", "arm64")
 _DISTRIBUTIONS = ("onnxruntime", "onnxruntime-gpu")
 
@@ -25,7 +25,10 @@ def choose_scheme(target: Target, cpu: Cpu) -> Scheme:
         return named
     if (target.arch or cpu.arch) in _ARM:
         return ORT_ARM64
-    return ORT_X86_VNNI if cpu.named(target.isa).has(VNNI) else ORT_X86_AVX2
+    cpu = cpu.named(target.isa)
+    if not cpu.has(VNNI):
+        return ORT_X86_AVX2
+    return ORT_X86_AMX if cpu.has(AMX) else ORT_X86_VNNI
 
 
 def requirements(target: Target, cpu: Cpu, *, quantized: bool) -> tuple[Requirement, ...]:
@@ -36,7 +39,7 @@ def requirements(target: Target, cpu: Cpu, *, quantized: bool) -> tuple[Requirem
     """
     found = [Requirement(what="arch", value=target.arch or cpu.arch)]
     isa = target.isa
-    if not isa and quantized and choose_scheme(target, cpu) == ORT_X86_VNNI:
+    if not isa and quantized and choose_scheme(target, cpu) in (ORT_X86_VNNI, ORT_X86_AMX):
         isa = (VNNI,)
     return (*found, *(Requirement(what="isa_any" if "|" in demand else "isa", value=demand) for demand in isa))
 

@@ -14,6 +14,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from qpipe_onnxruntime.lower.attention import lower_attention
+from qpipe_onnxruntime.lower.choices import no_packs
 from qpipe_onnxruntime.lower.passes import lower
 
 from qpipe.quant.graph import tidy
@@ -342,7 +343,7 @@ def test_a_block_that_ends_the_graph_keeps_the_shape_of_the_output(tmp_path):
     model.graph.node[-1].output[0] = "out"
     model.graph.output[0].CopyFrom(helper.make_tensor_value_info("out", TensorProto.FLOAT, ["M", WIDTH]))
     onnx.save(model, tmp_path / "before.onnx")
-    assert lower(tmp_path / "before.onnx", tmp_path / "after.onnx", packs=False)
+    assert lower(tmp_path / "before.onnx", tmp_path / "after.onnx", no_packs)
     assert onnx.load(tmp_path / "after.onnx").graph.output[0] == model.graph.output[0]
 
 

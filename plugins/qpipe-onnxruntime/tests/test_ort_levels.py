@@ -6,6 +6,7 @@ import onnxruntime as ort
 import pytest
 from onnx import numpy_helper, parser
 from onnx_ir.passes import common as passes
+from qpipe_onnxruntime.lower.choices import on_tiles
 from qpipe_onnxruntime.lower.integer import lower_images
 from qpipe_onnxruntime.lower.levels import lower_levels
 
@@ -136,7 +137,7 @@ def test_an_engine_for_8_bit_images(tmp_path, mean, deviation, kinds):
     image = random.permuted(pixels(mean, deviation), axis=0)
     before = quantize_static(path, lambda: iter([{"x": image}]), ORT_X86_VNNI).qdq
     after = before.clone()
-    assert lower_images(after)
+    assert lower_images(after, on_tiles)
     found = [node.op_type for node in after.graph]
     start = found.index("Split") + 1 if "Split" in found else 0  # what spreads weights at load stands before
     assert found[start:][: len(kinds)] == kinds

@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper, parser
+from qpipe_onnxruntime.lower.choices import by_products, choice_of, no_packs, on_tiles
 from qpipe_onnxruntime.lower.integer import lower_images
 from qpipe_onnxruntime.lower.passes import lower
-from qpipe_onnxruntime.lower.pixels import ALONE, Packs, Rows, choose_packs, pack_weights, packed_rows
+from qpipe_onnxruntime.lower.pixels import ALONE, Packs, Rows, pack_weights, packed_rows
 
 from qpipe.quant.calibration.calibrate import batches_of
 from qpipe.quant.operators import refusal
-from qpipe.quant.schemes import ORT_X86_VNNI
+from qpipe.quant.schemes import ORT_X86_AMX, ORT_X86_AVX2, ORT_X86_VNNI
 from qpipe.quant.static import quantize_static
 
 LEVELS = ort.GraphOptimizationLevel
@@ -166,7 +167,7 @@ def running(model):
 def test_the_engine_computes_the_same_integers(case, tmp_path):
     before = quantized(case, tmp_path)
     after = before.clone()
-    notes = lower_images(after)
+    notes = lower_images(after, on_tiles)
     found = Counter(running(after))
     assert {op: found[op] for op in case.kernels} == case.kernels, found
     assert bool(notes) == bool(case.kernels["QLinearConv"])
@@ -180,7 +181,7 @@ def test_images_are_quantized_as_a_float_convolution_leaves_them(tmp_path):
     body = f"o = Conv<{SAME}>(x, w, b) f = Relu(o) d = Conv<{SAME}>(f, u, b) y = Add(d, f)"
     before = quantize_direct(body, tmp_path)
     after = before.clone()
-    lower_images(after)
+    lower_images(after, on_tiles)
     kinds = running(after)
     assert kinds.index("Transpose") < kinds.index("QuantizeLinear")
     assert kinds.count("Transpose") == 2
@@ -201,7 +202,7 @@ def test_weights_stored_small_are_spread_before_the_first_run(tmp_path):
     case = next(case for case in CASES if case.name == "residual")
     before, path = quantized(case, tmp_path), tmp_path / "engine.onnx"
     ir.save(before, tmp_path / "qdq.onnx")
-    (note,) = lower(tmp_path / "qdq.onnx", path, packs=True)
+    (note,) = lower(tmp_path / "qdq.onnx", path, on_tiles)
     assert note.endswith("3 of them on packs of pixels (weights of 1 are spread over packs at load)")
     kept = ir.load(path).graph.initializers.values()
     assert {value.shape.numpy() for value in kept if len(value.shape) == 5} == {(3, 16, 1, 16, 3)}
@@ -224,7 +225,7 @@ def test_weights_stored_small_are_spread_before_the_first_run(tmp_path):
 
 def test_packs_can_be_refused(tmp_path):
     model = quantized(CASES[0], tmp_path)
-    (note,) = lower_images(model, packs=False)
+    (note,) = lower_images(model, choice_of(ORT_X86_AVX2))
     assert note == "2 convolutions are integer operators in NHWC in the engine"
     assert not any(node.op_type == "Reshape" for node in model.graph)
 
@@ -233,7 +234,7 @@ def test_other_graphs_stay_as_they_are(tmp_path):
     body = "y = MatMul(x, k)"
     model = quantized(Case("", body, {"k": (12, 4)}, head="(float[N,3,12] x) => (float[N,3,4] y)"), tmp_path)
     before = ir.to_proto(model).SerializeToString()
-    assert lower_images(model) == ()
+    assert lower_images(model, on_tiles) == ()
     assert ir.to_proto(model).SerializeToString() == before
 
 
@@ -255,9 +256,14 @@ CONVOLUTIONS = st.builds(
 
 
 @settings(max_examples=60, deadline=None)
-@given(rows=CONVOLUTIONS, inputs=st.integers(1, 20), outputs=st.integers(1, 20))
-def test_a_packed_convolution_is_the_convolution(rows, inputs, outputs):
-    packs = choose_packs((outputs, inputs, 1, rows.kernel), rows)
+@given(
+    rows=CONVOLUTIONS,
+    inputs=st.integers(1, 20),
+    outputs=st.integers(1, 20),
+    choose=st.sampled_from([on_tiles, by_products]),
+)
+def test_a_packed_convolution_is_the_convolution(rows, inputs, outputs, choose):
+    packs = choose((outputs, inputs, 1, rows.kernel), rows)
     random = np.random.default_rng(rows.width)
     weights = random.integers(-127, 128, (outputs, inputs, 1, rows.kernel))
     image = random.integers(0, 256, (rows.width, inputs))
@@ -266,29 +272,52 @@ def test_a_packed_convolution_is_the_convolution(rows, inputs, outputs):
     np.testing.assert_array_equal(found.reshape(-1, outputs), convolve(image, weights, rows))
 
 
+IMAGES, OUT_2, OUT_4, TWO = (
+    Packs(image=4, result=4),
+    Packs(image=1, result=2),
+    Packs(image=1, result=4),
+    Packs(image=2, result=2),
+)
+
+
+def rows_of(width, kernel, stride=1):
+    """With the padding that keeps the size; patches have none."""
+    pad = 0 if kernel == stride else kernel // 2
+    return Rows(width=width, kernel=kernel, left=pad, right=pad, stride=stride)
+
+
 @pytest.mark.parametrize(
-    ("shape", "rows", "packs"),
+    ("outputs", "inputs", "rows", "tiles", "products"),
     [
-        ((16, 3, 3, 3), Rows(width=32, kernel=3, left=1, right=1, stride=1), Packs(image=4, result=4)),
-        ((32, 3, 3, 3), Rows(width=224, kernel=3, left=1, right=1, stride=2), Packs(image=4, result=2)),
-        ((32, 3, 3, 3), Rows(width=14, kernel=3, left=1, right=1, stride=2), Packs(image=2, result=1)),
-        ((64, 3, 16, 16), Rows(width=224, kernel=16, left=0, right=0, stride=16), Packs(image=4, result=1)),
-        ((32, 4, 3, 3), Rows(width=32, kernel=3, left=1, right=1, stride=1), Packs(image=2, result=2)),
-        ((64, 4, 3, 3), Rows(width=32, kernel=3, left=1, right=1, stride=1), ALONE),
-        ((8, 8, 3, 3), Rows(width=32, kernel=3, left=1, right=1, stride=1), Packs(image=4, result=4)),
-        ((16, 16, 3, 3), Rows(width=32, kernel=3, left=1, right=1, stride=1), Packs(image=1, result=4)),
-        ((16, 16, 3, 3), Rows(width=14, kernel=3, left=1, right=1, stride=1), Packs(image=1, result=2)),
-        ((24, 16, 3, 3), Rows(width=32, kernel=3, left=1, right=1, stride=1), Packs(image=1, result=2)),
-        ((16, 16, 3, 3), Rows(width=32, kernel=3, left=1, right=1, stride=2), Packs(image=2, result=2)),
-        ((16, 16, 5, 5), Rows(width=32, kernel=5, left=2, right=2, stride=1), Packs(image=2, result=2)),
-        ((16, 16, 1, 1), Rows(width=32, kernel=1, left=0, right=0, stride=1), Packs(image=2, result=2)),
-        ((32, 32, 3, 3), Rows(width=32, kernel=3, left=1, right=1, stride=1), ALONE),
-        ((32, 16, 3, 3), Rows(width=32, kernel=3, left=1, right=1, stride=2), ALONE),
-        ((16, 3, 3, 3), Rows(width=29, kernel=3, left=1, right=1, stride=1), ALONE),
+        (16, 3, rows_of(32, 3), IMAGES, IMAGES),
+        (32, 3, rows_of(224, 3, 2), Packs(image=4, result=2), Packs(image=4, result=2)),
+        (32, 3, rows_of(14, 3, 2), Packs(image=2, result=1), Packs(image=2, result=1)),
+        (64, 3, rows_of(224, 16, 16), Packs(image=4, result=1), Packs(image=4, result=1)),
+        (16, 3, rows_of(29, 3), ALONE, ALONE),
+        (32, 4, rows_of(32, 3), TWO, ALONE),
+        (64, 4, rows_of(32, 3), ALONE, ALONE),
+        (16, 4, rows_of(64, 3, 2), IMAGES, TWO),
+        (8, 8, rows_of(32, 3), IMAGES, OUT_4),
+        (16, 8, rows_of(32, 3), OUT_4, OUT_2),
+        (16, 16, rows_of(32, 3), OUT_4, ALONE),
+        (16, 16, rows_of(14, 3), OUT_2, ALONE),
+        (24, 16, rows_of(32, 3), OUT_2, OUT_2),
+        (8, 64, rows_of(32, 3), ALONE, OUT_2),
+        (16, 16, rows_of(32, 3, 2), TWO, ALONE),
+        (8, 8, rows_of(32, 3, 2), TWO, TWO),
+        (16, 16, rows_of(32, 5), TWO, TWO),
+        (32, 32, rows_of(32, 5), TWO, ALONE),
+        (16, 16, rows_of(32, 1), TWO, ALONE),
+        (12, 32, rows_of(32, 1), ALONE, TWO),
+        (32, 32, rows_of(32, 3), ALONE, ALONE),
+        (32, 16, rows_of(32, 3, 2), ALONE, ALONE),
     ],
 )
-def test_packs_are_for_few_channels_and_rows_that_divide(shape, rows, packs):
-    assert choose_packs(shape, rows) == packs
+def test_packs_are_for_few_channels_and_rows_that_divide(outputs, inputs, rows, tiles, products):
+    """As docs/benchmarks/packing.md found them on either kind of processor."""
+    shape = (outputs, inputs, rows.kernel, rows.kernel)
+    assert (on_tiles(shape, rows), by_products(shape, rows)) == (tiles, products)
+    assert no_packs(shape, rows) == ALONE
 
 
 @pytest.mark.parametrize("kernel", [1, 3, 4, 7])
@@ -305,4 +334,5 @@ def test_what_the_plan_puts_on_integers_for_its_packs_is_packed(width, stride, k
     ir.Graph([data], node.outputs, nodes=[node], initializers=[value], opset_imports={"": 21})
     node.outputs[0].shape = ir.Shape(["N", 16, rows.outputs, rows.outputs])
     if not refusal(node, ORT_X86_VNNI):
-        assert choose_packs((16, 3, kernel, kernel), rows).image == ORT_X86_VNNI.packs
+        for scheme in (ORT_X86_VNNI, ORT_X86_AMX):
+            assert choice_of(scheme)((16, 3, kernel, kernel), rows).image == scheme.packs

@@ -12,9 +12,10 @@ import onnx_ir as ir
 
 from qpipe.quant.graph import attr_int, attr_ints
 from qpipe.quant.rendering.matmul import MICROSOFT
+from qpipe_onnxruntime.lower.choices import Choice
 from qpipe_onnxruntime.lower.images import Images
 from qpipe_onnxruntime.lower.islands import Island, array_of, sizes
-from qpipe_onnxruntime.lower.pixels import ALONE, Packs, Rows, choose_packs, pack_weights, packed_rows
+from qpipe_onnxruntime.lower.pixels import ALONE, Packs, Rows, pack_weights, packed_rows
 from qpipe_onnxruntime.lower.spread import Spread
 
 
@@ -29,7 +30,7 @@ class Convolution:
     """Its weights, where it is on packs."""
 
 
-def integer_convolution(found: Island, images: Images, *, packs: bool) -> Convolution | None:
+def integer_convolution(found: Island, images: Images, choose: Choice) -> Convolution | None:
     """The kernel of a convolution between quantized images.
 
     None where its weights are not int8 around zero, per tensor or per output channel, or its bias is not int32.
@@ -37,8 +38,8 @@ def integer_convolution(found: Island, images: Images, *, packs: bool) -> Convol
     if not _has_kernel(found):
         return None
     node, data, weights = found.node, found.inputs[0], found.inputs[1]
-    array, rows = array_of(weights.values), _rows(found) if packs else None
-    chosen = ALONE if rows is None else choose_packs(array.shape, rows)
+    array, rows = array_of(weights.values), _rows(found)
+    chosen = ALONE if rows is None else choose(array.shape, rows)
     spread = None
     constants = [weights.values, *weights.parameters, *(item.values for item in found.inputs[2:])]
     pads, strides = attr_ints(node, "pads", (0, 0, 0, 0)), attr_ints(node, "strides", (1, 1))

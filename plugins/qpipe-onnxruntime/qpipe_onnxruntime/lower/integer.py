@@ -15,6 +15,7 @@ from onnx_ir.passes import common as passes
 from qpipe.quant.graph import attr_int, attr_ints, attr_string, infer_shapes
 from qpipe.quant.rendering.matmul import MICROSOFT
 from qpipe.quant.rendering.render import forget_shapes
+from qpipe_onnxruntime.lower.choices import Choice
 from qpipe_onnxruntime.lower.convolution import integer_convolution
 from qpipe_onnxruntime.lower.images import Images
 from qpipe_onnxruntime.lower.islands import Island, Quantized, island, sizes
@@ -25,7 +26,7 @@ ELEMENTWISE = {"Add": "QLinearAdd", "Mul": "QLinearMul"}
 POOLS = {"AveragePool": "QLinearAveragePool", "GlobalAveragePool": "QLinearGlobalAveragePool"}
 
 
-def lower_images(model: ir.Model, *, packs: bool = True) -> tuple[str, ...]:
+def lower_images(model: ir.Model, choose: Choice) -> tuple[str, ...]:
     """Rewrite the convolutions of a Q/DQ graph, and what stands between them, as NHWC operators, in place.
 
     Only convolutions with uint8 activations, int8 weights around zero and an int32 bias (or none) are taken; the rest
@@ -34,13 +35,13 @@ def lower_images(model: ir.Model, *, packs: bool = True) -> tuple[str, ...]:
 
     Args:
         model: a Q/DQ graph.
-        packs: whether convolutions of few channels may run on packs of pixels.
+        choose: which convolutions of few channels run on packs of pixels.
     """
     if not any(node.op_type == "Conv" for node in model.graph):
         return ()
     infer_shapes(model)
     lower_levels(model.graph)
-    lowering = _Lowering(model.graph, packs)
+    lowering = _Lowering(model.graph, choose)
     for node in list(model.graph):
         lowering.take(node)
     if lowering.count["Conv"]:
@@ -52,8 +53,8 @@ def lower_images(model: ir.Model, *, packs: bool = True) -> tuple[str, ...]:
 
 
 class _Lowering:
-    def __init__(self, graph: ir.Graph, packs: bool) -> None:
-        self.graph, self.images, self.packs = graph, Images(graph), packs
+    def __init__(self, graph: ir.Graph, choose: Choice) -> None:
+        self.graph, self.images, self.choose = graph, Images(graph), choose
         self.count: Counter[str] = Counter()
         self.spreads: list[Spread] = []
         self.small = 0
@@ -83,7 +84,7 @@ class _Lowering:
 
     def convolution(self, node: ir.Node) -> None:
         found = island(node, self.graph, images=1)
-        made = integer_convolution(found, self.images, packs=self.packs) if found is not None else None
+        made = integer_convolution(found, self.images, self.choose) if found is not None else None
         if found is None or made is None:
             return
         if made.spread is not None:

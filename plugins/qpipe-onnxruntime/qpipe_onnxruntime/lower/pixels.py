@@ -3,8 +3,7 @@
 An image [N, H, W, C] read as [N, H, W/f, f·C] is the same bytes: f pixels of a row become one pixel of f·C channels.
 A convolution over it is again a convolution, with zeros where a pixel of the pack is outside the kernel. So is one
 from pixels to packs of the result alone: f times the stride and the channels, a kernel that is f − 1 strides wider.
-Both compute more products; onnxruntime's integer kernels spend their time on pixels rather than products where
-channels are few, and their fast path needs a multiple of 4 channels in and at least 16 out.
+Both compute more products for fewer pixels; what that gains is in `choices`.
 """
 
 from __future__ import annotations
@@ -41,46 +40,6 @@ class Packs:
 
 
 ALONE = Packs(image=1, result=1)
-TWO = Packs(image=2, result=2)
-FOUR = Packs(image=4, result=4)
-
-
-def choose_packs(shape: tuple[int, ...], rows: Rows) -> Packs:
-    """The packs that make a convolution with weights of this shape [O, C, kh, kw] faster, or `ALONE`.
-
-    Source: paired CPU times of `QLinearConv` with and without packs on AVX512-VNNI, one thread
-    (docs/benchmarks/packing.py): 0.3 to 0.9 of the time up to these widths, more than 1 beyond.
-    """
-    return next((packs for packs in _promising(shape[0], shape[1], rows) if fits(rows, packs)), ALONE)
-
-
-def _promising(outputs: int, inputs: int, rows: Rows) -> tuple[Packs, ...]:
-    """Packs by what they gain, the best first."""
-    if inputs <= 4:
-        return _of_an_image(outputs, inputs, rows)
-    most, plain = max(inputs, outputs), rows.stride == 1 and 1 < rows.kernel < 5
-    gains = {
-        FOUR: most <= 8 and rows.stride == 1 and rows.kernel > 1,
-        # Of the result alone: the kernel moves by as many pixels, and sees none that no pixel of the pack needs.
-        Packs(image=1, result=4): most <= 16 and plain,
-        TWO: most <= _widest_of_two(rows),
-        Packs(image=1, result=2): inputs + outputs <= 48 and plain,
-    }
-    return tuple(packs for packs, gain in gains.items() if gain)
-
-
-def _widest_of_two(rows: Rows) -> int:
-    """Up to how many channels packs of two pixels on both sides gain."""
-    if rows.stride > 1:
-        return 16 if rows.stride == 2 and rows.kernel > 1 else 0
-    return 24 if rows.kernel == 1 else 32 if rows.kernel >= 5 else 8
-
-
-def _of_an_image(outputs: int, inputs: int, rows: Rows) -> tuple[Packs, ...]:
-    """For first convolutions; those of four channels have the fast path without packs."""
-    if inputs <= 3:  # as many pixels of the result as a pack of the image moves it on
-        return tuple(Packs(image=size, result=max(size // rows.stride, 1)) for size in (4, 2))
-    return (*((FOUR,) if outputs <= 16 else ()), *((TWO,) if outputs <= 48 or rows.kernel >= 5 else ()))
 
 
 def fits(rows: Rows, packs: Packs) -> bool:
