@@ -267,3 +267,36 @@ def test_each_layer_alone_names_both_that_are_hard(tmp_path):
     assert min(alone["u"], alone["x"]) > 30
     assert next(row.sqnr_db for row in found if row.tensor == "u") < 15  # it inherits the loss of `d`
     assert {row.tensor for row in worst_first(found)[:2]} == {"d", "h"}
+
+
+@pytest.mark.parametrize("function", ["Relu", "Clip"])
+def test_a_layer_alone_begins_where_a_quantizer_does_the_relu_before_it(tmp_path, function):
+    """By hand: the float model's own values, rounded to the integers of both ends and of the weights between."""
+    rng = np.random.default_rng(0)
+    ends = ", zero, six" if function == "Clip" else ""
+    body = f"a = Conv(x, w0) b = {function}(a{ends}) c = Conv(b, w1) d = {function}(c{ends}) y = Conv(d, w2)"
+    arrays = {f"w{number}": rng.standard_normal((8, 8, 1, 1)).astype(np.float32) for number in range(3)}
+    arrays |= {"zero": np.float32(0), "six": np.float32(6)}
+    head = "(float[N,8,4,4] x) => (float[N,8,4,4] y)"
+    model = open_graph(write_network(tmp_path / "m.onnx", head, body, arrays))
+    batch = {"x": rng.standard_normal((16, 8, 4, 4)).astype(np.float32)}
+    statistics = calibrate(model, iter([batch]), observed_tensors(model.graph, ORT_X86_VNNI))
+    plan = make_plan(model, statistics, ORT_X86_VNNI)
+    qdq = render(model, plan)
+    found = {row.tensor: row for row in explain_layers(model, qdq, plan, batch)}
+
+    def rounded(name, real):
+        spec = plan.activation(name)
+        return (np.clip(np.rint(real / spec.scale) + spec.zero_point, 0, 255) - spec.zero_point) * spec.scale
+
+    def conv(weight, real):
+        return np.einsum("oi,nihw->nohw", weight[..., 0, 0].astype(np.float64), real)
+
+    cut = {"Relu": lambda real: np.maximum(real, 0), "Clip": lambda real: np.clip(real, 0, 6)}[function]
+    b = cut(conv(arrays["w0"], batch["x"]))
+    d = cut(conv(arrays["w1"], b))
+    step = np.abs(arrays["w1"]).max(axis=(1, 2, 3), keepdims=True) / 127
+    weight = np.rint(arrays["w1"] / step) * step
+    assert "d" not in {value.name for node in qdq.graph for value in node.outputs}
+    assert found["d"].alone_db == pytest.approx(sqnr_db(d, rounded("d", conv(weight, rounded("b", b)))), abs=0.2)
+    assert found["d"].alone_db > found["d"].sqnr_db + 1

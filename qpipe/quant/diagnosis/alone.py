@@ -25,13 +25,16 @@ def cut(qdq: ir.Model, plan: QuantPlan, shown: Sequence[str]) -> tuple[ir.Model,
     copy = qdq.clone()
     graph = copy.graph
     values = {value.name: value for node in graph for value in node.outputs}
+    inputs = {value.name for value in graph.inputs}
     graph.outputs.clear()
     fed: dict[str, ir.Value] = {}
     for spec in plan.activations:
         end = values.get(spec.tensor + SUFFIX)
-        if spec.tensor in values and end is not None:
-            fed[spec.tensor] = _begin(graph, values[spec.tensor], end)
-        if end is not None and spec.tensor in shown:
+        if end is None:
+            continue
+        if spec.tensor not in inputs:
+            fed[spec.tensor] = _begin(graph, spec.tensor, values.get(spec.tensor), end)
+        if spec.tensor in shown:
             end.dtype = end.dtype or onnx_type(spec.dtype)
             graph.outputs.append(end)
     passes.RemoveUnusedNodesPass()(copy)
@@ -41,13 +44,16 @@ def cut(qdq: ir.Model, plan: QuantPlan, shown: Sequence[str]) -> tuple[ir.Model,
     return copy, tuple(name for name, value in fed.items() if value.uses())
 
 
-def _begin(graph: ir.Graph, value: ir.Value, end: ir.Value) -> ir.Value:
-    """Let all that reads a tensor, as float or as integers, read a new input of the graph."""
+def _begin(graph: ir.Graph, tensor: str, value: ir.Value | None, end: ir.Value) -> ir.Value:
+    """Let all that reads a tensor, as float or as integers, read a new input of the graph.
+
+    `value` is None where the graph has its integers alone: the quantizer does the Relu or Clip that wrote it.
+    """
     quantizer = end.producer()
     assert quantizer is not None
-    fed = ir.Value(name=f"{value.name}{FED}", type=ir.TensorType(ir.DataType.FLOAT))
+    fed = ir.Value(name=f"{tensor}{FED}", type=ir.TensorType(ir.DataType.FLOAT))
     graph.inputs.append(fed)
-    readers = [(node, index) for node, index in value.uses() if node is not quantizer]
+    readers = [(node, index) for node, index in value.uses() if node is not quantizer] if value else []
     for node, index in readers:
         node.replace_input_with(index, fed)
     if integer := list(end.uses()):
