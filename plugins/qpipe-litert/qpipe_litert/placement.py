@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -22,8 +22,7 @@ COMPUTING = (
     *("RELU_N1_TO_1", "DIV", "POW", "EXP", "SQRT", "RSQRT", "SQUARED_DIFFERENCE", "MAXIMUM", "MINIMUM", "LOG_SOFTMAX"),
 )
 """Operators that compute; the others move or convert values."""
-_INTEGER = ("int8", "uint8", "int16")
-_LOW = (*_INTEGER, "int4", "float16")
+_LOW = ("int8", "uint8", "int16", "int4")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,8 +48,7 @@ def place(
     computing = [(at, op) for at, op in enumerate(flat.ops) if computes(flat, op)]
     low = [at for at, op in computing if precision(flat, op) != "float32"]
     outside = [at for at, _ in computing if kernels == "xnnpack" and at not in taken.ops]
-    reasons = {op.output: op.reason for op in left}
-    float_nodes = tuple(_float_node(flat, op, reasons) for at, op in computing if at not in low)
+    float_nodes = tuple(float_node(flat, op, left) for at, op in computing if at not in low)
     share = len(taken.ops) / max(len(flat.ops), 1)
     note = f"XNNPACK runs {len(taken.ops)} of {len(flat.ops)} operators in {taken.parts} parts"
     placement = Placement(
@@ -80,15 +78,31 @@ def computes(flat: FlatModel, op: FlatOp) -> bool:
 
 
 def precision(flat: FlatModel, op: FlatOp) -> str:
-    """Narrowest type that the kernel takes: of its output, else of its weights (dynamic, weight-only, float16)."""
+    """Narrowest type that the kernel takes: of its output, else of its weights (dynamic).
+
+    Weights that a DEQUANTIZE widens before it (float16, weight-only) are float32 to the kernel.
+    """
     made = flat.tensors[op.outputs[0]].dtype if op.outputs else "float32"
     if made in _LOW:
         return made
-    widened = {
-        o.outputs[0]: o.inputs[0] for o in flat.ops if o.name == "DEQUANTIZE" and flat.tensors[o.inputs[0]].constant
-    }
-    weights = [flat.tensors[widened.get(index, index)] for index in op.inputs[1:] if index >= 0]
+    weights = [flat.tensors[index] for index in op.inputs[1:] if index >= 0]
     return next((w.dtype for w in weights if w.constant and w.dtype in _LOW), made)
+
+
+def float_node(flat: FlatModel, op: FlatOp, left: Iterable[LeftInFloat]) -> FloatNode:
+    """An operator that computes in float, and why."""
+    name = _name(flat, op)
+    told = next((one.reason for one in left if one.output == name), "")
+    reason = told or _widened(flat, op) or "not asked to be quantized, or no integer kernel"
+    return FloatNode(name=name, op=op.name, reason=reason)
+
+
+def _widened(flat: FlatModel, op: FlatOp) -> str:
+    """In words, how the weights of a float operator are stored; empty where that is float32."""
+    makers = {index: one for one in flat.ops if one.name == "DEQUANTIZE" for index in one.outputs}
+    stored = (flat.tensors[makers[index].inputs[0]] for index in op.inputs[1:] if index in makers)
+    kind = next((tensor.dtype for tensor in stored if tensor.constant), "")
+    return f"its weights are stored in {kind} and read as float32" if kind else ""
 
 
 def delegated(path: Path, flat: FlatModel) -> Delegated:
@@ -106,11 +120,6 @@ def delegated(path: Path, flat: FlatModel) -> Delegated:
                 taken.add(at)
                 waiting.extend(flat.ops[at].inputs)
     return Delegated(ops=frozenset(taken), parts=len(parts))
-
-
-def _float_node(flat: FlatModel, op: FlatOp, reasons: Mapping[str, str]) -> FloatNode:
-    name = _name(flat, op)
-    return FloatNode(name=name, op=op.name, reason=reasons.get(name, "not asked to be quantized, or no integer kernel"))
 
 
 def _name(flat: FlatModel, op: FlatOp) -> str:

@@ -97,6 +97,10 @@ def test_float16_graph_gives_float16_weights(tool: None, digits: edge.Digits, tm
     wanted = edge.run_onnx(edge.digits_net(), digits.gate[:50])[0]
     assert edge.sqnr_db(wanted, found.astype(np.float32)) > 45
     assert "float16" in {tensor.dtype for tensor in read_flatbuffer(engine.main_file).tensors if tensor.constant}
+    assert engine.placement is not None
+    assert engine.placement.integer == 0  # the kernels read what a DEQUANTIZE has widened
+    assert "its weights are stored in float16 and read as float32" in {n.reason for n in engine.placement.left_in_float}
+    assert not [name for name, _ in engine.placement.kernels if name.endswith(("CONV_2D float16", "CONNECTED float16"))]
 
 
 def test_without_a_plan_the_engine_is_the_float_model(tool: None, digits: edge.Digits, tmp_path: Path) -> None:

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 from qpipe_litert.build import MODEL, build_tflite
 from qpipe_litert.comparing import compare_engine
-from qpipe_litert.flatbuffer import FlatModel, FlatOp, read_flatbuffer
+from qpipe_litert.flatbuffer import read_flatbuffer
 from qpipe_litert.flatbuffer_edit import inline_buffers
 from qpipe_litert.interpreter import invoke, open_interpreter
 from qpipe_litert.layout import Layout
 from qpipe_litert.options import Options
-from qpipe_litert.placement import computes, precision
+from qpipe_litert.placement import computes, float_node, precision
 from qpipe_litert.quantize import LeftInFloat
 
 from qpipe.errors import RefusedError
 from qpipe.measure.probe import FLOAT_DB, QUANTIZED_DB, agreements
 from qpipe.plugins.backend import Progress
-from qpipe.records.engine import FloatNode, Placement, Prepared
+from qpipe.records.engine import NodeKernel, Placement, Prepared
 from qpipe_mcu.micro import open_micro, run_micro, smallest_arena
 from qpipe_mcu.session import open_engine
 
@@ -38,6 +41,8 @@ class MicroFile:
     arena_bytes: int
     left: tuple[LeftInFloat, ...]
     notes: tuple[str, ...]
+    names: Mapping[str, tuple[str, ...]]
+    """ONNX tensors that each tensor of the file stands for, by its name."""
 
 
 def build_micro(prepared: Prepared, workdir: Path, progress: Progress) -> MicroFile:
@@ -57,7 +62,9 @@ def build_micro(prepared: Prepared, workdir: Path, progress: Progress) -> MicroF
     progress.step("compare tflite-micro with onnxruntime")
     session = open_engine(data, arena_bytes, made.layout, prepared.signature)
     notes = (*made.notes, compare_engine(prepared, session, rows=1, runtime="tflite-micro"))
-    return MicroFile(data=data, layout=made.layout, arena_bytes=arena_bytes, left=made.left, notes=notes)
+    return MicroFile(
+        data=data, layout=made.layout, arena_bytes=arena_bytes, left=made.left, notes=notes, names=made.names
+    )
 
 
 def require_parity(path: Path, data: bytes, arena_bytes: int, rows: int = 4) -> None:
@@ -100,29 +107,34 @@ def refuse_other(wanted: Array, found: Array, *, integers: bool) -> None:
         raise RefusedError(f"tflite-micro and LiteRT disagree on the same file {told}")
 
 
-def place_micro(path: Path, left: tuple[LeftInFloat, ...], notes: tuple[str, ...]) -> Placement:
-    """Which computing operators run as integer kernels of tflite-micro."""
+def place_micro(
+    path: Path,
+    left: tuple[LeftInFloat, ...],
+    notes: tuple[str, ...],
+    names: Mapping[str, tuple[str, ...]] = MappingProxyType({}),
+) -> Placement:
+    """Which computing operators run as integer kernels of tflite-micro.
+
+    `names` are the ONNX tensors that a tensor of the file stands for: nodes are told by them.
+    """
     flat = read_flatbuffer(path)
     computing = [op for op in flat.ops if computes(flat, op)]
     floats = [op for op in computing if precision(flat, op) == "float32"]
-    reasons = {op.output: op.reason for op in left}
-    counts: dict[str, int] = {}
-    for op in flat.ops:
-        kernel = f"tflm {op.name} {precision(flat, op)}"
-        counts[kernel] = counts.get(kernel, 0) + 1
+    kernels = [f"tflm {op.name} {precision(flat, op)}" for op in flat.ops]
     return Placement(
         integer=len(computing) - len(floats),
         float=len(floats),
         elsewhere=0,
-        left_in_float=tuple(_left(flat, op, reasons) for op in floats),
-        kernels=tuple(sorted(counts.items())),
+        left_in_float=tuple(float_node(flat, op, left) for op in floats),
+        kernels=tuple(sorted(Counter(kernels).items())),
         notes=notes,
+        nodes=tuple(
+            NodeKernel(node=name, kernel=kernel)
+            for op, kernel in zip(flat.ops, kernels, strict=True)
+            for output in op.outputs[:1]
+            for name in names.get(flat.tensors[output].name, ())
+        ),
     )
-
-
-def _left(flat: FlatModel, op: FlatOp, reasons: dict[str, str]) -> FloatNode:
-    name = flat.tensors[op.outputs[0]].name
-    return FloatNode(name=name, op=op.name, reason=reasons.get(name, "not asked to be quantized, or no integer kernel"))
 
 
 def _random(rng: np.random.Generator, shape: tuple[int, ...], dtype: type[np.generic]) -> Array:

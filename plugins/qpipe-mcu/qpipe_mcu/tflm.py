@@ -62,7 +62,7 @@ class TflmBackend:
         return Built(
             files=(Path(MODEL), Path(LAYOUT)),
             artifacts=write_c_array(made.data, workdir),
-            placement=place_micro(workdir / MODEL, made.left, notes),
+            placement=place_micro(workdir / MODEL, made.left, notes, made.names),
             facts=(
                 Fact(name="arena_bytes", value=made.arena_bytes, unit="bytes", kind="estimated"),
                 Fact(name="flash_bytes", value=len(made.data), unit="bytes", kind="measured"),

@@ -50,6 +50,7 @@ def test_arena_is_the_smallest_that_works(cortex_engine: Engine) -> None:
     assert 2048 < arena < 16384
     assert cortex_engine.placement is not None
     assert any("Arena allocation total" in note for note in cortex_engine.placement.notes)
+    assert {"tflm FULLY_CONNECTED int8"} <= {one.kernel for one in cortex_engine.placement.nodes}
 
 
 def test_flash_is_the_size_of_the_file(cortex_engine: Engine) -> None:

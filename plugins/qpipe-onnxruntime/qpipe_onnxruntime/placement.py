@@ -17,10 +17,14 @@ INTEGER = frozenset(
     {
         *("QLinearConv", "ConvInteger", "QLinearConvTranspose", "QGemm", "QLinearMatMul", "MatMulInteger"),
         *("MatMulIntegerToFloat", "DynamicQuantizeMatMul", "DynamicQuantizeLSTM", "QAttention"),
-        *("MatMulNBits", "MatMulBnb4"),
     }
 )
 """Operators that multiply integer weights. Source: onnxruntime docs/OperatorKernels.md, CPU provider."""
+BLOCKS = frozenset({"MatMulNBits", "MatMulBnb4"})
+"""Operators that read weights in blocks of integers or codes: most of them to multiply floats."""
+_INT8_LEVEL = 4
+"""`accuracy_level` at which MatMulNBits rounds its input to int8 and multiplies integers; below it multiplies floats.
+Source: onnxruntime docs/ContribOperators.md, com.microsoft.MatMulNBits."""
 FLOATING = frozenset(
     {
         *("Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"),
@@ -40,7 +44,7 @@ class _Found:
 
     @property
     def integer(self) -> bool:
-        return self.kernel is not None and self.kernel.op_type in INTEGER
+        return self.kernel is not None and (self.kernel.op_type in INTEGER or _level(self.kernel) == _INT8_LEVEL)
 
 
 def read_placement(
@@ -59,7 +63,7 @@ def read_placement(
     weight. Where nothing is `quantized`, a kernel in float16 counts as the low precision that was asked for. A node
     that cannot be found in the optimized graph counts as float.
     """
-    kernels = [node for node in optimized.node if node.op_type in INTEGER | FLOATING]
+    kernels = [node for node in optimized.node if node.op_type in INTEGER | BLOCKS | FLOATING]
     found = [_Found(wanted=wanted, kernel=kernel) for wanted, kernel in assign(float_graph, kernels)]
     dtypes = {tensor.name: tensor.data_type for tensor in optimized.initializer}
     low = [item for item in found if item.integer or (not quantized and _float16(item.kernel, dtypes))]
@@ -102,10 +106,23 @@ def _explain(
             name=item.wanted.name,
             op=item.wanted.op,
             reason=planned.get(item.wanted.name)
+            or _widened(item.kernel)
             or (_reason(graph, item.wanted, plan) if quantized else _in_float32(item.wanted, stored)),
         )
         for item in rest
     )
+
+
+def _level(kernel: onnx.NodeProto) -> int:
+    return next((one.i for one in kernel.attribute if one.name == "accuracy_level"), 0)
+
+
+def _widened(kernel: onnx.NodeProto | None) -> str:
+    """Why an operator that reads small weights is no integer kernel; empty for all others."""
+    if kernel is None or kernel.op_type not in BLOCKS:
+        return ""
+    level = f" (accuracy_level {_INT8_LEVEL}: in int8)" if kernel.op_type == "MatMulNBits" else ""
+    return f"{kernel.op_type} widens its weights at every run: it computes in float32{level}"
 
 
 def _reason(graph: Graph, wanted: Wanted, plan: QuantPlan | None) -> str:

@@ -87,3 +87,24 @@ def test_int4_blocks_of_a_matmul_become_a_kernel_and_those_of_a_conv_do_not(plac
     assert found.integer == 1
     [left] = found.left_in_float
     assert (left.op, left.reason) == ("Conv", "its weights are int4, decoded at every run: it computes in float32")
+
+
+WIDENED = "{} widens its weights at every run: it computes in float32{}"
+BLOCKS = WIDENED.format("MatMulNBits", " (accuracy_level 4: in int8)")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "params", "integer", "reasons"),
+    [
+        ("int4", {}, 0, [BLOCKS]),
+        ("int4", {"accuracy_level": 4}, 1, []),
+        ("nf4", {}, 0, [WIDENED.format("MatMulBnb4", "")]),
+        ("weight-only-int8", {}, 0, [BLOCKS]),
+    ],
+)
+def test_small_weights_count_as_integers_where_integers_are_multiplied(placement, recipe, params, integer, reasons):
+    (stage,) = builtin_recipe(recipe, ORT_X86_VNNI).stages
+    stage = StageSpec(name=stage.name, params=stage.params | params)
+    found = placement("mixed", Recipe(name=recipe, stages=(stage,)))
+    assert found.integer == integer
+    assert [node.reason for node in found.left_in_float if node.op == "MatMul"] == reasons
