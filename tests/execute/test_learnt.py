@@ -13,8 +13,8 @@ from qpipe.plugins.backend import Learning
 from qpipe.records.engine import Built
 from qpipe.records.target import Target
 from qpipe.store import Store
-from qpipe.testing.contract import Silent
 from qpipe.testing.fake import FakeBackend
+from qpipe.testing.progress import Silent
 
 
 @dataclass

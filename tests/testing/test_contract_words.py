@@ -8,7 +8,8 @@ import pytest
 from qpipe.errors import TargetError
 from qpipe.records.target import Target
 from qpipe.records.tensors import Signature, TensorSpec
-from qpipe.testing.contract import BackendContract, run
+from qpipe.testing.comparing import run
+from qpipe.testing.contract import BackendContract
 
 SPEC = TensorSpec(name="logits", dtype="float32", shape=("N", 3))
 SIGNATURE = Signature(inputs=(), outputs=(SPEC,))
@@ -54,6 +55,10 @@ def single(session):
     run(session, np.zeros((1, 1, 8, 8), np.float32))
 
 
+def misnamed(session):
+    BackendContract().test_wrong_inputs_are_an_exception(session, "missing")
+
+
 def named(backend):
     BackendContract().test_it_is_a_backend_of_the_targets_name(backend, Target(name="t", backend="b"))
 
@@ -72,7 +77,7 @@ def named(backend):
         (signed, outputs(np.zeros(3, np.float32)), "has the shape [3]: give [1, 3], also for a batch of one"),
         (signed, outputs(np.full((1, 3), np.nan, np.float32)), "has NaN or infinity"),
         (BackendContract().test_run_after_close_raises, Wrong(), "run answers after close"),
-        (BackendContract().test_wrong_inputs_are_an_exception, Wrong(), "run answers though input 'image' is missing"),
+        (misnamed, Wrong(), "run answers though input 'image' is missing"),
         (clock, Wrong(device_ns=(-5, 0)), "gives -5 ns of wall time"),
         (options, Wrong(), "check takes a target with options 'no_such_option'"),
         (options, Wrong(refuses="no"), "without naming it: no"),

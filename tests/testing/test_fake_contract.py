@@ -18,7 +18,9 @@ class TestHonest(BackendContract):
     @pytest.fixture(scope="class")
     @classmethod
     def target(cls):
-        return Target(name="pretend", backend="fake", options={"weight_bytes": 10})
+        return Target(
+            name="pretend", backend="fake", options={"weight_bytes": 10, "integer_nodes": 0, "float_nodes": 1}
+        )
 
 
 class TestBuildOnly(TestHonest):

@@ -16,9 +16,9 @@ from qpipe.plugins.loader import load_plugins
 from qpipe.prepare import builtin_recipe, prepare
 from qpipe.records.engine import Engine, Unavailable
 from qpipe.records.target import Limits, Target
-from qpipe.testing.contract import Silent
 from qpipe.testing.fake import SCHEME, FakeBackend, fake_site
 from qpipe.testing.models import small_batches, small_rows, write_small_model
+from qpipe.testing.progress import Silent
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -12,6 +12,8 @@ from qpipe.testing.contract import BackendContract
 
 @pytest.mark.usefixtures("tool")
 class TestTflm(BackendContract):
+    light_modules = ("qpipe_litert",)
+
     @pytest.fixture(scope="class")
     @classmethod
     def backend(cls):

@@ -13,8 +13,6 @@ OPTIONS = {"product": "tensorrt-rtx", "compute_capability": "8.9"}
 
 
 class TestBuildOnly(BackendContract):
-    vendor_modules = ("tensorrt_rtx", "tensorrt_rtx_bindings", "tensorrt_bindings")
-
     @pytest.fixture(scope="class")
     @classmethod
     def backend(cls):

@@ -11,7 +11,7 @@ from qpipe_tensorrt.backend import TensorRT
 from qpipe.errors import BuildError
 from qpipe.models import read_model
 from qpipe.prepare import builtin_recipe, prepare
-from qpipe.testing.contract import Silent
+from qpipe.testing.progress import Silent
 
 CONV = "c = Conv<kernel_shape=[3,3],pads=[1,1,1,1]>(x, w, b) r = Relu(c)"
 W = {"w": (8, 3, 3, 3), "b": (8,)}

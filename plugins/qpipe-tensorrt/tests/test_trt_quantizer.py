@@ -11,7 +11,7 @@ from qpipe_tensorrt.backend import TensorRT
 from qpipe.models import read_model
 from qpipe.prepare import builtin_recipe, prepare
 from qpipe.quant.layout import lay_out
-from qpipe.testing.contract import Silent
+from qpipe.testing.progress import Silent
 
 IMAGE, TOKENS = (3, 16, 16), (5, 64)
 INPUTS = {"prenorm": TOKENS, "transformer": TOKENS, "small": IMAGE, "depthwise": IMAGE, "resnet20": (3, 32, 32)}

@@ -10,7 +10,7 @@ from qpipe_tensorrt.backend import TensorRT
 from qpipe.models import read_model
 from qpipe.prepare import builtin_recipe, prepare
 from qpipe.records.recipe import Recipe, StageSpec
-from qpipe.testing.contract import Silent
+from qpipe.testing.progress import Silent
 
 INPUTS = {"transformer": (5, 64), "small": (3, 16, 16)}
 SOME_INT4 = Recipe(
