@@ -31,10 +31,9 @@ from qpipe.quant.calibration.observed import observed_tensors
 from qpipe.quant.calibration.statistics import Statistics
 from qpipe.quant.corrections.bias import correct_bias
 from qpipe.quant.corrections.equalize import equalize
+from qpipe.quant.edits import replace_constant, set_bias
 from qpipe.quant.fold import fold
-from qpipe.quant.fold.affine import set_bias
-from qpipe.quant.fold.gemm import replace_constant
-from qpipe.quant.graph import attr_int, attr_ints, constant, name_of, open_graph, save_graph
+from qpipe.quant.graph import attr_int, attr_ints, constant, input_at, name_of, open_graph, save_graph
 from qpipe.quant.plan import make_plan
 from qpipe.quant.ranges import RangeRule, find_channel_ranges
 from qpipe.quant.rendering.render import quantized_weight, render
@@ -118,7 +117,7 @@ def gptq(bench: Bench, plan: QuantPlan) -> tuple[Array, float]:
         weight = np.asarray(constant(node.inputs[1]), np.float32)
         steps = quantized_weight([node], spec, plan).scale
         rounded, shift = round_node(node, weight, steps, inputs[name_of(node.inputs[0])])
-        bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+        bias = constant(input_at(node, 2))
         old = np.zeros_like(shift) if bias is None else np.asarray(bias, np.float64)
         replace_constant(model.graph, node, 1, rounded)
         set_bias(model.graph, node, (old - shift).astype(np.float32))

@@ -174,6 +174,17 @@ def name_of(value: ir.Value) -> str:
     return value.name or ""
 
 
+def values_of(graph: ir.Graph) -> dict[str, ir.Value]:
+    """The inputs of the graph and the outputs of its nodes, by name; constants and subgraphs are left out."""
+    values = (*graph.inputs, *(value for node in graph for value in node.outputs))
+    return {name_of(value): value for value in values}
+
+
+def input_at(node: ir.Node, index: int) -> ir.Value | None:
+    """An input of a node, or None where it is left out."""
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
 def rank_of(value: ir.Value) -> int | None:
     """Number of axes, or None where unknown."""
     return None if value.shape is None else len(value.shape)
@@ -215,36 +226,3 @@ def attr_string(node: ir.Node, name: str, default: str) -> str:
     """A string attribute, or its default."""
     attribute = node.attributes.get(name)
     return default if attribute is None else attribute.as_string()
-
-
-class Names:
-    """The value names of a graph: gives new ones without reading the graph each time."""
-
-    def __init__(self, graph: ir.Graph) -> None:
-        self._taken = {value.name for node in graph.all_nodes() for value in node.outputs}
-        self._taken.update(graph.initializers)
-        self._taken.update(value.name for value in graph.inputs)
-
-    def fresh(self, wanted: str) -> str:
-        """`wanted`, or the first `wanted_1`, `wanted_2`, … that is free; it is taken from now on."""
-        name, number = wanted, 0
-        while name in self._taken:
-            number += 1
-            name = f"{wanted}_{number}"
-        self._taken.add(name)
-        return name
-
-
-def fresh_name(graph: ir.Graph, wanted: str) -> str:
-    """`wanted`, or the first `wanted_1`, `wanted_2`, … that no value of the graph has."""
-    return Names(graph).fresh(wanted)
-
-
-def add_initializer(
-    graph: ir.Graph, name: str, array: NDArray[np.generic], dtype: ir.DataType | None = None
-) -> ir.Value:
-    """Register a new initializer; `dtype` is needed for types that numpy does not have."""
-    tensor = ir.Tensor(array, dtype=dtype, name=name)  # `ir.tensor` asks first what it was given, for ten times as long
-    value = ir.Value(name=name, const_value=tensor, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype))
-    graph.register_initializer(value)
-    return value

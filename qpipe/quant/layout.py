@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from qpipe.quant.graph import constant, is_float, name_of, only_consumer, top_consumers
+from qpipe.quant.graph import constant, input_at, is_float, name_of, only_consumer, top_consumers
 from qpipe.quant.operators import WEIGHTED, refusal
 from qpipe.records.quantization import NodeChoice
 from qpipe.records.scheme import Scheme
@@ -149,7 +149,7 @@ def _span(graph: ir.Graph, node: ir.Node) -> tuple[ir.Node, float, float] | None
         return None
     ends = []
     for index, default in ((1, -float("inf")), (2, float("inf"))):
-        value = after.inputs[index] if len(after.inputs) > index else None
+        value = input_at(after, index)
         array = constant(value)
         if value is not None and array is None:
             return None

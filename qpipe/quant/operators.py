@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from qpipe.quant.graph import attr_float, attr_int, attr_ints, constant, is_float, rank_of
+from qpipe.quant.graph import attr_float, attr_int, attr_ints, constant, input_at, is_float, rank_of
 from qpipe.records.scheme import Scheme
 
 PIXELS = "qpipe.pixels"
@@ -66,7 +66,7 @@ def _activation_matmul(node: ir.Node, scheme: Scheme) -> str:
 def _constant_weight(node: ir.Node, scheme: Scheme) -> str:
     array = constant(node.inputs[1])
     assert array is not None
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    bias = input_at(node, 2)
     if array.size == 0:
         return "its weights are empty"
     if node.op_type == "MatMul" and array.ndim < 2:
@@ -97,7 +97,7 @@ def is_plain(node: ir.Node) -> bool:
 
     What rewrites may change: a bias that varies along the batch, is scaled by beta, or computed, is not.
     """
-    weight, bias = constant(node.inputs[1]), node.inputs[2] if len(node.inputs) > 2 else None
+    weight, bias = constant(node.inputs[1]), input_at(node, 2)
     if weight is None or weight.dtype != np.float32 or weight.ndim < 2:
         return False
     return bias is None or not _bias_refusal(node, bias)

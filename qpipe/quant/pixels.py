@@ -15,8 +15,8 @@ import numpy as np
 import onnx_ir as ir
 
 from qpipe.quant.calibration.statistics import Statistics, TensorStatistics
-from qpipe.quant.fold.gemm import replace_constant
-from qpipe.quant.graph import Names, add_initializer, attr_ints, attr_string, constant, name_of, rank_of
+from qpipe.quant.edits import Names, add_initializer, insert_behind, replace_constant
+from qpipe.quant.graph import attr_ints, attr_string, constant, name_of, rank_of
 from qpipe.quant.grid import LEVELS, Grid
 from qpipe.quant.numbers import F64
 from qpipe.quant.operators import PIXELS, packable, refusal
@@ -126,11 +126,7 @@ def _pixels(graph: ir.Graph, image: _Image, grid: Grid, statistics: Statistics) 
         value.name, value.type = names.fresh(f"{base}/padded"), image.value.type
         value.shape = ir.Shape([sizes[0], mean.size, *sizes[2:]])
     nodes[-1].metadata_props[PIXELS] = str(zero)
-    producer = image.value.producer()
-    if producer is None:
-        graph.insert_before(graph[0], nodes)
-    else:
-        graph.insert_after(producer, nodes)
+    insert_behind(graph, image.value, nodes)
     return value, _statistics(value, image, mean, zero, statistics)
 
 

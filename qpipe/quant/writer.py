@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from qpipe.quant.graph import Names, add_initializer
+from qpipe.quant.edits import Names, add_initializer
 
 _NONE: Mapping[str, int | float | tuple[int, ...]] = MappingProxyType({})
 

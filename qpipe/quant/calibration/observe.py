@@ -16,7 +16,8 @@ import onnx_ir as ir
 
 from qpipe.quant.calibration.picks import pick_values
 from qpipe.quant.calibration.signs import never_negative
-from qpipe.quant.graph import add_initializer, attr_int, constant, rank_of
+from qpipe.quant.edits import add_initializer
+from qpipe.quant.graph import attr_int, constant, rank_of, values_of
 
 LIMIT = "qpipe/limit"
 """Extra input: how many values to draw from each tensor."""
@@ -55,8 +56,7 @@ def instrument(
     """
     copy = model.clone()
     graph = copy.graph
-    values = {value.name: value for node in graph for value in node.outputs}
-    values.update({value.name: value for value in graph.inputs})
+    values = values_of(graph)
     opset = copy.opset_imports.get("", 13)
     builder = _Builder(graph, opset, channels=channels, drawn=drawn_per_row)
     made = {value: number for number, node in enumerate(graph) for value in node.outputs}

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from qpipe.quant.graph import name_of
+from qpipe.quant.graph import name_of, values_of
 from qpipe.quant.layout import lay_out
 from qpipe.quant.operators import activation_axis
 from qpipe.records.scheme import Scheme
@@ -17,8 +17,7 @@ def observed_tensors(graph: ir.Graph, *schemes: Scheme) -> dict[str, int]:
 
     Recipes whose observed tensors are the same share one pass.
     """
-    values = {value.name: value for node in graph for value in node.outputs}
-    values.update({value.name: value for value in graph.inputs})
+    values = values_of(graph)
     wanted = dict.fromkeys(name_of(value) for value in graph.inputs if value.dtype == ir.DataType.FLOAT)
     # Whether a small image's first convolution is quantized is known once its pixels have been seen.
     convolves = any(node.op_type == "Conv" for node in graph)

@@ -13,9 +13,8 @@ import numpy as np
 import onnx_ir as ir
 
 from qpipe.quant.calibration.statistics import Statistics, TensorStatistics
-from qpipe.quant.fold.affine import set_bias
-from qpipe.quant.fold.gemm import replace_constant
-from qpipe.quant.graph import attr_int, attr_ints, attr_string, constant, name_of, only_consumer
+from qpipe.quant.edits import replace_constant, set_bias
+from qpipe.quant.graph import attr_int, attr_ints, attr_string, constant, input_at, name_of, only_consumer
 from qpipe.quant.numbers import F32, F64
 from qpipe.quant.operators import is_plain
 from qpipe.quant.rendering.render import quantized_weight
@@ -103,7 +102,7 @@ def _apply(graph: ir.Graph, node: ir.Node, delta: F64) -> bool:
         return _apply_after(graph, node, delta)
     if not is_plain(node):
         return False
-    bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    bias = constant(input_at(node, 2))
     old = np.zeros(1) if bias is None else np.asarray(bias, np.float64).reshape(-1)
     set_bias(graph, node, (old + delta).astype(np.float32))
     return True

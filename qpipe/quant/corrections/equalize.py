@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from qpipe.quant.fold.affine import set_bias, spread
-from qpipe.quant.fold.gemm import replace_constant
-from qpipe.quant.graph import attr_int, constant, name_of, only_consumer
+from qpipe.quant.edits import replace_constant, set_bias
+from qpipe.quant.fold.affine import spread
+from qpipe.quant.graph import attr_int, constant, input_at, name_of, only_consumer
 from qpipe.quant.numbers import F64
 from qpipe.quant.operators import WEIGHTED, is_plain, out_channels
 
@@ -189,7 +189,7 @@ def _scale(graph: ir.Graph, pair: Pair, step: F64) -> None:
     first, second = pair.first, pair.second
     weight = np.asarray(constant(first.inputs[1]), np.float64) / spread(first, step)
     replace_constant(graph, first, 1, weight.astype(np.float32))
-    bias = constant(first.inputs[2]) if len(first.inputs) > 2 else None
+    bias = constant(input_at(first, 2))
     if bias is not None:
         set_bias(graph, first, (np.broadcast_to(np.asarray(bias, np.float64), step.shape) / step).astype(np.float32))
     reading = np.asarray(constant(second.inputs[1]), np.float64) * _spread_inputs(second, np.repeat(step, pair.repeat))

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from qpipe.quant.calibration.statistics import Statistics, TensorStatistics
-from qpipe.quant.fold.gemm import replace_constant
+from qpipe.quant.edits import replace_constant
 from qpipe.quant.graph import attr_int, constant, name_of
 from qpipe.quant.layout import lay_out
 from qpipe.quant.numbers import F64

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from qpipe.plugins.backend import Tensors
 from qpipe.quant.check import run_float
-from qpipe.quant.graph import add_initializer
+from qpipe.quant.edits import add_initializer
+from qpipe.quant.graph import values_of
 from qpipe.records.quantization import ActivationSpec, QuantPlan
 
 
@@ -34,8 +35,7 @@ def run_watched(graph: ir.Model, plan: QuantPlan, batch: Tensors) -> Watched:
         QuantizationError: the graph does not run on this batch.
     """
     copy = graph.clone()
-    values = {value.name: value for node in copy.graph for value in node.outputs}
-    values.update({value.name: value for value in copy.graph.inputs})
+    values = values_of(copy.graph)
     own = [value.name or "" for value in copy.graph.outputs]
     specs = [spec for spec in plan.activations if not spec.shares and spec.tensor in values]
     for number, spec in enumerate(specs):

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
-from qpipe.quant.fold.gemm import absorb, replace_constant
-from qpipe.quant.graph import attr_float, attr_int, constant, only_consumer, rank_of
+from qpipe.quant.edits import absorb, replace_constant, set_bias
+from qpipe.quant.graph import attr_float, attr_int, constant, input_at, only_consumer, rank_of
+from qpipe.quant.numbers import F64
 from qpipe.quant.operators import WEIGHTED, is_plain, out_channels
-
-F64 = NDArray[np.float64]
 
 
 def fold_affine(graph: ir.Graph) -> list[tuple[str, str]]:
@@ -91,14 +89,10 @@ def _apply(graph: ir.Graph, node: ir.Node, factor: F64, offset: F64) -> None:
     assert weight is not None
     scaled = np.asarray(weight, np.float64) * spread(node, factor)
     replace_constant(graph, node, 1, scaled.astype(np.float32))
-    bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    bias = constant(input_at(node, 2))
     if bias is None and not np.any(offset):
         return
-    old = (
-        np.zeros_like(factor)
-        if bias is None
-        else np.broadcast_to(np.asarray(bias, np.float64).reshape(-1), factor.shape)
-    )
+    old = np.zeros(1) if bias is None else np.asarray(bias, np.float64).reshape(-1)
     set_bias(graph, node, (old * factor + offset).astype(np.float32))
 
 
@@ -115,10 +109,3 @@ def spread(node: ir.Node, per_channel: F64) -> F64:
     if node.op_type == "Gemm" and attr_int(node, "transB", 0):
         return per_channel.reshape(-1, 1)
     return per_channel
-
-
-def set_bias(graph: ir.Graph, node: ir.Node, bias: NDArray[np.float32]) -> None:
-    """Give a Conv, ConvTranspose or Gemm this bias, whether it had one or not."""
-    if len(node.inputs) < 3:
-        node.resize_inputs(3)
-    replace_constant(graph, node, 2, bias)

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from qpipe.quant.graph import name_of
+from qpipe.quant.edits import make_constant
 from qpipe.quant.session import content_of
 
 RANDOM_OPS = frozenset(
@@ -30,12 +30,7 @@ def fold_constants(model: ir.Model) -> list[str]:
         return []
     arrays = _evaluate(model, frontier)
     for value, array in zip(frontier, arrays, strict=True):
-        name = name_of(value)
-        value.name = None
-        constant = ir.Value(name=name, const_value=ir.Tensor(array, name=name), shape=ir.Shape(array.shape))
-        constant.dtype = ir.DataType.from_numpy(array.dtype)
-        graph.register_initializer(constant)
-        value.replace_all_uses_with(constant)
+        make_constant(graph, value, array)
     return [node.name or "" for node in foldable]
 
 

@@ -4,17 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
-from qpipe.quant.graph import (
-    add_initializer,
-    attr_float,
-    constant,
-    fresh_name,
-    name_of,
-    only_consumer,
-    rank_of,
-)
+from qpipe.quant.edits import absorb, replace_constant
+from qpipe.quant.graph import attr_float, constant, input_at, only_consumer, rank_of
 
 
 def normalize_gemms(graph: ir.Graph) -> list[tuple[str, str]]:
@@ -33,9 +25,9 @@ def normalize_gemms(graph: ir.Graph) -> list[tuple[str, str]]:
 def _fold_factors(graph: ir.Graph, node: ir.Node) -> None:
     alpha, beta = attr_float(node, "alpha", 1.0), attr_float(node, "beta", 1.0)
     weight = constant(node.inputs[1])
-    bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
-    has_bias = len(node.inputs) > 2 and node.inputs[2] is not None
-    if (alpha == 1.0 and beta == 1.0) or weight is None or (has_bias and bias is None):
+    bias = constant(input_at(node, 2))
+    computed_bias = bias is None and input_at(node, 2) is not None
+    if (alpha == 1.0 and beta == 1.0) or weight is None or computed_bias:
         return
     if weight.dtype != np.float32:
         return
@@ -60,26 +52,3 @@ def _join(graph: ir.Graph, node: ir.Node) -> str:
     node.replace_input_with(2, add.inputs[side])
     absorb(graph, add, node)
     return add.name or ""
-
-
-def replace_constant(graph: ir.Graph, node: ir.Node, index: int, array: NDArray[np.float32]) -> None:
-    """Give a node a new constant input; one that nobody else reads is changed in place and keeps its name."""
-    value = node.inputs[index]
-    if value is not None and value.is_initializer() and len(value.uses()) == 1 and not value.is_graph_output():
-        value.const_value = ir.Tensor(array, name=value.name)
-        value.shape = ir.Shape(array.shape)
-        return
-    base = f"{node.name}/constant" if value is None else name_of(value)
-    node.replace_input_with(index, add_initializer(graph, fresh_name(graph, base), array))
-
-
-def absorb(graph: ir.Graph, gone: ir.Node, into: ir.Node) -> None:
-    """Take `gone` out, the only reader of `into`'s output, which takes over its tensor (name, shape, dtype)."""
-    output, kept = gone.outputs[0], into.outputs[0]
-    name, shape, dtype = output.name, output.shape, output.dtype
-    output.replace_all_uses_with(kept, replace_graph_outputs=output.is_graph_output())
-    graph.remove(gone, safe=True)
-    kept.name = name
-    kept.shape = shape
-    if dtype is not None:
-        kept.dtype = dtype

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from qpipe.quant.graph import attr_ints, attr_string, constant, rank_of
+from qpipe.quant.graph import attr_ints, attr_string, constant, input_at, rank_of
 
 
 def fold_pads(graph: ir.Graph) -> list[tuple[str, str]]:
@@ -34,8 +34,8 @@ def all_pads(pad: ir.Node) -> tuple[int, ...] | None:
     """(begin of each axis, end of each axis) of a zero Pad with constant pads, or None."""
     data = pad.inputs[0]
     rank = rank_of(data) if data is not None else None
-    pads = constant(pad.inputs[1]) if len(pad.inputs) > 1 else None
-    value = constant(pad.inputs[2]) if len(pad.inputs) > 2 and pad.inputs[2] is not None else np.zeros(())
+    pads = constant(input_at(pad, 1))
+    value = constant(pad.inputs[2]) if input_at(pad, 2) is not None else np.zeros(())
     if rank is None or pads is None or value is None or np.any(value != 0):
         return None
     if attr_string(pad, "mode", "constant") != "constant" or np.any(np.asarray(pads, np.int64) < 0):
@@ -51,7 +51,7 @@ def all_pads(pad: ir.Node) -> tuple[int, ...] | None:
 
 
 def _axes(pad: ir.Node, rank: int) -> list[int] | None:
-    if len(pad.inputs) < 4 or pad.inputs[3] is None:
+    if input_at(pad, 3) is None:
         return list(range(rank))
     axes = constant(pad.inputs[3])
     return None if axes is None else [int(axis) % rank for axis in axes.reshape(-1)]

@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from qpipe.quant.edits import add_initializer, fresh_name, take_place
 from qpipe.quant.fold.pad import all_pads
-from qpipe.quant.graph import add_initializer, constant, fresh_name, name_of, only_consumer, rank_of
+from qpipe.quant.graph import constant, only_consumer, rank_of
 
 
 def fold_selections(graph: ir.Graph) -> list[tuple[str, str]]:
@@ -71,10 +72,5 @@ def _replace(
         "Conv", [source, value], attributes={"kernel_shape": [1, 1], "strides": list(strides)}, name=name, num_outputs=1
     )
     graph.insert_before(pad, conv)
-    output, old = conv.outputs[0], pad.outputs[0]
-    old_name, shape, dtype = name_of(old), old.shape, old.dtype
-    old.replace_all_uses_with(output, replace_graph_outputs=old.is_graph_output())
+    take_place(pad.outputs[0], conv.outputs[0])
     graph.remove(pad, safe=True)
-    output.name, output.shape = old_name, shape
-    if dtype is not None:
-        output.dtype = dtype

@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from qpipe.quant.graph import attr_ints, constant, name_of
+from qpipe.quant.edits import drop_unread, make_constant
+from qpipe.quant.graph import attr_ints, constant
 
 
 def fold_transposes(graph: ir.Graph) -> list[str]:
@@ -38,15 +39,10 @@ def _multiplies(graph: ir.Graph, node: ir.Node, index: int) -> bool:
 
 
 def _turn(graph: ir.Graph, node: ir.Node) -> None:
-    matrix, old = node.inputs[0], node.outputs[0]
+    matrix = node.inputs[0]
     array = constant(matrix)
     assert array is not None
     assert matrix is not None
-    name, old.name = name_of(old), None
-    turned = ir.Value(name=name, const_value=ir.Tensor(array.T, name=name), shape=ir.Shape(array.T.shape))
-    turned.dtype = ir.DataType.FLOAT
-    graph.register_initializer(turned)
-    old.replace_all_uses_with(turned)
+    make_constant(graph, node.outputs[0], array.T)
     graph.remove(node, safe=True)
-    if not matrix.uses() and not matrix.is_graph_output():
-        graph.initializers.pop(name_of(matrix), None)
+    drop_unread(graph, matrix)

@@ -11,7 +11,8 @@ import numpy as np
 import onnx_ir as ir
 
 from qpipe.errors import QuantizationError
-from qpipe.quant.graph import NEEDED_OPSET, Names, attr_int, converted, name_of
+from qpipe.quant.edits import Names, insert_behind
+from qpipe.quant.graph import NEEDED_OPSET, attr_int, converted, name_of
 from qpipe.quant.rendering.render import forget_shapes
 
 Half = Literal["float16", "bfloat16"]
@@ -180,11 +181,7 @@ class _Caster:
         node = ir.node("Cast", [value], attributes={"to": int(target)}, name=f"{name}/cast")
         node.outputs[0].name = name
         node.outputs[0].type = ir.TensorType(target)
-        producer = value.producer()
-        if producer is None:
-            self.graph.insert_before(self.graph[0], node)
-        else:
-            self.graph.insert_after(producer, node)
+        insert_behind(self.graph, value, [node])
         return node.outputs[0]
 
     def keep_output(self, index: int, output: ir.Value) -> None:

@@ -12,14 +12,8 @@ import numpy as np
 import onnx_ir as ir
 
 from qpipe.errors import QuantizationError
-from qpipe.quant.graph import (
-    attr_float,
-    attr_int,
-    constant,
-    is_float,
-    name_of,
-    only_consumer,
-)
+from qpipe.quant.edits import drop_unread, insert_behind, take_place
+from qpipe.quant.graph import attr_float, attr_int, constant, input_at, is_float, name_of, only_consumer
 from qpipe.quant.numbers import F32
 from qpipe.quant.operators import finite
 from qpipe.quant.options import QuantOptions
@@ -93,7 +87,7 @@ def _refusal(node: ir.Node) -> str:
 
 
 def _bias_refusal(node: ir.Node) -> str:
-    if node.op_type != "Gemm" or len(node.inputs) < 3 or node.inputs[2] is None:
+    if node.op_type != "Gemm" or input_at(node, 2) is None:
         return ""
     bias = constant(node.inputs[2])
     if bias is None or attr_float(node, "beta", 1.0) != 1.0 or (bias.ndim == 2 and bias.shape[0] != 1):
@@ -152,14 +146,9 @@ def _replace(
         inputs.append(writer.initializer(f"{node.name}/bias", bias))
     fused = ir.node("MatMulIntegerToFloat", inputs, domain=MICROSOFT, name=node.name)
     graph.insert_before(last, fused)
-    output, old = fused.outputs[0], last.outputs[0]
-    name, shape, dtype = old.name, old.shape, old.dtype
-    old.replace_all_uses_with(output, replace_graph_outputs=old.is_graph_output())
+    take_place(last.outputs[0], fused.outputs[0])
     graph.remove([last, node] if last is not node else node, safe=True)
-    output.name, output.shape = name, shape
-    output.dtype = dtype or ir.DataType.FLOAT
-    if not weight.uses() and not weight.is_graph_output():
-        graph.initializers.pop(name_of(weight), None)
+    drop_unread(graph, weight)
 
 
 def _length(value: ir.Value, axis: int) -> int:
@@ -176,11 +165,7 @@ def _quantizer(writer: Writer, node: ir.Node, quantizers: dict[str, ir.Node]) ->
         quantizer = ir.node("DynamicQuantizeLinear", [data], num_outputs=3, name=f"{name}/quantize")
         for value, suffix in zip(quantizer.outputs, ("quantized", "scale", "zero_point"), strict=True):
             value.name = writer.names.fresh(f"{name}_{suffix}")
-        producer = data.producer()
-        if producer is None:
-            writer.graph.insert_before(writer.graph[0], quantizer)
-        else:
-            writer.graph.insert_after(producer, quantizer)
+        insert_behind(writer.graph, data, [quantizer])
         quantizers[name] = quantizer
     return quantizers[name]
 
@@ -188,10 +173,10 @@ def _quantizer(writer: Writer, node: ir.Node, quantizers: dict[str, ir.Node]) ->
 def _bias(graph: ir.Graph, node: ir.Node, channels: int) -> tuple[F32 | None, ir.Node]:
     """The bias that the kernel takes, and the last node that it replaces."""
     if node.op_type == "Gemm":
-        own = constant(node.inputs[2]) if len(node.inputs) > 2 else None
-        return (
-            None if own is None else np.broadcast_to(np.asarray(own, np.float32).reshape(-1), (channels,)).copy()
-        ), node
+        own = constant(input_at(node, 2))
+        if own is None:
+            return None, node
+        return np.broadcast_to(np.asarray(own, np.float32).reshape(-1), (channels,)).copy(), node
     add = only_consumer(node.outputs[0], graph)
     if add is None or add.op_type != "Add":
         return None, node

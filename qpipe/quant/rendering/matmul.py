@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from qpipe.quant.edits import take_place
 from qpipe.quant.graph import constant, only_consumer
 
 MICROSOFT = "com.microsoft"
@@ -46,12 +47,8 @@ def _fuse(graph: ir.Graph, node: ir.Node) -> None:
         "MatMulIntegerToFloat", [*inputs, *([bias] if bias is not None else [])], domain=MICROSOFT, name=node.name
     )
     graph.insert_before(last, fused)
-    output, old = fused.outputs[0], last.outputs[0]
-    name, shape, dtype = old.name, old.shape, old.dtype
-    old.replace_all_uses_with(output, replace_graph_outputs=old.is_graph_output())
+    take_place(last.outputs[0], fused.outputs[0])
     graph.remove([add, node] if last is not node and add is not None else node, safe=True)
-    output.name, output.shape = name, shape
-    output.dtype = dtype or ir.DataType.FLOAT
     graph.remove([source for source in dict.fromkeys((data, weight)) if _dead(source)], safe=True)
 
 

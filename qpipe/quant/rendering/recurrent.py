@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from qpipe.errors import QuantizationError
+from qpipe.quant.edits import drop_unread, take_place
 from qpipe.quant.graph import attr_int, constant, is_float, name_of
 from qpipe.quant.operators import finite
 from qpipe.quant.options import QuantOptions
@@ -118,14 +119,11 @@ def _replace(writer: Writer, node: ir.Node, specs: list[WeightSpec]) -> None:
     )
     writer.graph.insert_before(node, fused)
     for before, after in zip(node.outputs, fused.outputs, strict=True):
-        name, shape, dtype = before.name, before.shape, before.dtype
-        before.replace_all_uses_with(after, replace_graph_outputs=before.is_graph_output())
-        after.name, after.shape = name, shape
-        after.dtype = dtype or ir.DataType.FLOAT
+        take_place(before, after)
     writer.graph.remove(node, safe=True)
     for value in old:
-        if value is not None and not value.uses() and not value.is_graph_output():
-            writer.graph.initializers.pop(name_of(value), None)
+        if value is not None:
+            drop_unread(writer.graph, value)
 
 
 def directions(array: np.ndarray[tuple[int, ...], np.dtype[np.float32]], spec: WeightSpec) -> QuantizedWeight:

@@ -9,7 +9,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qpipe.errors import QuantizationError
-from qpipe.quant.graph import Names, add_initializer, constant, converted, name_of
+from qpipe.quant.edits import Names, add_initializer, drop_unread, insert_behind
+from qpipe.quant.graph import constant, converted, input_at, name_of, values_of
 from qpipe.quant.numbers import F32, onnx_type, quantize
 from qpipe.quant.rendering.matmul import MICROSOFT, fuse_matmuls
 from qpipe.quant.rendering.tables import is_table, render_tables
@@ -67,7 +68,7 @@ def forget_shapes(graph: ir.Graph) -> None:
 
 def weight_floor(node: ir.Node, spec: WeightSpec, plan: QuantPlan) -> NDArray[np.float64] | None:
     """Smallest weight scales that keep this node's int32 bias in range, or None where the bias stays float."""
-    data, bias = node.inputs[0], constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    data, bias = node.inputs[0], constant(input_at(node, 2))
     pair = plan.activation(name_of(data)) if data is not None else None
     if bias is None or pair is None or not plan.scheme.quantize_bias:
         return None
@@ -88,9 +89,7 @@ def quantized_weight(nodes: Iterable[ir.Node], spec: WeightSpec, plan: QuantPlan
 class _Renderer:
     def __init__(self, graph: ir.Graph, plan: QuantPlan) -> None:
         self.graph, self.plan = graph, plan
-        self.values = {value.name: value for node in graph for value in node.outputs}
-        self.values.update({value.name: value for value in graph.inputs})
-        self.values.update(graph.initializers)
+        self.values = {**values_of(graph), **graph.initializers}
         self.nodes = {node.name: node for node in graph}
         self.parameters: dict[str, tuple[ir.Value, ir.Value]] = {}
         self.names = Names(graph)
@@ -139,18 +138,11 @@ class _Renderer:
         back.outputs[0].name = self.names.fresh(f"{spec.tensor}_dequantized")
         return quantizer, back
 
-    def insert(self, value: ir.Value, nodes: list[ir.Node]) -> None:
-        producer = value.producer()
-        if producer is None:
-            self.graph.insert_before(self.graph[0], nodes)
-        else:
-            self.graph.insert_after(producer, nodes)
-
     def branch(self, spec: ActivationSpec, value: ir.Value) -> None:
         """Only the named nodes read the quantized value."""
         uses = [use for use in value.uses() if use.node.name in spec.consumers and self.is_data(use.node, use.idx)]
         quantizer, back = self.pair(spec, value)
-        self.insert(value, [quantizer, back])
+        insert_behind(self.graph, value, [quantizer, back])
         for use in uses:
             use.node.replace_input_with(use.idx, back.outputs[0])
 
@@ -170,7 +162,7 @@ class _Renderer:
         uses = [use for use in value.uses() if use.node is not quantizer]
         for use in uses:
             use.node.replace_input_with(use.idx, back.outputs[0])
-        self.insert(source, [quantizer, back])
+        insert_behind(self.graph, source, [quantizer, back])
         if was_output:
             outputs = self.graph.outputs
             for index, output in enumerate(outputs):
@@ -197,7 +189,7 @@ class _Renderer:
         self.graph.insert_before(self.graph[0], back)
         for use in readers:
             use.node.replace_input_with(use.idx, back.outputs[0])
-        self.drop(value)
+        drop_unread(self.graph, value)
 
     def weight(self, spec: WeightSpec) -> None:
         nodes = [self.nodes[name] for name in spec.nodes if name in self.nodes]
@@ -224,15 +216,14 @@ class _Renderer:
         self.graph.insert_before(nodes[0], back)
         for node in nodes:
             node.replace_input_with(1, back.outputs[0])
-        self.drop(value)
+        drop_unread(self.graph, value)
         for node, tensor in biased:
             pair = self.plan.activation(tensor)
             if (
                 self.plan.scheme.quantize_bias
                 and spec.block_size is None
                 and pair is not None
-                and len(node.inputs) > 2
-                and node.inputs[2] is not None
+                and input_at(node, 2) is not None
             ):
                 self.bias(node, pair.scale, found.scale)
 
@@ -251,15 +242,10 @@ class _Renderer:
         back = self.dequantizer(f"{base}/dequantize", [stored, scales, zero], 0 if scale.ndim else None)
         self.graph.insert_before(node, back)
         node.replace_input_with(2, back.outputs[0])
-        self.drop(value)
+        drop_unread(self.graph, value)
 
     def dequantizer(self, name: str, inputs: list[ir.Value], axis: int | None) -> ir.Node:
         attributes = {} if axis is None else {"axis": axis}
         node = ir.node("DequantizeLinear", inputs, attributes=attributes, name=self.names.fresh(name))
         node.outputs[0].name = self.names.fresh(name.replace("/dequantize", "_dequantized"))
         return node
-
-    def drop(self, value: ir.Value) -> None:
-        """Forget an initializer that nobody reads any more."""
-        if not value.uses() and not value.is_graph_output():
-            self.graph.initializers.pop(name_of(value), None)

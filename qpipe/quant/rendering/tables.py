@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import onnx_ir as ir
 
+from qpipe.quant.edits import drop_unread, take_place
 from qpipe.quant.graph import attr_int, constant, name_of
 from qpipe.quant.options import QuantOptions
 from qpipe.quant.weights.int8 import quantize_weight
@@ -66,8 +67,7 @@ def render_tables(graph: ir.Graph, plan: QuantPlan) -> None:
         scales = writer.initializer(f"{spec.tensor}_scale", found.scale.reshape(-1, 1))
         for name in spec.nodes:
             _replace(writer, nodes[name], table, scales)
-        if not value.uses() and not value.is_graph_output():
-            graph.initializers.pop(spec.tensor, None)
+        drop_unread(graph, value)
 
 
 def _replace(writer: Writer, node: ir.Node, table: ir.Value, scales: ir.Value) -> None:
@@ -78,9 +78,5 @@ def _replace(writer: Writer, node: ir.Node, table: ir.Value, scales: ir.Value) -
     for part, suffix in ((rows, "rows"), (steps, "scales"), (real, "real")):
         part.outputs[0].name = writer.names.fresh(f"{node.name}_{suffix}")
     writer.graph.insert_before(node, [rows, steps, real, product])
-    old, new = node.outputs[0], product.outputs[0]
-    name, shape, dtype = old.name, old.shape, old.dtype
-    old.replace_all_uses_with(new, replace_graph_outputs=old.is_graph_output())
+    take_place(node.outputs[0], product.outputs[0])
     writer.graph.remove(node, safe=True)
-    new.name, new.shape = name, shape
-    new.dtype = dtype or ir.DataType.FLOAT

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from qpipe.errors import QuantizationError
-from qpipe.quant.graph import constant, name_of
+from qpipe.quant.graph import constant, input_at, name_of
 from qpipe.quant.operators import channel_axis, finite
 from qpipe.quant.options import QuantOptions
 from qpipe.quant.weights.blocks import SMALLEST_BLOCK, check_block_size
@@ -55,7 +55,7 @@ def plan_blocked(graph: ir.Graph, scheme: Scheme, options: QuantOptions) -> Bloc
 def _weights(graph: ir.Graph, sizes: dict[str, int]) -> tuple[WeightSpec, ...]:
     readers: dict[tuple[str, int | None, int], list[str]] = {}
     for node in graph:
-        name, weight = node.name or "", node.inputs[1] if len(node.inputs) > 1 else None
+        name, weight = node.name or "", input_at(node, 1)
         if name in sizes and weight is not None:
             readers.setdefault((name_of(weight), channel_axis(node), sizes[name]), []).append(name)
     return tuple(
@@ -79,7 +79,7 @@ def int4_refusal(node: ir.Node, scheme: Scheme) -> str:
     Raises:
         QuantizationError: its weights are not finite.
     """
-    array = constant(node.inputs[1]) if len(node.inputs) > 1 else None
+    array = constant(input_at(node, 1))
     if node.op_type not in scheme.block_ops or array is None:
         return f"this scheme takes int4 blocks for constant weights of {', '.join(scheme.block_ops)}"
     if array.dtype != np.float32 or (node.op_type != "Conv" and array.ndim != 2):

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qpipe.errors import QuantizationError
-from qpipe.quant.graph import attr_int, constant, name_of
+from qpipe.quant.graph import attr_int, constant, input_at, name_of
 from qpipe.quant.numbers import F32
 from qpipe.quant.options import QuantOptions
 from qpipe.quant.rendering.render import forget_shapes
@@ -92,7 +92,7 @@ def _weights(graph: ir.Graph) -> dict[ir.Value, list[ir.Node]]:
     found: dict[ir.Value, list[ir.Node]] = {}
     for node in graph:
         for index in _WEIGHTS.get(node.op_type, ()) if node.domain == "" else ():
-            value = node.inputs[index] if index < len(node.inputs) else None
+            value = input_at(node, index)
             array = constant(value)
             if value is not None and array is not None and array.dtype == np.float32 and array.ndim > 1:
                 found.setdefault(value, []).append(node)

@@ -13,7 +13,8 @@ import numpy as np
 import onnx_ir as ir
 
 from qpipe.errors import QuantizationError
-from qpipe.quant.graph import Names, name_of
+from qpipe.quant.edits import Names
+from qpipe.quant.graph import name_of
 from qpipe.quant.rendering.cast import LARGEST, Half, half_type
 from qpipe.quant.rendering.render import forget_shapes
 

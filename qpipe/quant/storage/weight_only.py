@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from qpipe.errors import QuantizationError
 from qpipe.quant.calibration.statistics import Statistics
-from qpipe.quant.graph import attr_int, constant, name_of
+from qpipe.quant.edits import drop_unread, take_place
+from qpipe.quant.graph import attr_int, constant, input_at, name_of
 from qpipe.quant.numbers import F32
 from qpipe.quant.options import QuantOptions
 from qpipe.quant.rendering.dynamic import plan_dynamic
@@ -168,20 +169,16 @@ def _replace(writer: Writer, node: ir.Node, spec: WeightSpec, rounder: _Rounder,
     sizes, inputs = written.parts[key]
     packed = _kernel(node, inputs, spec, sizes, written.level)
     graph.insert_before(node, packed)
-    result, old = packed.outputs[0], node.outputs[0]
-    bias = node.inputs[2] if node.op_type == "Gemm" and len(node.inputs) > 2 else None
+    result = packed.outputs[0]
+    bias = input_at(node, 2) if node.op_type == "Gemm" else None
     if bias is not None:
         result.name = writer.names.fresh(f"{node.name}/product")
         add = ir.node("Add", [result, bias], name=f"{node.name}/bias")
         graph.insert_before(node, add)
         result = add.outputs[0]
-    name, shape, dtype = old.name, old.shape, old.dtype
-    old.replace_all_uses_with(result, replace_graph_outputs=old.is_graph_output())
+    take_place(node.outputs[0], result)
     graph.remove(node, safe=True)
-    result.name, result.shape = name, shape
-    result.dtype = dtype or ir.DataType.FLOAT
-    if not weight.uses() and not weight.is_graph_output():
-        graph.initializers.pop(name_of(weight), None)
+    drop_unread(graph, weight)
 
 
 def _parts(rows: F32, spec: WeightSpec, rounder: _Rounder) -> dict[str, NDArray[np.generic]]:
