@@ -95,7 +95,7 @@ class Chain:
 
 
 @given(st.lists(st.sampled_from(STEPS), min_size=1, max_size=7), st.integers(0, 2**16))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_folding_keeps_float_outputs(tmp_path_factory, kinds, seed):
     chain = Chain(seed)
     for kind in kinds:
@@ -176,7 +176,7 @@ def bounds(scheme):
     "scheme", [ORT_X86_VNNI, ORT_X86_AVX2, ORT_ARM64, TENSORRT, LITERT], ids=lambda scheme: scheme.name
 )
 @given(seed=st.integers(0, 2**16), offset=st.floats(-3, 3), spread=st.floats(0.01, 30))
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 def test_scales_and_zero_points_keep_the_laws_of_their_scheme(tmp_path_factory, scheme, seed, offset, spread):
     folder = tmp_path_factory.mktemp("laws")
     path = network(folder / "float.onnx", seed)

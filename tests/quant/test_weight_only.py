@@ -70,7 +70,7 @@ def images(count=8):
 
 
 @given(arrays(np.float32, st.integers(1, 200), elements=st.floats(-100, 100, width=32)), st.sampled_from([4, 16, 64]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_levels_beat_an_even_grid_and_are_the_same_again(values, count):
     levels = learn_levels(values, count)
     assert levels.shape == (count,)
@@ -84,7 +84,6 @@ def test_levels_beat_an_even_grid_and_are_the_same_again(values, count):
     assert error(levels) <= error(grid) * (1 + 1e-3) + 1e-6
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from([-1.5, 0.0, 0.25, 7.0]), min_size=1, max_size=50))
 def test_few_distinct_values_are_exact(values):
     array = np.array(values, np.float32)
@@ -94,7 +93,7 @@ def test_few_distinct_values_are_exact(values):
 
 @pytest.mark.parametrize("bits", range(2, 9))
 @given(data=st.data())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_words_hold_every_index(bits, data):
     indices = data.draw(arrays(np.uint8, st.integers(1, 80), elements=st.integers(0, 2**bits - 1)))
     words = pack_words(indices, bits)
@@ -231,7 +230,7 @@ def test_recipes_of_codes_that_a_runtime_does_not_read_are_refused(name):
 
 
 @given(arrays(np.float32, (3, 2, 16), elements=st.floats(-10, 10, width=32)), st.sampled_from([4, 8]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_hqq_is_never_worse_than_nearest_in_its_own_norm(blocks, bits):
     integers, scale, zero = hqq_blocks(blocks, bits)
     assert integers.max() < 2**bits
@@ -305,7 +304,7 @@ def test_parameters_are_checked(params):
 
 
 @given(arrays(np.float32, (5, 40), elements=st.floats(-100, 100, width=32)), st.sampled_from([16, 32]), st.booleans())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_int4_blocks_keep_their_laws(array, block, along_rows):
     along = int(along_rows)
     values, scale = quantize_int4(array, along, block)
