@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import numpy as np
 import onnx_ir as ir
 
-from qpipe.quant.graph import constant, input_at, is_float, name_of, only_consumer, top_consumers
-from qpipe.quant.operators import WEIGHTED, refusal
+from qpipe.quant.graph import constant, is_float, name_of, only_consumer, top_consumers
+from qpipe.quant.operators import WEIGHTED, clip_bounds, refusal
 from qpipe.records.quantization import NodeChoice
 from qpipe.records.scheme import Scheme
 
@@ -147,14 +146,8 @@ def _span(graph: ir.Graph, node: ir.Node) -> tuple[ir.Node, float, float] | None
         return after, 0.0, float("inf")
     if after.op_type != "Clip" or after.inputs[0] is not node.outputs[0]:
         return None
-    ends = []
-    for index, default in ((1, -float("inf")), (2, float("inf"))):
-        value = input_at(after, index)
-        array = constant(value)
-        if value is not None and array is None:
-            return None
-        ends.append(default if array is None else float(np.asarray(array, np.float64).reshape(-1)[0]))
-    return (after, ends[0], ends[1]) if ends[0] <= 0 <= ends[1] else None
+    bounds = clip_bounds(after)
+    return (after, *bounds) if bounds is not None and bounds[0] <= 0 <= bounds[1] else None
 
 
 def _written(draft: _Draft, node: ir.Node) -> list[ir.Value]:

@@ -6,6 +6,8 @@ Source: ONNX operator specification, QuantizeLinear; Jacob et al. 2018, arXiv:17
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -85,6 +87,19 @@ def quantize(array: F32 | F64, scale: F64, zero_point: int, dtype: str) -> NDArr
     smallest, largest = limits(dtype)
     integers: NDArray[np.int64] = np.clip(np.rint(array / scale) + zero_point, smallest, largest).astype(np.int64)
     return integers
+
+
+def best_scale(base: F64, shrinks: Iterable[float], error: Callable[[F64], F64]) -> F64:
+    """Of a scale and its shrunken versions the one with the smallest error, for each entry by itself.
+
+    `error` gives the error of scales that are shaped like `base`; of equal errors the first one counts.
+    """
+    best, least = base, np.full(base.shape, np.inf)
+    for shrink in shrinks:
+        tried = base * shrink
+        found = error(tried)
+        best, least = np.where(found < least, tried, best), np.minimum(found, least)
+    return best
 
 
 def weight_limit(bits: int) -> int:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnx_ir as ir
 
+from qpipe.errors import QuantizationError
 from qpipe.quant.graph import attr_float, attr_int, attr_ints, constant, input_at, is_float, rank_of
 from qpipe.records.scheme import Scheme
 
@@ -122,8 +125,25 @@ def channel_axis(node: ir.Node) -> int | None:
     if node.op_type == "ConvTranspose":
         return 1 if attr_int(node, "group", 1) == 1 else None
     if node.op_type == "Gemm":
-        return 0 if attr_int(node, "transB", 0) else 1
+        return 0 if is_transposed(node) else 1
     return 1 if weight.ndim == 2 else None
+
+
+def is_transposed(node: ir.Node) -> bool:
+    """Whether the weights are those of a Gemm with one row for each output channel (`transB`)."""
+    return node.op_type == "Gemm" and bool(attr_int(node, "transB", 0))
+
+
+def clip_bounds(node: ir.Node) -> tuple[float, float] | None:
+    """Smallest and largest value that a Clip lets through, infinite without such an end; None where one is computed."""
+    ends = []
+    for index, open_end in ((1, -math.inf), (2, math.inf)):
+        value = input_at(node, index)
+        array = constant(value)
+        if value is not None and array is None:
+            return None
+        ends.append(open_end if array is None else float(np.asarray(array, np.float64).reshape(-1)[0]))
+    return ends[0], ends[1]
 
 
 def activation_axis(value: ir.Value) -> int:
@@ -144,3 +164,11 @@ def finite(node: ir.Node) -> bool:
     """Whether all constant float inputs of the node are finite."""
     arrays = [constant(value) for value in node.inputs[1:]]
     return all(array is None or array.dtype.kind != "f" or bool(np.isfinite(array).all()) for array in arrays)
+
+
+def infinite_weights(node: ir.Node) -> QuantizationError:
+    """The error for a node whose weights are not finite."""
+    return QuantizationError(
+        f"node {node.name!r} ({node.op_type}) has NaN or infinite weights",
+        hint="repair the model, or keep the node in float with `keep_float`",
+    )

@@ -12,7 +12,7 @@ from qpipe.quant.calibration.statistics import Statistics
 from qpipe.quant.graph import constant, name_of
 from qpipe.quant.layout import Layout, Pair, lay_out
 from qpipe.quant.numbers import activation_parameters
-from qpipe.quant.operators import channel_axis, finite
+from qpipe.quant.operators import channel_axis, finite, infinite_weights
 from qpipe.quant.options import QuantOptions, matches
 from qpipe.quant.rendering.tables import plan_tables
 from qpipe.quant.storage.blocked import plan_blocked
@@ -88,10 +88,7 @@ def _refuse_broken(graph: ir.Graph, layout: Layout) -> None:
     chosen = {choice.node for choice in layout.nodes if choice.quantized}
     for node in graph:
         if node.name in chosen and not finite(node):
-            raise QuantizationError(
-                f"node {node.name!r} ({node.op_type}) has NaN or infinite weights",
-                hint="repair the model, or keep the node in float with `keep_float`",
-            )
+            raise infinite_weights(node)
 
 
 def _unusable(graph: ir.Graph, layout: Layout, statistics: Statistics) -> dict[str, str]:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qpipe.errors import QuantizationError
-from qpipe.quant.calibration.statistics import F64, TensorStatistics
+from qpipe.quant.calibration.statistics import TensorStatistics
+from qpipe.quant.numbers import F64
 
 Method = Literal["minmax", "percentile", "entropy", "mse"]
 METHODS: tuple[Method, ...] = ("minmax", "percentile", "entropy", "mse")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-F32 = NDArray[np.float32]
-F64 = NDArray[np.float64]
+from qpipe.quant.numbers import F32, F64
+
 BINS = 2048
 SMALLEST_WIDTH = 1e-30
 """Ranges below this count as one value."""

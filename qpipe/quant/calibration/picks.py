@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from qpipe.quant.calibration.statistics import F32
+from qpipe.quant.numbers import F32
 
 GOLDEN = (math.sqrt(5) - 1) / 2
 """Its multiples, taken modulo 1, spread evenly however many there are: neighbouring channels read distant places."""

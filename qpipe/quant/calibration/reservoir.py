@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-F32 = NDArray[np.float32]
+from qpipe.quant.numbers import F32
+
 KEPT_BYTES = 2 * 2**20
 """Memory of one reservoir."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from qpipe.quant.graph import constant
+from qpipe.quant.operators import clip_bounds
 
 _NEVER = frozenset({"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Softplus", "Exp", "Abs", "Sqrt"})
 _KEEPING = frozenset(
@@ -26,11 +26,8 @@ def never_negative(value: ir.Value, depth: int = DEPTH) -> bool:
     if node is None or node.domain not in {"", "ai.onnx"} or not depth:
         return False
     if node.op_type == "Clip":
-        low, high = ((*node.inputs[1:], None, None))[:2]
-        floor, roof = constant(low), constant(high)
-        # A roof below the floor wins: all values are set to it.
-        above = high is None or (roof is not None and float(roof.reshape(())) >= 0)
-        return above and floor is not None and float(floor.reshape(())) >= 0
+        bounds = clip_bounds(node)
+        return bounds is not None and min(bounds) >= 0  # where the upper end is the lower one, all values are set to it
     if node.op_type in _KEEPING:
         return node.inputs[0] is not None and never_negative(node.inputs[0], depth - 1)
     if node.op_type in _JOINING:

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from qpipe.errors import StoreError
 from qpipe.quant.calibration.histogram import Histogram
+from qpipe.quant.numbers import F32, F64
 
-F32 = NDArray[np.float32]
-F64 = NDArray[np.float64]
 I64 = NDArray[np.int64]
 VERSION = 6
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from qpipe.quant.calibration.histogram import Histogram
 from qpipe.quant.calibration.observe import Probe
 from qpipe.quant.calibration.reservoir import Reservoir
-from qpipe.quant.calibration.statistics import F32, F64, TensorStatistics
+from qpipe.quant.calibration.statistics import TensorStatistics
+from qpipe.quant.numbers import F32, F64
 
 Array = NDArray[np.generic]
 WAITING = 2**14

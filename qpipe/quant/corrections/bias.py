@@ -16,7 +16,7 @@ from qpipe.quant.calibration.statistics import Statistics, TensorStatistics
 from qpipe.quant.edits import replace_constant, set_bias
 from qpipe.quant.graph import attr_int, attr_ints, attr_string, constant, input_at, name_of, only_consumer
 from qpipe.quant.numbers import F32, F64
-from qpipe.quant.operators import is_plain
+from qpipe.quant.operators import is_plain, is_transposed
 from qpipe.quant.rendering.render import quantized_weight
 from qpipe.quant.rendering.tables import is_table
 from qpipe.records.quantization import QuantPlan
@@ -61,7 +61,7 @@ def _shift(node: ir.Node, error: F32, statistics: Statistics) -> F64 | None:
         return _conv_shift(node, error, item)
     if node.op_type == "ConvTranspose" or item.axis != -1:
         return None
-    rows = error.T if node.op_type == "Gemm" and attr_int(node, "transB", 0) else error
+    rows = error.T if is_transposed(node) else error
     if rows.ndim != 2 or rows.shape[0] != item.mean.size:
         return None
     shift: F64 = item.mean @ rows.astype(np.float64)

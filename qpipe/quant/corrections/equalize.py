@@ -16,7 +16,7 @@ from qpipe.quant.edits import replace_constant, set_bias
 from qpipe.quant.fold.affine import spread
 from qpipe.quant.graph import attr_int, constant, input_at, name_of, only_consumer
 from qpipe.quant.numbers import F64
-from qpipe.quant.operators import WEIGHTED, is_plain, out_channels
+from qpipe.quant.operators import WEIGHTED, clip_bounds, is_plain, is_transposed, out_channels
 
 ROUNDS = 20
 """Passes over all pairs at most; a middle layer belongs to two of them."""
@@ -116,16 +116,7 @@ def _pair(graph: ir.Graph, first: ir.Node) -> Pair | None:
 
 
 def _is_relu(node: ir.Node) -> bool:
-    """Whether a Clip is a Relu: from 0 to infinity."""
-    if node.op_type != "Clip":
-        return False
-    low, high = ((*node.inputs[1:], None, None))[:2]
-    bottom, top = constant(low), constant(high)
-    return (
-        bottom is not None
-        and not bottom.any()
-        and (high is None or (top is not None and bool(np.isposinf(np.asarray(top, np.float64)).all())))
-    )
+    return node.op_type == "Clip" and clip_bounds(node) == (0.0, np.inf)
 
 
 def _joined(first: ir.Node, second: ir.Node, *, flat: bool) -> Pair | None:
@@ -164,25 +155,24 @@ def _step(pair: Pair, written: F64 | None, done: F64) -> F64:
 
 def _writings(node: ir.Node) -> F64:
     """Largest magnitude of the weights of each output channel."""
-    weight = np.abs(np.asarray(constant(node.inputs[1]), np.float64))
-    if node.op_type == "ConvTranspose":
-        group = attr_int(node, "group", 1)
-        parts = weight.reshape(group, weight.shape[0] // group, weight.shape[1], -1)
-        return np.asarray(parts.max(axis=(1, 3)).reshape(-1))
-    rows_first = node.op_type == "Conv" or (node.op_type == "Gemm" and attr_int(node, "transB", 0))
-    axis = 0 if rows_first else 1
-    return np.asarray(np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1).max(axis=1))
+    rows = 0 if node.op_type == "Conv" or is_transposed(node) else 1
+    return _largest(node, None if node.op_type == "ConvTranspose" else rows)
 
 
 def _readings(node: ir.Node) -> F64:
     """Largest magnitude of the weights that read each input channel."""
+    columns = 1 if is_transposed(node) else 0
+    return _largest(node, None if node.op_type == "Conv" else columns)
+
+
+def _largest(node: ir.Node, axis: int | None) -> F64:
+    """Largest magnitude of the weights along an axis; None: along axis 1 of each group."""
     weight = np.abs(np.asarray(constant(node.inputs[1]), np.float64))
-    if node.op_type == "Conv":
-        group = attr_int(node, "group", 1)
-        parts = weight.reshape(group, weight.shape[0] // group, weight.shape[1], -1)
-        return np.asarray(parts.max(axis=(1, 3)).reshape(-1))
-    axis = 1 if node.op_type == "Gemm" and attr_int(node, "transB", 0) else 0
-    return np.asarray(np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1).max(axis=1))
+    if axis is not None:
+        return np.asarray(np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1).max(axis=1))
+    group = attr_int(node, "group", 1)
+    parts = weight.reshape(group, weight.shape[0] // group, weight.shape[1], -1)
+    return np.asarray(parts.max(axis=(1, 3)).reshape(-1))
 
 
 def _scale(graph: ir.Graph, pair: Pair, step: F64) -> None:
@@ -204,6 +194,6 @@ def _spread_inputs(node: ir.Node, per_input: F64) -> F64:
         group = attr_int(node, "group", 1)
         rows = np.repeat(per_input.reshape(group, -1), weight.shape[0] // group, axis=0)
         return rows.reshape(rows.shape + (1,) * (weight.ndim - 2))
-    if node.op_type == "Gemm" and attr_int(node, "transB", 0):
+    if is_transposed(node):
         return per_input.reshape(1, -1)
     return per_input.reshape((-1,) + (1,) * (weight.ndim - 1))

@@ -16,6 +16,7 @@ from qpipe.quant.edits import replace_constant
 from qpipe.quant.graph import attr_int, constant, name_of
 from qpipe.quant.layout import lay_out
 from qpipe.quant.numbers import F64
+from qpipe.quant.operators import is_transposed
 from qpipe.quant.writer import Writer
 from qpipe.records.scheme import Scheme
 
@@ -88,14 +89,14 @@ def _takes(node: ir.Node, item: TensorStatistics | None) -> bool:
     if item is None or item.axis != -1 or node.op_type not in {"MatMul", "Gemm"}:
         return False
     weight = constant(node.inputs[1])
-    rows = -1 if node.op_type == "Gemm" and attr_int(node, "transB", 0) else 0
+    rows = -1 if is_transposed(node) else 0
     plain = node.op_type == "MatMul" or not attr_int(node, "transA", 0)
     return weight is not None and weight.ndim == 2 and plain and weight.shape[rows] == item.low.size
 
 
 def _rows_first(node: ir.Node) -> F64:
     weight = np.asarray(constant(node.inputs[1]), np.float64)
-    return weight.T if node.op_type == "Gemm" and attr_int(node, "transB", 0) else weight
+    return weight.T if is_transposed(node) else weight
 
 
 def _factor(item: TensorStatistics, readers: list[ir.Node], alpha: float) -> F64:
@@ -110,8 +111,7 @@ def _factor(item: TensorStatistics, readers: list[ir.Node], alpha: float) -> F64
 
 def _scale_rows(graph: ir.Graph, node: ir.Node, factor: F64) -> None:
     weight = np.asarray(constant(node.inputs[1]), np.float64)
-    transposed = node.op_type == "Gemm" and attr_int(node, "transB", 0)
-    scaled = weight * (factor[None, :] if transposed else factor[:, None])
+    scaled = weight * (factor[None, :] if is_transposed(node) else factor[:, None])
     replace_constant(graph, node, 1, scaled.astype(np.float32))
 
 

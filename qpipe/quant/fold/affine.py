@@ -11,7 +11,7 @@ import onnx_ir as ir
 from qpipe.quant.edits import absorb, replace_constant, set_bias
 from qpipe.quant.graph import attr_float, attr_int, constant, input_at, only_consumer, rank_of
 from qpipe.quant.numbers import F64
-from qpipe.quant.operators import WEIGHTED, is_plain, out_channels
+from qpipe.quant.operators import WEIGHTED, is_plain, is_transposed, out_channels
 
 
 def fold_affine(graph: ir.Graph) -> list[tuple[str, str]]:
@@ -106,6 +106,6 @@ def spread(node: ir.Node, per_channel: F64) -> F64:
         group = attr_int(node, "group", 1)
         rows = np.repeat(per_channel.reshape(group, -1), weight.shape[0] // group, axis=0)
         return rows.reshape(rows.shape + (1,) * (weight.ndim - 2))
-    if node.op_type == "Gemm" and attr_int(node, "transB", 0):
+    if is_transposed(node):
         return per_channel.reshape(-1, 1)
     return per_channel

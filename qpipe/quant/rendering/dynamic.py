@@ -15,7 +15,7 @@ from qpipe.errors import QuantizationError
 from qpipe.quant.edits import drop_unread, insert_behind, take_place
 from qpipe.quant.graph import attr_float, attr_int, constant, input_at, is_float, name_of, only_consumer
 from qpipe.quant.numbers import F32
-from qpipe.quant.operators import finite
+from qpipe.quant.operators import finite, infinite_weights, is_transposed
 from qpipe.quant.options import QuantOptions
 from qpipe.quant.rendering.matmul import MICROSOFT
 from qpipe.quant.rendering.recurrent import RECURRENT, is_recurrent, plan_recurrent, render_recurrent
@@ -44,10 +44,10 @@ def plan_dynamic(model: ir.Model, scheme: Scheme, options: QuantOptions | None =
             continue
         reason = options.keep(node) or _refusal(node)
         if not reason and not finite(node):
-            raise QuantizationError(f"node {node.name!r} ({node.op_type}) has NaN or infinite weights")
+            raise infinite_weights(node)
         nodes.append(NodeChoice(node=node.name or "", op=node.op_type, quantized=not reason, reason=reason))
         if not reason and node.inputs[1] is not None:
-            axis = 0 if node.op_type == "Gemm" and attr_int(node, "transB", 0) else 1
+            axis = 0 if is_transposed(node) else 1
             weights.append(
                 WeightSpec(
                     tensor=name_of(node.inputs[1]),
@@ -134,7 +134,7 @@ def _replace(
     """`written` holds the weights that are in the graph already: layers that share one go on sharing it."""
     graph, weight = writer.graph, node.inputs[1]
     assert weight is not None
-    transposed = node.op_type == "Gemm" and bool(attr_int(node, "transB", 0))
+    transposed = is_transposed(node)
     key = (spec.tensor, transposed, replace(spec, nodes=()))
     if key not in written:
         written[key] = _weight(writer, node, spec, transposed=transposed)

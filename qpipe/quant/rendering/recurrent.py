@@ -11,10 +11,9 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from qpipe.errors import QuantizationError
 from qpipe.quant.edits import drop_unread, take_place
 from qpipe.quant.graph import attr_int, constant, is_float, name_of
-from qpipe.quant.operators import finite
+from qpipe.quant.operators import finite, infinite_weights
 from qpipe.quant.options import QuantOptions
 from qpipe.quant.rendering.matmul import MICROSOFT
 from qpipe.quant.weights.int8 import QuantizedWeight, quantize_weight
@@ -44,7 +43,7 @@ def plan_recurrent(
             continue
         reason = options.keep(node) or recurrent_refusal(node)
         if not reason and not finite(node):
-            raise QuantizationError(f"node {node.name!r} ({node.op_type}) has NaN or infinite weights")
+            raise infinite_weights(node)
         choices.append(NodeChoice(node=node.name or "", op=node.op_type, quantized=not reason, reason=reason))
         if not reason:
             specs += [_spec(node, index, scheme, options) for index in _WEIGHTS]

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from qpipe.errors import QuantizationError
 from qpipe.quant.graph import constant, input_at, name_of
-from qpipe.quant.operators import channel_axis, finite
+from qpipe.quant.operators import channel_axis, finite, infinite_weights
 from qpipe.quant.options import QuantOptions
 from qpipe.quant.weights.blocks import SMALLEST_BLOCK, check_block_size
 from qpipe.quant.weights.int4 import reduced_axis
@@ -87,5 +87,5 @@ def int4_refusal(node: ir.Node, scheme: Scheme) -> str:
     if array.shape[reduced_axis(channel_axis(node))] < SMALLEST_BLOCK:
         return f"fewer than {SMALLEST_BLOCK} weights would share a scale"
     if not finite(node):
-        raise QuantizationError(f"node {node.name!r} ({node.op_type}) has NaN or infinite weights")
+        raise infinite_weights(node)
     return ""

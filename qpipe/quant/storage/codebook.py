@@ -14,8 +14,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from qpipe.errors import QuantizationError
-from qpipe.quant.graph import attr_int, constant, input_at, name_of
+from qpipe.quant.graph import constant, input_at, name_of
 from qpipe.quant.numbers import F32
+from qpipe.quant.operators import infinite_weights, is_transposed
 from qpipe.quant.options import QuantOptions
 from qpipe.quant.rendering.render import forget_shapes
 from qpipe.quant.rendering.tables import plan_tables, render_tables
@@ -115,7 +116,7 @@ def _spec(value: ir.Value, node: ir.Node, bits: int, channels: int, names: tuple
 def _channel_axis(node: ir.Node) -> int:
     """Axis of the output channels: along it scales and codebooks change."""
     if node.op_type == "Gemm":
-        return 0 if attr_int(node, "transB", 0) else 1
+        return 0 if is_transposed(node) else 1
     if node.op_type == "MatMul":
         array = constant(node.inputs[1])
         return 1 if array is None else array.ndim - 1
@@ -129,8 +130,7 @@ def _refusal(value: ir.Value, readers: list[ir.Node], bits: int, channels: int, 
     if kept:
         return kept
     if not np.isfinite(array).all():
-        node = readers[0]
-        raise QuantizationError(f"node {node.name!r} ({node.op_type}) has NaN or infinite weights")
+        raise infinite_weights(readers[0])
     count = array.shape[_channel_axis(readers[0])]
     books = -(-count // channels) if channels else 1
     coded = packed_bytes(array.size, bits) + 4 * (books * 2**bits + count) + NODES_BYTES

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from qpipe.errors import QuantizationError
 from qpipe.quant.calibration.statistics import Statistics
 from qpipe.quant.edits import drop_unread, take_place
-from qpipe.quant.graph import attr_int, constant, input_at, name_of
+from qpipe.quant.graph import constant, input_at, name_of
 from qpipe.quant.numbers import F32
+from qpipe.quant.operators import is_transposed
 from qpipe.quant.options import QuantOptions
 from qpipe.quant.rendering.dynamic import plan_dynamic
 from qpipe.quant.rendering.matmul import MICROSOFT
@@ -158,7 +159,7 @@ class _Written:
 def _replace(writer: Writer, node: ir.Node, spec: WeightSpec, rounder: _Rounder, written: _Written) -> None:
     graph, weight = writer.graph, node.inputs[1]
     assert weight is not None
-    turned = not (node.op_type == "Gemm" and attr_int(node, "transB", 0))
+    turned = not is_transposed(node)
     key = (spec.tensor, turned, replace(spec, nodes=()))
     if key not in written.parts or rounder.vectors is not None:
         array = np.asarray(constant(weight), np.float32)

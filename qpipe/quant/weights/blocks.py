@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qpipe.errors import QuantizationError
-from qpipe.quant.numbers import F32, SMALLEST_SCALE
+from qpipe.quant.numbers import F32, F64, SMALLEST_SCALE, best_scale
 from qpipe.quant.weights.gptq import gptq_blocks
+from qpipe.quant.weights.int4 import SHRINKS
 
 SMALLEST_BLOCK = 16
 """MatMulNBits takes blocks of 16 and more, powers of two."""
@@ -72,13 +73,12 @@ def block_scales(blocks: F32, bits: int) -> F32:
     middle = 2 ** (bits - 1)
     signed = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=2)[:, :, None], axis=2)[:, :, 0]
     base = np.where(np.abs(signed) <= middle * SMALLEST_SCALE, 1.0, -signed.astype(np.float64) / middle)
-    best, error = base, np.full(base.shape, np.inf)
-    for shrink in (1.0, 0.95, 0.9, 0.85, 0.8) if bits == 4 else (1.0,):
-        tried = base * shrink
+
+    def error(tried: F64) -> F64:
         steps = np.clip(np.rint(blocks / tried[:, :, None]), -middle, middle - 1)
-        found = np.square(steps * tried[:, :, None] - blocks).sum(axis=2)
-        best, error = np.where(found < error, tried, best), np.minimum(found, error)
-    return best.astype(np.float32)
+        return np.asarray(np.square(steps * tried[:, :, None] - blocks).sum(axis=2))
+
+    return best_scale(base, SHRINKS if bits == 4 else (1.0,), error).astype(np.float32)
 
 
 def pack(integers: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:

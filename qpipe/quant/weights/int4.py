@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from qpipe.quant.numbers import F32, SMALLEST_SCALE
+from qpipe.quant.numbers import F32, F64, SMALLEST_SCALE, best_scale
 
 SMALLEST, LARGEST = -8, 7
 SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8)
@@ -28,12 +28,11 @@ def quantize_int4(array: F32, along: int, block_size: int) -> tuple[NDArray[np.i
     blocks = np.pad(moved, [(0, 0)] * (moved.ndim - 1) + [(0, fill)]).reshape(*moved.shape[:-1], -1, block_size)
     largest = np.abs(blocks).max(axis=-1).astype(np.float64)
     base = np.where(largest > LARGEST * SMALLEST_SCALE, largest / LARGEST, 1.0)
-    scale, error = base, np.full(base.shape, np.inf)
-    for shrink in SHRINKS:
-        tried = base * shrink
-        found = np.square(_integers(blocks, tried) * tried[..., None] - blocks).sum(axis=-1)
-        scale, error = np.where(found < error, tried, scale), np.minimum(found, error)
-    final = scale.astype(np.float32)
+
+    def error(tried: F64) -> F64:
+        return np.asarray(np.square(_integers(blocks, tried) * tried[..., None] - blocks).sum(axis=-1))
+
+    final = best_scale(base, SHRINKS, error).astype(np.float32)
     values = _integers(blocks, final).reshape(*moved.shape[:-1], -1)[..., :width]
     return np.moveaxis(values, -1, along).astype(np.int8), np.ascontiguousarray(np.moveaxis(final, -1, along))
 

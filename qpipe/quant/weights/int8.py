@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from qpipe.quant.numbers import F32, F64, FLOAT8_MAX, SMALLEST_SCALE, weight_limit
+from qpipe.quant.numbers import F32, F64, FLOAT8_MAX, SMALLEST_SCALE, best_scale, weight_limit
 from qpipe.quant.weights.int4 import quantize_int4, reduced_axis, spread_blocks
 from qpipe.records.quantization import WeightSpec
 
@@ -73,13 +73,12 @@ def _rows(array: F32, axis: int | None) -> F32:
 
 def _best(rows: F32, scale: F64, limit: float) -> F64:
     """Per channel, the shrunken scale with the smallest squared error."""
-    best, error = scale, np.full(scale.shape, np.inf)
-    for shrink in SHRINKS:
-        tried = scale * shrink
+
+    def error(tried: F64) -> F64:
         integers = np.clip(np.rint(rows / tried[:, None]), -limit, limit)
-        found = np.square(integers * tried[:, None] - rows).sum(axis=1)
-        best, error = np.where(found < error, tried, best), np.minimum(found, error)
-    return best
+        return np.asarray(np.square(integers * tried[:, None] - rows).sum(axis=1))
+
+    return best_scale(scale, SHRINKS, error)
 
 
 def bias_floor(bias: F32, input_scale: float) -> F64:
