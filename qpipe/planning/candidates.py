@@ -4,27 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qpipe.errors import TargetError
-from qpipe.planning.expand import make_cell, resolve_recipe
+from qpipe.planning.expand import resolve_recipe
+from qpipe.prepare import has_kernels
 from qpipe.records.pipeline import RecipeSpec
 from qpipe.records.recipe import BUILTIN_RECIPES, REFERENCE, SIZE_RECIPES, StageSpec
 
 if TYPE_CHECKING:
-    from qpipe.planning.offers import Offer
-    from qpipe.plugins.registry import Registry
-    from qpipe.records.cell import Cell
-    from qpipe.records.model import Model
-    from qpipe.records.pipeline import Pipeline, SearchSpec
+    from qpipe.records.pipeline import SearchSpec
     from qpipe.records.scheme import Scheme
-    from qpipe.records.target import Target
 
 
 def candidates(search: SearchSpec, scheme: Scheme) -> tuple[RecipeSpec, ...]:
-    """Recipes to try on one target, at most as many as the budget allows, those of the pipeline first."""
-    useful = (name for name in BUILTIN_RECIPES if name != REFERENCE and name not in SIZE_RECIPES)
-    wanted = search.candidates or tuple(RecipeSpec(name=name) for name in useful)
-    possible = tuple(spec for spec in wanted if bool(search.candidates) or _has_kernels(spec, scheme))
-    return possible[: search.trials]
+    """Recipes to try on one target, at most as many as the budget allows."""
+    if search.candidates:
+        return search.candidates[: search.trials]
+    useful = (name for name in BUILTIN_RECIPES if name not in {REFERENCE, *SIZE_RECIPES})
+    return tuple(RecipeSpec(name=name) for name in useful if has_kernels(name, scheme))[: search.trials]
 
 
 def mixed_candidates(
@@ -50,7 +45,10 @@ def mixed_candidates(
 
 
 def equalized_candidates(spec: RecipeSpec, scheme: Scheme) -> tuple[RecipeSpec, ...]:
-    """The recipe with cross-layer equalization before its calibration; none where it has that already, or no pass."""
+    """The recipe with cross-layer equalization before its calibration.
+
+    None where it equalizes already, or does not calibrate.
+    """
     stages = resolve_recipe(spec, scheme).stages
     names = [stage.name for stage in stages]
     if "equalize" in names or "calibrate" not in names:
@@ -64,28 +62,3 @@ def _keeping(stage: StageSpec, nodes: tuple[str, ...]) -> StageSpec:
     kept = stage.params.get("keep_float", ())
     before = tuple(str(name) for name in kept) if isinstance(kept, list | tuple) else ()
     return StageSpec(name=stage.name, params={**stage.params, "keep_float": [*before, *nodes]})
-
-
-def search_cells(
-    pipeline: Pipeline,
-    recipes: tuple[RecipeSpec, ...],
-    model: Model,
-    target: Target,
-    registry: Registry,
-    *,
-    offer: Offer,
-    profile: bool,
-) -> tuple[Cell, ...]:
-    """The float baseline and the candidates as cells that are judged on the search rows."""
-    return tuple(
-        make_cell(pipeline, model, spec, target, registry, offer=offer, profile=profile, role="search")
-        for spec in (RecipeSpec(name=REFERENCE), *recipes)
-    )
-
-
-def _has_kernels(spec: RecipeSpec, scheme: Scheme) -> bool:
-    try:
-        resolve_recipe(spec, scheme)
-    except TargetError:
-        return False
-    return True

@@ -9,7 +9,7 @@ from qpipe.errors import TargetError
 from qpipe.metrics import metric_source_digest
 from qpipe.planning.keys import build_key, measure_key, prepare_key
 from qpipe.planning.offers import Offer, ask_backend
-from qpipe.prepare import builtin_recipe
+from qpipe.prepare import builtin_recipe, has_kernels
 from qpipe.prepare.shapes import sets_shapes
 from qpipe.records.cell import Cell, Timing
 from qpipe.records.data import DataSpec, RoleName
@@ -64,7 +64,10 @@ def make_cell(
     profile: bool,
     role: RoleName = "gate",
 ) -> Cell:
-    """One cell with its three keys; cheap: data and model are known by digests."""
+    """One cell with its three keys. That is cheap: the digests of data and model are known.
+
+    `offer` is what the machine that does the work offers for the target; `role` names the rows that judge the engine.
+    """
     availability, scheme = offer.availability, offer.scheme
     recipe = _resolved_for(target, spec, scheme)
     timing = pipeline.timing if profile else None
@@ -109,41 +112,30 @@ def _metric_code(pipeline: Pipeline, registry: Registry) -> str:
 
 
 def _resolved_for(target: Target, spec: RecipeSpec, scheme: Scheme) -> Recipe:
-    """As `resolve_recipe`; an error names the target, and the recipes that it has kernels for."""
+    """`resolve_recipe` with an error that names the target and the recipes that it has kernels for."""
     try:
         return resolve_recipe(spec, scheme)
     except TargetError as error:
         if spec.name not in BUILTIN_RECIPES:
             raise
-        able = ", ".join(name for name in BUILTIN_RECIPES if _has_kernels(name, scheme))
+        able = ", ".join(name for name in BUILTIN_RECIPES if has_kernels(name, scheme))
         raise TargetError(
             f"{target.name} cannot run recipe {spec.name!r}: {error.message}",
             hint=f"it can run {able}; `{{name: {spec.name}, targets: […]}}` asks for it on those that can",
         ) from error
 
 
-def _has_kernels(name: str, scheme: Scheme) -> bool:
-    try:
-        builtin_recipe(name, scheme)
-    except TargetError:
-        return False
-    return True
-
-
 def resolve_recipe(spec: RecipeSpec, scheme: Scheme) -> Recipe:
-    """A recipe with its stages: as written, or as the target's scheme has the built-in of that name."""
+    """A recipe with its stages: those that were written down, else those that its name means under the scheme."""
     if spec.stages is not None:
         return Recipe(name=spec.name, stages=spec.stages)
     return builtin_recipe(spec.name, scheme)
 
 
 def _calibration(data: DataSpec, model: Model, recipe: Recipe, registry: Registry) -> str:
-    """The rows that ranges come from, and shapes too where the model leaves them free; and how many at a time."""
+    """The rows that ranges come from (and shapes, where the model leaves them free), and how many at a time."""
     needed = any(registry.stage(stage.name).needs_calibration for stage in recipe.stages)
-    used = needed or sets_shapes(model.signature)
-    return f"{_role(data, 'calibration') if used else 'not used'}, {data.batch} at a time"
-
-
-def _role(data: DataSpec, role: str) -> str:
-    found = next((spec for spec in data.roles if spec.role == role), None)
-    return "none" if found is None else role_digest(data, found.role)
+    rows = "not used"
+    if needed or sets_shapes(model.signature):
+        rows = role_digest(data, "calibration") if data.role("calibration") else "none"
+    return f"{rows}, {data.batch} at a time"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qpipe.errors import TargetError
-from qpipe.planning.expand import resolve_recipe
+from qpipe.prepare import builtin_recipe
 from qpipe.records.pipeline import RecipeSpec
 from qpipe.records.recipe import StageSpec
 
@@ -17,8 +17,9 @@ BASE = "int8"
 """The recipe that is turned."""
 RANGES = ("mse", "minmax", "percentile", "entropy")
 WEIGHTS = ("max", "mse")
-ALPHAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-"""Source: Xiao et al., SmoothQuant (arXiv:2211.10438), section 5.5: best between 0.4 and 0.8 on most models."""
+ALPHAS = ("0.7", "0.3", "0.4", "0.5", "0.6", "0.8")
+"""The stage's own value first. Source: Xiao et al., SmoothQuant (arXiv:2211.10438), section 5.5: best between 0.4 and
+0.8 on most models."""
 MOST_KEPT = 4
 """Sensitive nodes that may go back to float, each by itself (16 subsets), and at most half of all."""
 
@@ -40,31 +41,28 @@ class Space:
     def choices(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
         """Every dimension with its values as text, the recipe's own value first."""
         found = [("ranges", RANGES), ("weights", WEIGHTS)]
-        found += [("alpha", ("0.7", *(f"{alpha:g}" for alpha in ALPHAS if alpha != 0.7)))] if self.smooths else []
+        found += [("alpha", ALPHAS)] if self.smooths else []
         found += [("equalize", ("no", "yes"))] if self.equalizes else []
         return (*found, *((f"keep {node}", ("no", "yes")) for node in self.nodes))
 
     @property
     def size(self) -> int:
         """How many points it has."""
-        points = 1
-        for _, values in self.choices:
-            points *= len(values)
-        return points
+        return math.prod(len(values) for _, values in self.choices)
 
 
 Point = tuple[tuple[str, str], ...]
 """One value per dimension, in the order of the space."""
 
 
-def static_space(scheme: Scheme, *, nodes: tuple[str, ...], smooths: bool, equalizes: bool) -> Space | None:
-    """The space of the static recipe on one target; None where its scheme has no integer kernels."""
-    try:
-        stages = resolve_recipe(RecipeSpec(name=BASE), scheme).stages
-    except TargetError:
-        return None
+def static_space(scheme: Scheme, *, nodes: tuple[str, ...], smooths: bool, equalizes: bool) -> Space:
+    """The space of the static recipe on one target, for a model with these `nodes`, the most sensitive first.
+
+    Raises:
+        TargetError: the scheme has no integer kernels.
+    """
     kept = nodes[: min(MOST_KEPT, len(nodes) // 2)]  # never all of them: something must run in integer
-    return Space(stages=stages, nodes=kept, smooths=smooths, equalizes=equalizes)
+    return Space(stages=builtin_recipe(BASE, scheme).stages, nodes=kept, smooths=smooths, equalizes=equalizes)
 
 
 def own_point(space: Space) -> Point:

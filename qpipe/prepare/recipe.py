@@ -91,3 +91,12 @@ def builtin_recipe(name: str, scheme: Scheme) -> Recipe:
     if name not in _RECIPES:
         raise TargetError(f"no recipe {name!r}", hint=f"the built-in recipes are {', '.join(BUILTIN_RECIPES)}")
     return Recipe(name=name, stages=_RECIPES[name](scheme))
+
+
+def has_kernels(name: str, scheme: Scheme) -> bool:
+    """Whether the scheme has kernels for the built-in recipe of that name."""
+    try:
+        builtin_recipe(name, scheme)
+    except TargetError:
+        return False
+    return True

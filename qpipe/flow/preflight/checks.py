@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 
 def check_columns(workplace: Workplace) -> None:
-    """What `qpipe plan` finds: columns, shapes, dtypes, outputs and labels, as far as files say them.
+    """Check columns, shapes, dtypes, outputs and labels as far as files tell them: what `qpipe plan` looks at.
 
-    Reads headers of `.npz` files and the gate's columns that no model reads; what functions yield is left for the run.
+    Reads the headers of `.npz` files, and of the gate's columns those that no model reads. What functions yield is left
+    to the run.
 
     Raises:
         DataError: as `check_before_work`, for what is looked at here.
@@ -52,14 +53,14 @@ def check_before_work(workplace: Workplace) -> tuple[str, ...]:
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="qpipe-trial") as pool:
         trial = pool.submit(try_models, workplace)  # in a child, while data are looked at here
         for model in workplace.models:
-            warnings += [*_check_data(workplace.pipeline, model, workplace), *_declared(model)]
+            warnings += [*_check_data(workplace, model), *_declared(model)]
         try_labels(workplace)
         trial.result()
     return tuple(warnings)
 
 
 def _left_out(workplace: Workplace) -> list[str]:
-    """Target files beside the pipeline that are broken: no name of the pipeline needs them, or it would not be here."""
+    """Warnings about broken target files beside the pipeline. It names none of them, or it could not have been read."""
     return [f"{one.reason} ({one.hint})" for one in workplace.registry.problems if one.name.startswith(OWN)]
 
 
@@ -81,15 +82,16 @@ def _check_groups(target: Target, pipeline: Pipeline) -> None:
         )
 
 
-def _check_data(pipeline: Pipeline, model: Model, workplace: Workplace) -> list[str]:
+def _check_data(workplace: Workplace, model: Model) -> list[str]:
     from qpipe.data import check_overlap, open_role
 
-    for spec in pipeline.data.roles:
-        open_role(pipeline.data, spec.role, model.signature)
+    data = workplace.pipeline.data
+    for spec in data.roles:
+        open_role(data, spec.role, model.signature)
     _check_roles(workplace, model)
-    overlap = check_overlap(pipeline.data, model.signature)
+    overlap = check_overlap(data, model.signature)
     dropped = [f"{overlap.dropped} search rows also stand in gate and were dropped"] if overlap.dropped else []
-    return [*dropped, *_unnamed_output(pipeline, model, workplace)]
+    return [*dropped, *_unnamed_output(workplace, model)]
 
 
 def _check_roles(workplace: Workplace, model: Model) -> None:
@@ -107,7 +109,7 @@ def _check_roles(workplace: Workplace, model: Model) -> None:
 
 
 def _declared(model: Model) -> list[str]:
-    """That MLflow holds another signature of a model than its graph has."""
+    """A warning where MLflow holds another signature of a model than its graph has."""
     if not is_in_mlflow(model.origin):
         return []
     from qpipe.tracking import told_otherwise
@@ -115,8 +117,9 @@ def _declared(model: Model) -> list[str]:
     return [line] if (line := told_otherwise(model)) else []
 
 
-def _unnamed_output(pipeline: Pipeline, model: Model, workplace: Workplace) -> list[str]:
-    """That a metric of ours judges the first of several outputs, unless the pipeline says which."""
+def _unnamed_output(workplace: Workplace, model: Model) -> list[str]:
+    """A warning where a built-in metric judges the first of several outputs and the pipeline does not say which."""
+    pipeline = workplace.pipeline
     names = [spec.name for spec in model.signature.outputs]
     if len(names) == 1 or pipeline.data.output is not None or pipeline.metric not in workplace.registry.metrics:
         return []

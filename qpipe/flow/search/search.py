@@ -10,10 +10,11 @@ from qpipe.flow.search.budget import Budget
 from qpipe.flow.search.confirmed import with_finalists
 from qpipe.flow.search.finalists import choose, search_rule
 from qpipe.flow.search.sampler import Sampled, is_installed, sample
-from qpipe.flow.search.trials import Hunt, cells_of, rank_nodes, try_recipes
+from qpipe.flow.search.trials import Hunt, rank_nodes, try_recipes
 from qpipe.planning.candidates import candidates, equalized_candidates, mixed_candidates
-from qpipe.planning.expand import make_cell
+from qpipe.planning.expand import resolve_recipe
 from qpipe.planning.space import BASE, static_space
+from qpipe.prepare import has_kernels
 from qpipe.records.pipeline import RecipeSpec
 from qpipe.records.result import SearchTrial
 
@@ -95,7 +96,7 @@ def search(workplace: Workplace, options: RunOptions, watch: Watch, stop: thread
 
 
 def _few_rows(trials: Sequence[SearchTrial]) -> tuple[str, ...]:
-    """What chose the finalist says little where it is made of few rows."""
+    """A warning where the metric that chose the finalist is that of few rows."""
     units = max((trial.units for trial in trials if trial.units is not None), default=FEW)
     if units >= FEW:
         return ()
@@ -104,10 +105,10 @@ def _few_rows(trials: Sequence[SearchTrial]) -> tuple[str, ...]:
 
 def _hunt(hunt: Hunt) -> _Caught:
     """All trials of one model and target, and the finalist's cell; None where float stays the best."""
-    recipes = candidates(hunt.wanted, hunt.workplace.offers[hunt.target.name].scheme)
-    size = len(recipes) if hunt.wanted.minutes is None else WAVE
+    recipes = candidates(hunt.wanted, hunt.scheme)
+    size = max(len(recipes), 1) if hunt.wanted.minutes is None else WAVE
     trials: list[SearchTrial] = []
-    for begin in range(0, len(recipes), max(size, 1)):
+    for begin in range(0, len(recipes), size):
         trials += try_recipes(hunt, recipes[begin : begin + size])
     mixed, ranked = _mixed(hunt, recipes, trials)
     trials += try_recipes(hunt, mixed) if mixed else []
@@ -115,19 +116,7 @@ def _hunt(hunt: Hunt) -> _Caught:
     warnings = (*_unranked(hunt, ranked), *warnings)
     told, best = choose(hunt.rule, [*trials, *sampled.trials])
     spec = next((one for one in (*recipes, *mixed, *sampled.recipes) if best and one.name == best.recipe), None)
-    return _Caught(trials=told, finalist=_finalist(hunt, spec) if spec else None, warnings=warnings)
-
-
-def _finalist(hunt: Hunt, spec: RecipeSpec) -> Cell:
-    return make_cell(
-        hunt.workplace.pipeline,
-        hunt.model,
-        spec,
-        hunt.target,
-        hunt.workplace.registry,
-        offer=hunt.workplace.offers[hunt.target.name],
-        profile=hunt.options.profile,
-    )
+    return _Caught(trials=told, finalist=hunt.cell(spec, "gate") if spec else None, warnings=warnings)
 
 
 def _mixed(
@@ -137,18 +126,18 @@ def _mixed(
     left = hunt.left(len(trials))
     lossy = {trial.recipe for trial in trials if hunt.rule.is_lossy(trial) and not hunt.rule.is_slow(trial)}
     for spec in (spec for spec in recipes if spec.name in lossy):
-        cell = cells_of(hunt, (spec,))[-1]
-        if any(stage.name == "quantize" for stage in cell.recipe.stages) and not hunt.budget.is_set() and left != 0:
-            even = equalized_candidates(spec, cell.scheme)
+        stages = resolve_recipe(spec, hunt.scheme).stages
+        if any(stage.name == "quantize" for stage in stages) and not hunt.budget.is_set() and left != 0:
+            even = equalized_candidates(spec, hunt.scheme)
             rest = None if left is None else left - len(even)
             ranking = rank_nodes(hunt, spec)
-            mixed = (*even, *mixed_candidates(spec, cell.scheme, ranking.nodes, rest))
+            mixed = (*even, *mixed_candidates(spec, hunt.scheme, ranking.nodes, rest))
             return mixed, _Ranked(recipe=spec.name, ranking=ranking)
     return (), None
 
 
 def _unranked(hunt: Hunt, ranked: _Ranked | None) -> tuple[str, ...]:
-    """Nobody takes nodes that were not looked at for nodes that cost nothing."""
+    """A warning where nodes were not ranked: nobody shall think that they cost nothing."""
     if ranked is None or not ranked.ranking.problem:
         return ()
     where = f"search for {hunt.model.name}/{hunt.target.name}"
@@ -157,27 +146,29 @@ def _unranked(hunt: Hunt, ranked: _Ranked | None) -> tuple[str, ...]:
 
 def _sampled(hunt: Hunt, trials: list[SearchTrial], ranked: _Ranked | None) -> tuple[Sampled, tuple[str, ...]]:
     """Points of the static recipe's space, where the pipeline leaves the candidates to us and trials are left."""
-    wanted, left = hunt.wanted, hunt.left(len(trials))
-    tune = wanted.tune if wanted.tune is not None else not wanted.candidates
-    scheme = hunt.workplace.offers[hunt.target.name].scheme
-    calibrated = hunt.workplace.pipeline.data.role("calibration") is not None
-    possible = calibrated and static_space(scheme, nodes=(), smooths=False, equalizes=False) is not None
-    blind = hunt.rule.objective == "latency" and not hunt.options.profile
-    if not (tune and possible) or blind or left == 0 or hunt.budget.is_set():
+    left = hunt.left(len(trials))
+    if not _tunes(hunt) or left == 0 or hunt.budget.is_set():
         return Sampled(), ()
     if not is_installed():
         told = f"optuna is not installed: the {len(trials)} enumerated candidates were tried"
         return Sampled(), (f"{told} (pip install 'qpipe-core[search]')",)
+    warnings: tuple[str, ...] = ()
     if ranked is None or ranked.recipe != BASE:
         ranked = _Ranked(recipe=BASE, ranking=rank_nodes(hunt, RecipeSpec(name=BASE)))
         warnings = _unranked(hunt, ranked)
-    else:
-        warnings = ()
     found = ranked.ranking
-    space = static_space(scheme, nodes=found.nodes, smooths=found.smooths, equalizes=found.equalizes)
-    if space is None or not found.nodes:  # the static recipe has nothing to quantize here
+    if not found.nodes:  # the static recipe has nothing to quantize here
         return Sampled(), warnings
+    space = static_space(hunt.scheme, nodes=found.nodes, smooths=found.smooths, equalizes=found.equalizes)
     return sample(hunt, space, trials, left), warnings
+
+
+def _tunes(hunt: Hunt) -> bool:
+    """Whether to turn the static recipe: it is wanted, can be prepared, and what comes of it can be told apart."""
+    wanted = hunt.wanted.tune if hunt.wanted.tune is not None else not hunt.wanted.candidates
+    possible = hunt.workplace.pipeline.data.role("calibration") is not None and has_kernels(BASE, hunt.scheme)
+    measured = hunt.options.profile or hunt.rule.objective != "latency"
+    return wanted and possible and measured
 
 
 def _left_float(workplace: Workplace, trials: Sequence[SearchTrial]) -> tuple[str, ...]:

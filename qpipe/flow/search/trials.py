@@ -14,11 +14,12 @@ from qpipe.flow.cells.jobs import fresh_token, work
 from qpipe.flow.cells.profiles import measure
 from qpipe.flow.cells.verdicts import judge
 from qpipe.flow.search.finalists import placement_reason
-from qpipe.planning.candidates import search_cells
+from qpipe.planning.expand import make_cell
 from qpipe.plugins.gate import Alpha
 from qpipe.records.codec import decode, encode
 from qpipe.records.evidence import Evaluation, NotMeasured
 from qpipe.records.pipeline import RecipeSpec
+from qpipe.records.recipe import REFERENCE
 from qpipe.records.result import SearchTrial
 from qpipe.records.verdict import Decision
 
@@ -33,17 +34,19 @@ if TYPE_CHECKING:
     from qpipe.flow.search.finalists import Rule
     from qpipe.flow.workplace import Workplace
     from qpipe.records.cell import Cell
+    from qpipe.records.data import RoleName
     from qpipe.records.evidence import Evidence
     from qpipe.records.model import Model
     from qpipe.records.pipeline import SearchSpec
+    from qpipe.records.scheme import Scheme
     from qpipe.records.target import Target
 
 EXACT = ("size", "placement", "finite", "facts", "arena", "flash", "sram", "npu_share")
 """Gates that compare exact numbers: a candidate that fails one on any rows fails it on all."""
 RANKING = 0.5
-"""Share of the minutes that are left which ranking nodes may take: what it finds is still to be tried."""
+"""Share of the remaining minutes that ranking nodes may take: what it finds has still to be tried."""
 BEFORE_LIMIT = 0.8
-"""Share of a child's time after which it says what it has ranked, rather than be stopped without a word."""
+"""Share of a child's time after which it gives what it has ranked so far: at the end of it, it would be stopped."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +62,24 @@ class Hunt:
     model: Model
     target: Target
 
+    @property
+    def scheme(self) -> Scheme:
+        """The arithmetic of the target."""
+        return self.workplace.offers[self.target.name].scheme
+
+    def cell(self, recipe: RecipeSpec, role: RoleName) -> Cell:
+        """A recipe on this model and target, judged on the rows of that role."""
+        return make_cell(
+            self.workplace.pipeline,
+            self.model,
+            recipe,
+            self.target,
+            self.workplace.registry,
+            offer=self.workplace.offers[self.target.name],
+            profile=self.options.profile,
+            role=role,
+        )
+
     def left(self, trials: int) -> int | None:
         """Trials that the budget still has after so many; None for any number."""
         return None if self.wanted.trials is None else max(self.wanted.trials - trials, 0)
@@ -71,7 +92,8 @@ def try_recipes(hunt: Hunt, recipes: tuple[RecipeSpec, ...]) -> list[SearchTrial
     """
     if hunt.budget.is_set():
         return [untried(hunt, recipe.name, hunt.budget.reason) for recipe in recipes]
-    place = replace(hunt.workplace, cells=cells_of(hunt, recipes))
+    everyone = (RecipeSpec(name=REFERENCE), *recipes)
+    place = replace(hunt.workplace, cells=tuple(hunt.cell(recipe, "search") for recipe in everyone))
     worked = work(place, hunt.options, hunt.watch, hunt.budget)
     if not any(one.cell.recipe.is_reference for one in worked):  # cut off before the float engine was there
         return [untried(hunt, recipe.name, hunt.budget.reason) for recipe in recipes]
@@ -89,36 +111,24 @@ def try_recipes(hunt: Hunt, recipes: tuple[RecipeSpec, ...]) -> list[SearchTrial
 
 
 def find_twins(worked: Sequence[Worked]) -> dict[str, str]:
-    """Recipes that made an engine which another one made too, and which: it is timed once, or noise would choose."""
+    """Recipe → why it is not timed, for recipes whose engine an earlier one made too: noise would choose among them."""
     first: dict[str, str] = {}
     found: dict[str, str] = {}
-    for one in (one for one in worked if one.outcome is not None and not one.cell.recipe.is_reference):
-        assert one.outcome is not None
+    for one in worked:
+        if one.outcome is None or one.cell.recipe.is_reference:
+            continue
         name = first.setdefault(one.outcome.engine, one.cell.recipe.name)
         if name != one.cell.recipe.name:
             found[one.cell.recipe.name] = f"the same engine as {name}"
     return found
 
 
-def cells_of(hunt: Hunt, recipes: tuple[RecipeSpec, ...]) -> tuple[Cell, ...]:
-    """The float baseline and these recipes, judged on the search rows."""
-    return search_cells(
-        hunt.workplace.pipeline,
-        recipes,
-        hunt.model,
-        hunt.target,
-        hunt.workplace.registry,
-        offer=hunt.workplace.offers[hunt.target.name],
-        profile=hunt.options.profile,
-    )
-
-
 def rank_nodes(hunt: Hunt, recipe: RecipeSpec) -> Ranking:
-    """What each quantized node of a recipe costs, in a child; empty where the recipe has no plan.
+    """The quantized nodes of a recipe by what each one costs, found in a child; none where the recipe has no plan.
 
-    It takes half of the minutes that are left at most, and `problem` says where nodes were not ranked, and why.
+    That takes at most half of the minutes that are left. Where nodes were not ranked, `problem` says why.
     """
-    cell = cells_of(hunt, (recipe,))[-1]
+    cell = hunt.cell(recipe, "search")
     found: list[Ranking] = []
 
     def done(_: Job, ended: Exit) -> None:

@@ -173,11 +173,8 @@ def test_a_missing_optuna_is_said_and_no_error(monkeypatch, tune, candidates, le
         rule=RULE,
         options=SimpleNamespace(profile=True),
         budget=SimpleNamespace(is_set=lambda: False),
-        target=SimpleNamespace(name="t"),
-        workplace=SimpleNamespace(
-            offers={"t": SimpleNamespace(scheme=ORT_X86_VNNI)},
-            pipeline=SimpleNamespace(data=SimpleNamespace(role=lambda name: name)),
-        ),
+        scheme=ORT_X86_VNNI,
+        workplace=SimpleNamespace(pipeline=SimpleNamespace(data=SimpleNamespace(role=lambda name: name))),
     )
     found, warnings = search._sampled(hunt, [object()] * 6, None)
     assert found.trials == ()
