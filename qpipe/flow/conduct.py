@@ -12,7 +12,7 @@ from qpipe.execute.children.watch import Silence
 from qpipe.flow.cells.evidence import assemble
 from qpipe.flow.cells.jobs import has_work, work
 from qpipe.flow.cells.profiles import measure
-from qpipe.flow.cells.verdicts import decide, load_statistics
+from qpipe.flow.cells.verdicts import decide, import_scipy
 from qpipe.flow.exitcodes import UNABLE, run_code, worst
 from qpipe.flow.finished.report import draw
 from qpipe.flow.finished.runs import keep_run
@@ -68,7 +68,7 @@ def _conduct(
 ) -> RunResult:
     warnings = check_before_work(workplace)
     reaching = reach(workplace, options, run_id, watch, stop, held=held)
-    threading.Thread(target=load_statistics, name="qpipe-statistics").start()  # deciding waits for it, work does not
+    threading.Thread(target=import_scipy, name="qpipe-statistics").start()  # deciding waits for it, work does not
     try:
         held.enter_context(workplace.store.at_work())
         if workplace.pipeline.search is not None:

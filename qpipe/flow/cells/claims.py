@@ -1,4 +1,4 @@
-"""Which cells claim which registered name: of those that passed one may take it, and rivals share the error."""
+"""Which cells claim which registered name: one of those that passed may take it, and rivals share the error rate."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def promoted_name(spec: PromoteSpec, model: str, recipe: str, target: str) -> st
 
 
 def rivals(spec: PromoteSpec | None, cell: Cell, cells: Sequence[Cell]) -> int:
-    """How many declared cells compete for the name of this one: the family's error is divided among them."""
+    """How many declared cells compete for the name that this one would take: the error rate is divided among them."""
     if spec is None:
         return 1
     name = promoted_name(spec, cell.model.name, cell.recipe.name, cell.target.name)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from qpipe.engines import read_engine
 from qpipe.execute.work.pairs import load_pair
 from qpipe.flow.cells.ingredients import remember_slot
-from qpipe.flow.cells.jobs import SPACE, CellObjects, Worked
+from qpipe.flow.cells.jobs import Worked, baseline_of
+from qpipe.flow.cells.objects import CellObjects, remember_cell
 from qpipe.measure.samples import FILE as SAMPLES
 from qpipe.measure.samples import save_samples
 from qpipe.records.codec import decode, encode
@@ -33,13 +34,7 @@ def assemble(worked: Sequence[Worked], profiled: Mapping[str, Profiled], store: 
     for one in worked:
         if one.outcome is None:
             continue
-        baseline = next(
-            other
-            for other in worked
-            if other.cell.recipe.is_reference
-            and (other.cell.model, other.cell.target) == (one.cell.model, one.cell.target)
-        )
-        digest = one.evidence or _store(one, baseline, profiled.get(one.cell.key), store)
+        digest = one.evidence or _store(one, baseline_of(one, worked), profiled.get(one.cell.key), store)
         found[one.cell.key] = read_evidence(store, digest)
     return found
 
@@ -80,6 +75,6 @@ def _store(one: Worked, baseline: Worked, profiled: Profiled | None, store: Stor
         digest = store.put_folder(folder)
     objects = CellObjects(engine=one.outcome.engine, evaluation=one.outcome.evaluation, evidence=digest)
     if profiled is not None and not profiled.again and isinstance(pair.engine, Evaluation):
-        store.remember(SPACE, one.cell.key, encode(objects))
+        remember_cell(store, one.cell.key, objects)
         remember_slot(store, one.cell, seconds=one.seconds, engine_bytes=engine.size_bytes)
     return digest

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from qpipe.execute.elsewhere.inputs import input_files
 from qpipe.execute.jobs import CellJob, CellOutcome, ReferenceJob
 from qpipe.execute.local import Job
+from qpipe.flow.cells.objects import is_done, recall_cell
 from qpipe.flow.cells.refusals import recall_refusal, remember_refusal
 from qpipe.records.cell import Cell
 from qpipe.records.codec import decode, encode
@@ -19,26 +20,15 @@ from qpipe.records.result import Status
 from qpipe.records.target import Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from qpipe.execute.children.guard import Exit, ExitKind
     from qpipe.execute.children.watch import Watch
     from qpipe.flow.options import RunOptions
     from qpipe.flow.workplace import Workplace
-    from qpipe.store import Store
 
 CELL = "qpipe.execute.work.cell:run_cell"
 REFERENCE = "qpipe.execute.work.reference:run_reference"
-SPACE = "cells"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CellObjects:
-    """Objects of a cell that is wholly done: what its measure key names in the store."""
-
-    engine: str
-    evaluation: str
-    evidence: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +45,17 @@ class Worked:
     evidence: str | None = None
     """Object of the evidence, where the whole cell was found in the store."""
     refused_before: bool = False
-    """Why there is no engine was found in the store."""
+    """Whether the store knew already that there can be no engine, and why."""
+
+
+def baseline_of(one: Worked, worked: Sequence[Worked]) -> Worked:
+    """The float engine of the same model and target."""
+    place = one.cell.model.name, one.cell.target.name
+    return next(
+        other
+        for other in worked
+        if other.cell.recipe.is_reference and (other.cell.model.name, other.cell.target.name) == place
+    )
 
 
 def work(workplace: Workplace, options: RunOptions, watch: Watch, stop: threading.Event) -> tuple[Worked, ...]:
@@ -81,7 +81,7 @@ def work(workplace: Workplace, options: RunOptions, watch: Watch, stop: threadin
 
 
 def fresh_token(options: RunOptions) -> str:
-    """What keeps the work of a fresh run apart from all that is in the store; empty for every other run."""
+    """A part of all keys of a fresh run, so that it finds nothing in the store; empty for every other run."""
     return f"-{uuid.uuid4().hex}" if options.fresh else ""
 
 
@@ -90,22 +90,8 @@ def has_work(workplace: Workplace, options: RunOptions) -> bool:
     return options.fresh or not all(is_done(workplace.store, cell.key) for cell in workplace.cells)
 
 
-def is_done(store: Store, key: str) -> bool:
-    """Whether nothing of a cell would run: it is in the store whole, or was refused for a reason that lasts."""
-    return recall_cell(store, key) is not None or recall_refusal(store, key) is not None
-
-
-def recall_cell(store: Store, key: str) -> CellObjects | None:
-    """The objects of a cell that was finished before, all of them still there."""
-    text = store.recall(SPACE, key)
-    if text is None:
-        return None
-    known = decode(CellObjects, text)
-    return known if all(store.has(name) for name in (known.engine, known.evaluation, known.evidence)) else None
-
-
 def worked_of(cell: Cell, ended: Exit) -> Worked:
-    """An `Exit` as a result of the cell: a crash, a time-out, too much memory, a refusal, or an outcome."""
+    """How the child of a cell ended, as a result: a crash, a time-out, too much memory, a refusal, or an outcome."""
     if ended.kind == "ok" and ended.result is not None:
         outcome = decode(CellOutcome, ended.result)
         return Worked(cell=cell, status="ok", seconds=ended.seconds, outcome=outcome)

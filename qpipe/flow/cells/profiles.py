@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from qpipe.execute.jobs import Contestant
 from qpipe.execute.work.pairs import load_pair
 from qpipe.execute.work.profiling import Order, Profiled
+from qpipe.flow.cells.jobs import Worked, baseline_of
 from qpipe.records.engine import Kind, Unavailable
 from qpipe.records.evidence import Evaluation, NotMeasured
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from qpipe.execute.children.watch import Watch
-    from qpipe.flow.cells.jobs import Worked
     from qpipe.flow.workplace import Workplace
 
 
@@ -45,10 +45,6 @@ def _groups(worked: Sequence[Worked]) -> Iterator[list[Worked]]:
         yield [one for one in worked if (one.cell.model.name, one.cell.target.name) == (model, target)]
 
 
-def _baseline(group: Sequence[Worked]) -> Worked:
-    return next(one for one in group if one.cell.recipe.is_reference)
-
-
 def _obstacle(workplace: Workplace, group: Sequence[Worked], todo: Sequence[Worked]) -> str | None:
     """Why this group cannot be profiled, or None."""
     cell = todo[0].cell
@@ -57,7 +53,7 @@ def _obstacle(workplace: Workplace, group: Sequence[Worked], todo: Sequence[Work
     state = workplace.offers[cell.target.name].availability.run
     if isinstance(state, Unavailable):
         return state.reason
-    baseline = _baseline(group)
+    baseline = baseline_of(todo[0], group)
     if baseline.outcome is None:
         return f"there is no float engine to compare with: {baseline.reason}"
     return withheld(_kind(workplace, baseline))
@@ -75,7 +71,7 @@ def _kind(workplace: Workplace, one: Worked) -> Kind:
 
 
 def _order(workplace: Workplace, group: Sequence[Worked], todo: Sequence[Worked]) -> Order:
-    baseline = _baseline(group)
+    baseline = baseline_of(todo[0], group)
     cell = baseline.cell
     return Order(
         store=workplace.store.location,

@@ -15,7 +15,6 @@ from qpipe.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from qpipe.flow.cells.jobs import Worked
     from qpipe.flow.workplace import Workplace
@@ -24,11 +23,12 @@ if TYPE_CHECKING:
     from qpipe.plugins.registry import Registry
     from qpipe.records.engine import Engine
     from qpipe.records.evidence import Evidence
-    from qpipe.records.verdict import Decision, GateSpec, Verdict
+    from qpipe.records.verdict import GateSpec, Verdict
+    from qpipe.store import Store
 
 
-def load_statistics() -> None:
-    """Import what intervals are computed with: a third of a second that nobody waits for, where it is done in time."""
+def import_scipy() -> None:
+    """Import what intervals are computed with. It takes a third of a second, which nobody notices beside work."""
     import scipy.special  # noqa: F401
 
 
@@ -56,27 +56,21 @@ def _decide(
     family = _family(one, engine)
     look = _look(workplace, one, evidence, family, run_id=run_id, fresh=fresh)
     alpha = alpha_of(look) if look else Alpha()
+    recipe, target = one.cell.recipe.name, one.cell.target.name
+    gates = [gate for gate in workplace.pipeline.gates if gate.applies(recipe, target)]
     verdicts = judge(
-        evidence,
-        workplace.store.folder(evidence.digest),
-        workplace.pipeline.gates,
-        metric,
-        workplace.registry,
-        alpha=alpha,
-        recipe=one.cell.recipe.name,
-        target=one.cell.target.name,
+        workplace.store, evidence, gates, metric, workplace.registry, alpha=alpha, recipe=recipe, target=target
     )
     if look:
-        gates = [gate for gate in workplace.pipeline.gates if gate.applies(one.cell.recipe.name, one.cell.target.name)]
         first = first_gates(workplace.store, family, gates)
-        asked = {name: gate for name, gate in first.items() if gate.applies(one.cell.recipe.name, one.cell.target.name)}
+        asked = {name: gate for name, gate in first.items() if gate.applies(recipe, target)}
         verdicts = with_changes(verdicts, gates, asked)
     return replace(with_verdicts(result, verdicts), look=look.number if look else None, alpha=alpha.to_pass)
 
 
 def judge(
+    store: Store,
     evidence: Evidence,
-    folder: Path,
     gates: Sequence[GateSpec],
     metric: Metric,
     registry: Registry,
@@ -85,12 +79,12 @@ def judge(
     recipe: str,
     target: str,
 ) -> tuple[Verdict, ...]:
-    """Decide all gates of one cell from its evidence folder."""
+    """Decide all gates that apply to one cell, from its evidence folder in the store."""
     from qpipe.gates import decide_cell, load_outcomes
 
     gate_set = evidence.evaluation.data_digest if isinstance(evidence.evaluation, Evaluation) else ""
     return decide_cell(
-        load_outcomes(folder, evidence, metric, gate_set=gate_set),
+        load_outcomes(store.folder(evidence.digest), evidence, metric, gate_set=gate_set),
         gates,
         registry.gates,
         alpha=alpha,
@@ -101,8 +95,7 @@ def judge(
 
 def with_verdicts(result: CellResult, verdicts: tuple[Verdict, ...]) -> CellResult:
     """The result with its verdicts and what they come to."""
-    decision: Decision = overall(verdicts)
-    return replace(result, verdicts=verdicts, decision=decision)
+    return replace(result, verdicts=verdicts, decision=overall(verdicts))
 
 
 def _unjudged(one: Worked, engine: Engine | None, evidence: Evidence | None) -> CellResult:
@@ -132,7 +125,7 @@ def _metrics_by_step(evidence: Evidence | None) -> tuple[tuple[str, float], ...]
 
 
 def _family(one: Worked, engine: Engine) -> Family:
-    """What looks are counted for: the rows are those of the file, and another `samples` or `seed` a look at them."""
+    """What looks are counted for. Other `samples` or another `seed` are further looks at the same rows of the file."""
     from qpipe.data import rows_digest
     from qpipe.gates import Family
 
@@ -147,9 +140,9 @@ def _family(one: Worked, engine: Engine) -> Family:
 def _look(
     workplace: Workplace, one: Worked, evidence: Evidence, family: Family, *, run_id: str, fresh: bool
 ) -> Look | None:
-    """The look that this cell's evaluation takes at its family; none where nothing was evaluated.
+    """The look at the gate rows that this cell's evaluation takes; None where nothing was evaluated.
 
-    A look is at gate rows: what identifies it is the evaluation, so that a new profile of the same outcomes is free.
+    The same evaluation is the same look, so that a new profile of it costs none.
     """
     from qpipe.gates import record_look
 

@@ -46,8 +46,8 @@ def _again(
     if cell.decision is None or cell.evidence is None:
         return cell
     verdicts = judge(
+        store,
         cell.evidence,
-        store.folder(cell.evidence.digest),
         gates,
         metric,
         registry,

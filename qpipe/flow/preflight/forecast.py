@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qpipe.flow.cells.ingredients import recall_slot
-from qpipe.flow.cells.jobs import recall_cell
+from qpipe.flow.cells.objects import recall_cell
 from qpipe.flow.cells.refusals import Refused, recall_refusal
 from qpipe.flow.preflight.checks import check_columns
 from qpipe.planning.keys import changed

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from qpipe.errors import DataError, ModelError, UnavailableError
 from qpipe.execute.children.guard import run_guarded
-from qpipe.flow.cells.jobs import is_done
+from qpipe.flow.cells.objects import is_done
 from qpipe.records.target import Limits
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qpipe.flow.cells.jobs import recall_cell
+from qpipe.flow.cells.objects import recall_cell
 from qpipe.flow.cells.refusals import recall_refusal
 from qpipe.flow.finished.runs import find_run
 from qpipe.records.codec import decode, digest, encode

@@ -207,8 +207,8 @@ def _newly_infinite(evidence: Evidence) -> str:
 def _exact_failure(hunt: Hunt, one: Worked, evidence: Evidence) -> str:
     """The first required gate that is exact (no rows could change it) and fails, with its reason."""
     verdicts = judge(
+        hunt.workplace.store,
         evidence,
-        hunt.workplace.store.folder(evidence.digest),
         tuple(gate for gate in hunt.workplace.pipeline.gates if gate.required and gate.type in EXACT),
         hunt.rule.metric,
         hunt.workplace.registry,
