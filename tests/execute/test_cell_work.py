@@ -18,6 +18,7 @@ from qpipe.models import digest_onnx
 from qpipe.plugins.registry import Registry
 from qpipe.records.cell import Key
 from qpipe.records.evidence import NotMeasured
+from qpipe.testing.fake import FakeBackend
 from qpipe.testing.models import small_rows
 
 
@@ -44,6 +45,25 @@ def test_another_protocol_evaluates_nothing_again(place):
     assert cell.measure.digest != again.measure.digest
     assert place.work(cell) == place.work(again)
     assert len(keys(place, "evaluation")) == 1
+
+
+def test_an_engine_that_came_out_otherwise_is_judged_itself(place, monkeypatch):
+    """A builder that times kernels gives another engine where the first one went: its verdict is not that one's."""
+    honest = FakeBackend.build
+
+    def build(self, prepared, target, workdir, progress):
+        built = honest(self, prepared, target, workdir, progress)
+        model = onnx.load(workdir / "model.onnx")
+        model.doc_string = "another kernel"
+        onnx.save(model, workdir / "model.onnx")
+        return built
+
+    cell = place.cells()["int8"]
+    first = place.work(cell)
+    (place.store.root / "keys" / "engine" / f"{cell.build.digest}.json").unlink()
+    monkeypatch.setattr(FakeBackend, "build", build)
+    assert place.work(cell).engine != first.engine
+    assert len(keys(place, "evaluation")) == 2
 
 
 def test_a_fresh_cell_is_made_again_in_every_part(place):

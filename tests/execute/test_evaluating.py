@@ -123,7 +123,7 @@ def test_all_that_decides_the_answers_names_an_evaluation(place):
     for item in cell.measure.ingredients:
         others = tuple(replace(one, value="other") if one is item else one for one in cell.measure.ingredients)
         changed = replace(cell, measure=replace(cell.measure, ingredients=others))
-        assert (evaluation_key(changed) == evaluation_key(cell)) == (item.name == "protocol"), item.name
+        assert (evaluation_key(changed, "e") == evaluation_key(cell, "e")) == (item.name == "protocol"), item.name
     assert {"device", "gate data", "metric", "measuring code", "recipe"} <= {
         item.name for item in cell.measure.ingredients
     }

@@ -105,4 +105,4 @@ def judge_engine(bench: Bench, engine: Path) -> Path:
         judged = bench.cell.role == "gate"  # candidates of a search are many, and are told apart by their metric
         evaluate_engine(bench, read_engine(engine), folder, prepare_model(bench) if judged else None)
 
-    return bench.store.made_once("evaluation", evaluation_key(bench.cell) + bench.job.fresh, make)
+    return bench.store.made_once("evaluation", evaluation_key(bench.cell, engine.name) + bench.job.fresh, make)

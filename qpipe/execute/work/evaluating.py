@@ -32,13 +32,14 @@ if TYPE_CHECKING:
     from qpipe.records.engine import Engine, Prepared
 
 
-def evaluation_key(cell: Cell) -> str:
-    """The measure key without the timing protocol: a new protocol does not evaluate again.
+def evaluation_key(cell: Cell, engine: str) -> str:
+    """The measure key without the timing protocol, and the engine: a new protocol does not evaluate again.
 
-    Other batch sizes do: outputs are sampled in them, and answers that depend on the batch are judged in the first.
+    Other batch sizes do: outputs are sampled in them, and answers that depend on the batch are judged in the first. So
+    does an engine of the same key that came out otherwise: a builder that times kernels may choose others.
     """
     kept = tuple(item for item in cell.measure.ingredients if item.name != "protocol")
-    return digest((Key(digest="", ingredients=kept), cell.target.batch_sizes))
+    return digest((Key(digest="", ingredients=kept), cell.target.batch_sizes, engine))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
