@@ -128,7 +128,8 @@ def test_all_that_decides_the_answers_names_an_evaluation(place):
         item.name for item in cell.measure.ingredients
     }
     served = replace(cell, target=replace(cell.target, batch_sizes=(8,)))
-    assert evaluation_key(served) != evaluation_key(cell)
+    assert evaluation_key(served, "e") != evaluation_key(cell, "e")
+    assert evaluation_key(cell, "another") != evaluation_key(cell, "e")
 
 
 def test_rows_that_a_function_reads_elsewhere_are_read_anew_for_a_fresh_cell(place, top):
