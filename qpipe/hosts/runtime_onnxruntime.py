@@ -25,6 +25,7 @@ class Onnx:
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = 3
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("optimization.disable_specified_optimizers", "WeightBiasQuantization")
         options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, f"ORT_ENABLE_{level.upper()}")
         options.enable_cpu_mem_arena = arena == "arena"
         self.engine = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

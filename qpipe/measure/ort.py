@@ -26,6 +26,11 @@ _DTYPES = {
 }
 
 
+UNASKED = "WeightBiasQuantization"
+"""Optimizers that no session runs: this one quantizes the weights of a convolution that a recipe keeps in float between
+two quantizers, with one scale for all channels."""
+
+
 def cpu_options(threads: int) -> ort.SessionOptions:
     """Options of every session that qpipe opens: fixed threads, no spinning, one operator at a time."""
     import onnxruntime as ort
@@ -36,6 +41,7 @@ def cpu_options(threads: int) -> ort.SessionOptions:
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("optimization.disable_specified_optimizers", UNASKED)
     return options
 
 
@@ -44,7 +50,7 @@ def computation(sha256: str, options: ort.SessionOptions) -> str:
     import onnxruntime as ort
 
     level = str(options.graph_optimization_level).rpartition(".")[2]
-    return f"{sha256} onnxruntime {ort.__version__} cpu threads={options.intra_op_num_threads} {level}"
+    return f"{sha256} onnxruntime {ort.__version__} cpu threads={options.intra_op_num_threads} {level} -{UNASKED}"
 
 
 def refusal(error: Exception) -> tuple[str, str]:

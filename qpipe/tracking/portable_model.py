@@ -34,6 +34,8 @@ class PortableEngine(PythonModel):
         _check_cpu([need["value"] for need in manifest["requires"] if need["what"] == "isa"])
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
+        # It would quantize what the recipe keeps in float.
+        options.add_session_config_entry("optimization.disable_specified_optimizers", "WeightBiasQuantization")
         main = str(folder / manifest["files"][0]["name"])
         self.session = onnxruntime.InferenceSession(main, options, providers=["CPUExecutionProvider"])
 

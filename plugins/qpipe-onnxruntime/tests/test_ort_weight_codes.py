@@ -28,6 +28,11 @@ NETS = {
         {"w": (1, 64, 8), "r": (1, 64, 16), "v": (1, 24, 16), "u": (1, 24, 8), "k": (8, 64), "one": None},
     ),
 }
+NETS["chain"] = (
+    "(float[N,16,8,8] x) => (float[N,16,6,6] y)",
+    "a = Conv<kernel_shape=[1,1]>(x, w) b = Relu(a) c = Conv<kernel_shape=[3,3]>(b, k) d = Relu(c) y = Conv(d, v)",
+    {"w": (16, 16, 1, 1), "k": (16, 16, 3, 3), "v": (16, 16, 1, 1)},
+)
 INT4 = StageSpec(name="quantize", params={"overrides": [{"match": "*", "weights": "int4"}]})
 STATIC_INT4 = Recipe(name="int4-static", stages=(StageSpec(name="calibrate"), INT4))
 
@@ -45,7 +50,7 @@ def placement(tmp_path):
             graph.graph.initializer.append(numpy_helper.from_array(array, name))
         onnx.save(graph, tmp_path / "float.onnx")
         model = read_model(tmp_path / "float.onnx", name=net, origin="test")
-        shape = (4, 16, 8, 8) if net == "mixed" else (5, 4, 8)
+        shape = (5, 4, 8) if net == "recurrent" else (4, 16, 8, 8)
         rows = {"x": random.normal(size=shape).astype(np.float32)}
         (tmp_path / "stages").mkdir()
         (tmp_path / "engine").mkdir()
@@ -108,3 +113,12 @@ def test_small_weights_count_as_integers_where_integers_are_multiplied(placement
     found = placement("mixed", Recipe(name=recipe, stages=(stage,)))
     assert found.integer == integer
     assert [node.reason for node in found.left_in_float if node.op == "MatMul"] == reasons
+
+
+def test_a_convolution_that_is_kept_in_float_is_in_float_between_integers_too(placement):
+    """onnxruntime 1.32 would quantize its weights when it loads the graph, with one scale for all channels."""
+    held = StageSpec(name="quantize", params={"keep_float": ["Conv_2"]})
+    found = placement("chain", Recipe(name="held", stages=(StageSpec(name="calibrate"), held)))
+    assert (found.integer, found.float) == (2, 1)
+    assert [node.name for node in found.left_in_float] == ["Conv_2"]
+    assert dict(found.kernels)["com.microsoft.QLinearConv"] == 2
