@@ -37,7 +37,7 @@ def comparing_problem(params: Comparing, metric: Metric) -> str | None:
     return (
         metric_problem(params.metric, metric)
         or margin_problem(params.margin, metric)
-        or share_problem("confidence", params.confidence, least=0.5)
+        or confidence_problem(params.confidence)
     )
 
 
@@ -65,6 +65,11 @@ def share_problem(key: str, value: float, *, least: float = 0.0) -> str | None:
     if not least < value < 1:
         return f"{key} is {value:g}, it must lie between {least:g} and 1"
     return None
+
+
+def confidence_problem(confidence: float) -> str | None:
+    """Of a one-sided bound, which at one half or less would lie on the other side of the estimate."""
+    return share_problem("confidence", confidence, least=0.5)
 
 
 def positive_problem(key: str, value: float | None) -> str | None:

@@ -329,6 +329,10 @@ def test_advice_on_a_mean_cosine_counts_the_rows_that_rare_losses_need(made):
         ("arena", {"at_most_kib": 0}, "at_most_kib is 0"),
         ("npu_share", {"at_least": 95}, "it is a share above 0 and at most 1"),
         ("finite", {"please": True}, "has no key 'please'"),
+        ("speedup", {"at_least": 2, "confidence": 95}, "confidence is 95, it must lie between 0.5 and 1"),
+        ("latency", {"p95": {"at_most_ms": 1}, "confidence": 0.5}, "confidence is 0.5, it must lie"),
+        ("floor", {"at_least": 0.5, "confidence": 0.5}, "confidence is 0.5, it must lie"),
+        ("agreement", {"at_least": 0.5, "confidence": 0.5}, "confidence is 0.5, it must lie"),
     ],
 )
 def test_parameters_that_cannot_be_meant_are_refused(made, gate, params, message):

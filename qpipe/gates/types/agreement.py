@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from qpipe.gates.checks import STRICT, share_problem
+from qpipe.gates.checks import STRICT, confidence_problem, share_problem
 from qpipe.gates.estimates import level
 from qpipe.gates.estimates.estimate import Estimate, with_confidence
 from qpipe.gates.estimates.sample import real_groups
@@ -57,7 +57,7 @@ def _level(outcomes: Outcomes, limit: float, alpha: Alpha) -> Estimate:
 def check(params: Agreement, metric: Metric) -> str | None:
     """A share of rows, or a cosine: below 1, which no finite sample could show."""
     del metric
-    return share_problem("at_least", params.at_least) or share_problem("confidence", params.confidence, least=0.5)
+    return share_problem("at_least", params.at_least) or confidence_problem(params.confidence)
 
 
 AGREEMENT: GateType[Agreement] = GateType(

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from qpipe.gates.checks import STRICT, metric_problem, share_problem
+from qpipe.gates.checks import STRICT, confidence_problem, metric_problem
 from qpipe.gates.estimates import level
 from qpipe.gates.estimates.estimate import Estimate, with_confidence
 from qpipe.gates.estimates.sample import real_groups
@@ -78,7 +78,7 @@ def check(params: Floor, metric: Metric) -> str | None:
     low, high = metric.bounds
     if not (math.isfinite(value) and low <= value <= high):
         return f"{wanted} is {value:g}, but {metric.name} lies between {low:g} and {high:g}"
-    return metric_problem(params.metric, metric) or share_problem("confidence", params.confidence, least=0.5)
+    return metric_problem(params.metric, metric) or confidence_problem(params.confidence)
 
 
 FLOOR: GateType[Floor] = GateType(

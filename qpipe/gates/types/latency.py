@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from qpipe.gates.checks import STRICT, positive_problem
+from qpipe.gates.checks import STRICT, confidence_problem, positive_problem
 from qpipe.gates.estimates.estimate import with_confidence
 from qpipe.gates.statistics.latency import exceedance, percentile_bounds, process_bound
 from qpipe.gates.timing import trusted_batch
@@ -124,7 +124,7 @@ def _advice(worst: SliceVerdict, limit: float) -> str:
 
 
 def check(params: Latency, metric: Metric) -> str | None:
-    """A known percentile and positive limits."""
+    """A known percentile and positive limits; a batch size from 1; a confidence above one half."""
     del metric
     if params.percentile not in PERCENTILES:
         return f"percentile is '{params.percentile}', it must be one of {', '.join(PERCENTILES)}"
@@ -133,7 +133,7 @@ def check(params: Latency, metric: Metric) -> str | None:
     if params.batch is not None and params.batch < 1:
         return f"batch is {params.batch}, it must be at least 1"
     problems = (positive_problem(f"{name}.at_most_ms", limit) for name, limit in params.limits.items())
-    return next((problem for problem in problems if problem), None)
+    return next((problem for problem in problems if problem), None) or confidence_problem(params.confidence)
 
 
 LATENCY: GateType[Latency] = GateType(

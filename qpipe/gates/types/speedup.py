@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from qpipe.gates.checks import STRICT, positive_problem
+from qpipe.gates.checks import STRICT, confidence_problem, positive_problem
 from qpipe.gates.estimates.advice import POWER, rows_needed
 from qpipe.gates.estimates.estimate import with_confidence
 from qpipe.gates.statistics.latency import ratio_bounds
@@ -99,11 +99,11 @@ def _advice(logs: np.ndarray[tuple[int, ...], np.dtype[np.float64]], wanted: flo
 
 
 def check(params: Speedup, metric: Metric) -> str | None:
-    """A positive factor; a batch size from 1."""
+    """A positive factor; a batch size from 1; a confidence above one half."""
     del metric
     if params.batch is not None and params.batch < 1:
         return f"batch is {params.batch}, it must be at least 1"
-    return positive_problem("at_least", params.at_least)
+    return positive_problem("at_least", params.at_least) or confidence_problem(params.confidence)
 
 
 SPEEDUP: GateType[Speedup] = GateType(
