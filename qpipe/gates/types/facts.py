@@ -111,7 +111,8 @@ def _converted(
     if factor is None:
         known = ", ".join(one for one in units if one)
         return undecided(name, f"'{fact.name}' is in '{fact.unit}', not in one of {known}", kind=fact.kind)
-    return _exact(name, replace(fact, value=fact.value * factor / per, unit=unit), at_least, at_most)
+    value = round(fact.value * factor / per, 12)  # 93.1 % is .931, not an ulp less
+    return _exact(name, replace(fact, value=value, unit=unit), at_least, at_most)
 
 
 def _exact(gate: str, fact: Fact, at_least: float | None, at_most: float | None) -> Verdict:
