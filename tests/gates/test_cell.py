@@ -152,6 +152,7 @@ def test_the_seed_follows_gate_set_and_metric_alone(made, tmp_path):
 
     assert seed("spearman", "g") == seed("spearman", "g")
     assert len({seed("spearman", "g"), seed("spearman", "h"), seed("auc", "g")}) == 3
+    assert 2**31 < max(seed("auc", str(number)) for number in range(16)) < 2**32
 
 
 def test_a_folder_without_evaluation_is_empty(made, tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from qpipe.errors import ConfigError
+from qpipe.gates.estimates.means import weighted
 from qpipe.plugins.gate import Alpha
 from qpipe.records.evidence import NotMeasured
 from qpipe.records.verdict import Decision
@@ -59,17 +60,24 @@ def test_advice_names_rows_for_both_cases(made):
     assert more[0] == pytest.approx(6.1826 * (0.03065 - 0.007**2) / 0.003**2 - 2000, rel=0.02)
 
 
+def test_advice_on_two_that_are_equal_counts_the_rows_missing(made):
+    """ψ = 27/1000 at its upper 80 % bound, .0323; 6.18 ψ / m² = 1,997 rows, of which 1,000 are here."""
+    found = made.decide(made.flips(10, 17, 1000), "quality", margin=0.01)
+    assert found.advice.startswith("about 1,000 more rows would decide if the two are truly equal; if the observed")
+
+
 def test_advice_about_a_drop_at_the_margin_says_so(made):
     found = made.decide(made.flips(20, 40, 2000), "quality", margin=0.01)
     assert found.advice.endswith("if the observed drop is real, this is not decidable at a practical size")
 
 
 def test_advice_without_a_flip_asks_for_the_rows_that_zero_flips_need(made):
-    found = made.decide(made.flips(0, 0, 100), "quality", margin=0.01)
+    """ψ may be 1 − .2^(1/298) = .00539: with it 6.18 ψ / m² = 334 rows decide, somewhat more than zero flips need."""
+    found = made.decide(made.flips(0, 0, 298), "quality", margin=0.01)
     assert found.reason.endswith(
-        "100 rows are too few for so few flips (none was lost; without any loss 299 are needed)"
+        "298 rows are too few for so few flips (none was lost; without any loss 299 are needed)"
     )
-    assert re.fullmatch(r"about \d+ more rows would decide if the two are truly equal", found.advice)
+    assert found.advice == "about 36 more rows would decide if the two are truly equal"
 
 
 def test_groups_of_copies_are_not_rows(made):
@@ -142,8 +150,10 @@ def pairs(made, noise: float, count: int = 600):
 
 @pytest.mark.parametrize(("noise", "decision"), [(0.03, PASS), (0.22, OPEN), (0.8, FAIL)])
 def test_spearman_has_three_values(made, noise, decision):
-    found = made.decide(pairs(made, noise), "quality", margin=0.02)
+    of = replace(pairs(made, noise), evidence=made.evidence(evaluation=made.evaluation(1200, units=600)))
+    found = made.decide(of, "quality", margin=0.02)
     assert found.decision is decision
+    assert found.advice.endswith("more pairs" if decision is OPEN else "")
 
 
 def test_spearman_bounds_as_a_plain_bootstrap(made):
@@ -162,6 +172,15 @@ def test_spearman_bounds_as_a_plain_bootstrap(made):
     width = high - low
     assert found.low == pytest.approx(low, abs=0.12 * width)
     assert found.high == pytest.approx(high, abs=0.12 * width)
+
+
+@pytest.mark.parametrize("metric", ["spearman", "macro-f1"])
+def test_a_metric_without_a_way_of_its_own_is_resampled_one_by_one(made, metric):
+    rng = np.random.default_rng(4)
+    units, counts = rng.integers(0, 5, (60, 2)).astype(np.float64), rng.integers(0, 3, (7, 60)).astype(np.float64)
+    own = made.metrics[metric]
+    alone = weighted(replace(own, aggregate_weighted=None), units)
+    assert alone(counts) == pytest.approx(weighted(own, units)(counts))
 
 
 def test_a_corpus_metric_needs_a_hundred_pairs(made):
@@ -219,9 +238,13 @@ def test_what_is_not_a_number_never_passes(made, who):
     assert made.decide(replace(of, **{who: broken}), "quality", margin=1.5).decision is OPEN
 
 
-def test_no_rows_decide_nothing(made):
-    found = made.decide(made.outcomes(np.empty(0), np.empty(0)), "quality", margin=0.1)
-    assert (found.decision, found.reason) == (OPEN, "accuracy: there are no rows")
+@pytest.mark.parametrize(
+    ("gate", "params"), [("quality", {"margin": 0.1}), ("floor", {"at_least": 0.1}), ("agreement", {"at_least": 0.1})]
+)
+def test_no_rows_decide_nothing(made, gate, params):
+    found = made.decide(made.outcomes(np.empty(0), np.empty(0)), gate, **params)
+    assert found.decision is OPEN
+    assert found.reason.endswith(": there are no rows")
 
 
 @pytest.mark.parametrize(("flipped", "decision"), [(20, PASS), (100, OPEN), (3000, OPEN)])

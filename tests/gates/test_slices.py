@@ -69,6 +69,7 @@ def test_a_small_slice_is_open_and_advised(made):
 def test_a_column_that_was_not_sliced_is_open(made):
     found = made.decide(sliced(made, {}, {"a": 500}), "slices", by="colour", margin=0.1)
     assert (found.decision, found.reason) == (OPEN, "the evidence has no slice column 'colour' (it has: kind)")
+    assert made.decide(made.flips(0, 0, 9), "slices", by="colour", margin=0.1).reason.endswith("(it has: none)")
 
 
 def test_an_empty_name_and_no_rows_at_all(made):

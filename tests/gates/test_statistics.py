@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
 from scipy.special import gammaln, xlogy
+from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
@@ -126,26 +129,43 @@ def test_an_interval_fails_where_the_exact_p_does(made, table, fails):
     assert (found.high < -0.01) is (found.p_fail <= 0.025) is fails
 
 
+def test_an_interval_of_groups_fails_where_its_p_does(made):
+    """Pairs of rows that lose a bit more than the margin: sometimes t is the wider one, sometimes Tango's interval."""
+    failed = set()
+    for seed in range(60):
+        pairs = np.random.default_rng(seed).choice([-1.0, 0.0, 1.0], 150, p=[0.07, 0.92, 0.01]).repeat(2)
+        of = made.outcomes(1.0 * (pairs >= 0), 1.0 * (pairs <= 0), groups=np.arange(150).repeat(2))
+        found = paired_flips(sample_of(of, 0.02, Alpha()))
+        assert (found.high < -0.02) is (found.p_fail <= 0.025)
+        failed.add(found.high < -0.02)
+    assert failed == {True, False}
+
+
 def test_the_exact_p_of_no_more_losses_than_the_margin_is_one():
     assert unconditional.p_worse(0, 0, 100, 0.01) == 1.0
 
 
-def test_student_without_groups_is_the_paired_t_test():
+def test_all_gains_but_a_share_of_1e_8_are_summed_over():
+    rates = np.array([0.0101, 0.02, 0.2, 0.9])
+    for rate, gains in zip(rates, unconditional.likely_gains(1000, rates, 0.01), strict=True):
+        assert stats.binom.pmf(gains, 1000, (rate - 0.01) / 2).sum() > 1 - 1e-8
+
+
+@pytest.mark.parametrize("rows", [2, 150])
+def test_student_without_groups_is_the_paired_t_test(rows):
     rng = np.random.default_rng(0)
-    values = rng.normal(0.1, 1, 150)
+    values = rng.normal(0.1, 1, rows)
     expected = stats.ttest_1samp(values, 0).confidence_interval(0.90)
     assert student.bounds(values) == pytest.approx((expected.low, expected.high))
-    assert student.bounds(values, np.arange(150)) == pytest.approx((expected.low, expected.high))
+    assert student.bounds(values, np.arange(rows)) == pytest.approx((expected.low, expected.high))
     assert student.p_below(values, 0.2) == pytest.approx(stats.ttest_1samp(values, 0.2, alternative="less").pvalue)
 
 
 def test_clusters_are_the_sandwich_of_statsmodels():
-    import statsmodels.api as sm
-
     rng = np.random.default_rng(1)
     groups = np.repeat(np.arange(40), rng.integers(1, 9, 40))
     values = rng.normal(size=40)[groups] + rng.normal(size=len(groups))
-    fit = sm.OLS(values, np.ones(len(values))).fit(cov_type="cluster", cov_kwds={"groups": groups})
+    fit = OLS(values, np.ones(len(values))).fit(cov_type="cluster", cov_kwds={"groups": groups})
     error, count = student.standard_error(values, groups)
     # statsmodels multiplies by G/(G−1) · (n−1)/(n−k), which is G/(G−1) for a single column.
     assert error == pytest.approx(float(fit.bse[0]), rel=1e-9)
@@ -190,6 +210,7 @@ def test_samples_that_spread_evenly_are_worth_their_number():
 def test_samples_that_are_alike_within_a_process_are_worth_as_many_as_processes():
     samples = np.repeat(np.array([1.0, 1.1, 1.2, 1.3, 9.0])[:, None], 100, axis=1)
     assert latency.effective_samples(samples, 0.5) <= 5
+    assert latency.effective_samples(samples[3:], 0.5) <= 2
     high = latency.percentile_bounds(samples, 0.95)[2]
     assert high == latency.process_bound(tuple(samples), 0.95, 0.05) > 9
     assert latency.percentile_bounds(samples[:2], 0.95)[2] is None, "two processes say nothing of others"
@@ -237,13 +258,15 @@ def means_of(values: np.ndarray):
     return lambda counts: counts @ values / counts.sum(axis=1)
 
 
-def test_bca_as_scipy():
+@pytest.mark.parametrize("whole", [False, True], ids=["skewed", "whole numbers, whose means tie"])
+def test_bca_as_scipy(whole):
     rng = np.random.default_rng(4)
-    values = rng.exponential(size=150)
-    found = bootstrap.resample(means_of(values), 150, groups=None, strata=None, seed=5)
-    expected = stats.bootstrap((values,), np.mean, n_resamples=20_000, confidence_level=0.90, rng=6).confidence_interval
-    assert bootstrap.bound(found, 0.05) == pytest.approx(expected.low, abs=0.01)
-    assert bootstrap.bound(found, 0.95) == pytest.approx(expected.high, abs=0.02)
+    values = rng.poisson(1, 25) if whole else rng.lognormal(size=25)
+    theirs = stats.bootstrap((values,), np.mean, n_resamples=2000, confidence_level=0.90, rng=6)
+    ours = bootstrap.resample(means_of(values), 25, groups=None, strata=None, seed=5, replicates=2000)
+    assert ours.values.std() == pytest.approx(theirs.standard_error, rel=0.05)
+    found = replace(ours, values=theirs.bootstrap_distribution)
+    assert (bootstrap.bound(found, 0.05), bootstrap.bound(found, 0.95)) == pytest.approx(theirs.confidence_interval)
 
 
 def test_bounds_of_resamples_are_no_narrower_than_by_jackknife():
@@ -316,7 +339,7 @@ def test_bounds_of_skewed_values_are_the_wider_of_t_and_hall(skewed):
 
 def test_values_that_do_not_differ_have_no_skewness():
     assert skewness.bounds(np.full(100, 0.5)) == (0.5, 0.5)
-    assert skewness.p_below(np.full(100, 0.5), 0.6) == 0.0
+    assert [skewness.p_below(np.full(100, 0.5), limit) for limit in (0.6, 0.5, 0.4)] == [0.0, 1.0, 1.0]
 
 
 def passes_and_fails(losses: np.ndarray, margin: float) -> tuple[float, float]:

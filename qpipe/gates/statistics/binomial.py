@@ -6,8 +6,6 @@ David & Nagaraja 2003, section 7.1 (distribution-free bounds of quantiles).
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,8 +38,6 @@ def effective_rows(hits: Floats, groups: NDArray[np.int64] | None) -> float:
     p = float(hits.mean())
     if p in (0.0, 1.0):
         return float(count)
-    if not math.isfinite(error):
-        return 1.0
     return float(np.clip(p * (1 - p) / error**2 if error > 0 else rows, min(count, rows), rows))
 
 

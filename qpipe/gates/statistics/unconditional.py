@@ -94,6 +94,6 @@ def sum_of_tables(
     left = np.maximum(rows - gains, 0)
     ways = gammaln(rows + 1) - gammaln(gains + 1) - gammaln(left + 1)
     of_gains = np.where(gains <= rows, np.exp(ways + xlogy(gains, gain) + xlog1py(left, -gain)), 0.0)
-    enough = bdtrc(np.clip(losses - 1.0, 0, left), left, np.minimum(loss / (1 - gain), 1.0))
-    enough = np.where(losses <= 0, 1.0, np.where(losses > left, 0.0, enough))
+    enough = bdtrc(np.minimum(losses - 1.0, left), left, np.minimum(loss / (1 - gain), 1.0))
+    enough = np.where(losses > left, 0.0, enough)
     return np.asarray((of_gains * enough).sum(axis=1))
