@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from networks import write_network
 
-from qpipe.measure.probe import agreements, probe_inputs, probe_shapes, worst
+from qpipe.measure.probe import agreements, beyond_rounding, probe_inputs, probe_shapes, worst
 from qpipe.records.engine import Prepared
 from qpipe.records.model import OnnxFile
 from qpipe.records.tensors import ShapeRange, Signature, TensorSpec
@@ -55,17 +58,36 @@ def test_rows_are_the_usual_size_and_images_have_all_levels(tmp_path):
         TensorSpec(name="image", dtype="uint8", shape=("N", 32, 32, 3)),
         TensorSpec(name="ids", dtype="int64", shape=("N", "length")),
         TensorSpec(name="x", dtype="float16", shape=(4, None)),
+        TensorSpec(name="grey", dtype="uint8", shape=("N", 32, 32)),
+        TensorSpec(name="flags", dtype="uint8", shape=("N", 32)),
     )
     best = ShapeRange(name="ids", low=(1, 1), best=(8, 12), high=(8, 20))
     signature = Signature(inputs=specs, outputs=())
     prepared = Prepared(graph=file, plan=None, qdq=None, shapes=(best,), signature=signature)
     shapes = probe_shapes(prepared)
-    assert shapes == {"image": (2, 32, 32, 3), "ids": (2, 12), "x": (4, 16)}
+    assert shapes == {"image": (2, 32, 32, 3), "ids": (2, 12), "x": (4, 16), "grey": (2, 32, 32), "flags": (2, 32)}
     feed = probe_inputs(prepared, shapes)
     assert {name: array.dtype.name for name, array in feed.items()} == {
         "image": "uint8",
         "ids": "int64",
         "x": "float16",
+        "grey": "uint8",
+        "flags": "uint8",
     }
-    assert feed["image"].max() > 200
-    assert set(np.unique(feed["ids"])) == {0, 1}
+    assert min(feed["image"].max(), feed["grey"].max()) > 200
+    assert set(np.unique(feed["ids"])) == set(np.unique(feed["flags"])) == {0, 1}
+    assert feed["x"].std() > 0.5, "no range is known, and zeros would agree with anything"
+
+
+def test_an_engine_may_be_as_far_from_the_float_graph_as_the_plan(tmp_path):
+    path = write_network(tmp_path / "m.onnx", "(float[N,400] x) => (float[N,400] y)", "y = Relu(x)", {})
+    spec = TensorSpec(name="x", dtype="float32", shape=("N", 400))
+    signature = Signature(inputs=(spec,), outputs=(replace(spec, name="y"),))
+    file = OnnxFile(path=path, digest="0", size_bytes=1)
+    prepared = Prepared(graph=file, plan=None, qdq=None, shapes=(), signature=signature)
+    rng = np.random.default_rng(0)
+    x = np.abs(rng.normal(size=(2, 400))).astype(np.float32)
+    planned, alike, worse = ({"y": x + scale * rng.normal(size=x.shape)} for scale in (0.1, 0.15, 0.3))
+    for found, too_far in ((alike, []), (worse, ["y"])):
+        wrong = beyond_rounding(agreements(planned, found), prepared, {"x": x}, planned, found)
+        assert [one.output for one in wrong] == too_far

@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from qpipe.errors import EngineError, ModelError
-from qpipe.measure.clock import check_ticks
+from qpipe.measure.clock import check_device_ns, check_ticks
 from qpipe.measure.feeds import digest_outputs, make_feeds
 from qpipe.measure.profile import summarize
 from qpipe.measure.reference import open_reference
@@ -253,6 +253,13 @@ def test_a_session_is_not_asked_at_each_run_whether_it_has_a_clock():
     feeds = make_feeds(rows(64), (1,), session.signature)
     found = time_sessions({"a": session}, feeds, QUICK, load_ms=LOADS, expected={})
     assert session.asked == len(found.wall_ns) + 1
+
+
+@pytest.mark.parametrize("took", [(0, 5), (-3, 0), (float("nan"), 1), (1, float("inf")), (5, -1)])
+def test_a_time_that_no_run_takes_is_refused(took):
+    with pytest.raises(EngineError, match="the device's clock gives"):
+        check_device_ns(took)
+    assert check_device_ns((1, 0)) == (1, 0)
 
 
 def test_one_long_run_makes_no_fine_clock_coarse():

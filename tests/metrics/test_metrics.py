@@ -133,6 +133,40 @@ def test_many_resamples_at_once_equal_one_by_one(name):
     assert metric.aggregate_weighted(values, counts) == pytest.approx(one_by_one, abs=1e-12)
 
 
+@pytest.mark.parametrize("name", METRICS)
+def test_a_metric_of_no_rows_is_undefined(name):
+    metric, none = METRICS[name], np.empty((0, 2))
+    assert np.isnan(metric.aggregate(none))
+    assert np.isnan(metric.aggregate_weighted(none, np.empty((3, 0)))).all()
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_bounds_are_what_the_best_and_the_worst_model_get(name):
+    """Ten rows of eight classes; of two for auc; four numbers of a row, or pairs of rows."""
+    metric, rng = METRICS[name], np.random.default_rng(0)
+    label, numbers, pair = np.arange(10) % 8, rng.normal(size=(10, 4)), np.repeat(np.arange(5), 2)
+    if name == "spearman":
+        angle = np.where(np.arange(10) % 2 == 0, 0.0, np.arange(10) / 10)
+        made = [
+            Rows(
+                outputs={"e": np.stack([np.cos(angle), np.sin(angle)], 1)},
+                columns={"pair": pair, "score": score},
+                label=None,
+            )
+            for score in (-pair, pair)
+        ]
+    elif name == "auc":
+        made = [rows(sign * (label % 2.0), label % 2) for sign in (1, -1)]
+    elif metric.classifies:
+        made = [rows(sign * np.eye(8)[label], label) for sign in (1, -1)]
+    else:
+        made = [rows(sign * numbers, numbers) for sign in (1, -1)]
+    best, worst = (value(metric, one) for one in made)
+    low, high = metric.bounds if metric.higher_is_better else metric.bounds[::-1]
+    assert best == pytest.approx(high)
+    assert worst == pytest.approx(low) if np.isfinite(low) else worst > best
+
+
 def test_spearman_of_a_constant_column_is_undefined():
     values = np.stack([np.arange(5.0), np.ones(5)], axis=1)
     assert np.isnan(METRICS["spearman"].aggregate(values))
@@ -175,8 +209,10 @@ def test_spearman_with_a_row_that_is_not_finite_is_undefined():
     ],
 )
 def test_labels_that_cannot_be_are_named(labels, message):
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=message) as found:
         METRICS["accuracy"].measure(rows(np.zeros((3, 10)), labels))
+    if "the model has" in message:
+        assert found.value.hint.startswith("labels are class numbers from 0 to 9;")
 
 
 def test_integral_float_labels_are_accepted():

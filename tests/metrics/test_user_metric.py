@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,9 @@ error.bounds = (0, 100)
 
 def table(outputs, columns):
     return outputs["out"]
+
+def words(outputs, columns):
+    return np.array(["good"] * len(outputs["out"]))
 
 def odd(outputs, columns):
     return columns["y"]
@@ -57,9 +61,10 @@ def test_it_says_its_direction_and_range_and_nan_is_worst(folder):
     assert metric.measure(ROWS).values.ravel().tolist() == [0.5, 4.0, 100.0]
 
 
-def test_another_shape_is_refused(folder):
-    with pytest.raises(DataError, match=r"returned float64\[3, 1\] for 3 rows"):
-        find_metric("user_scores_for_test:table", (), folder).measure(ROWS)
+@pytest.mark.parametrize(("function", "what"), [("table", "float64[3, 1]"), ("words", "<U4[3]")])
+def test_what_is_no_number_a_row_is_refused(folder, function, what):
+    with pytest.raises(DataError, match=re.escape(f"returned {what} for 3 rows")):
+        find_metric(f"user_scores_for_test:{function}", (), folder).measure(ROWS)
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,8 @@ def test_a_link_to_a_disk_that_is_not_mounted_is_told_as_that(tmp_path):
     (tmp_path / "store").symlink_to(tmp_path / "disk" / "store")
     with pytest.raises(ConfigError, match=r"is a link to .*disk/store, which is not there"):
         Store(tmp_path / "store").check_writable()
+    (tmp_path / "disk" / "store").mkdir(parents=True)
+    Store(tmp_path / "store").check_writable()
 
 
 @pytest.mark.parametrize("error", [OSError("2560 requested and 2016 written"), OSError(errno.ENOSPC, "No space left")])
