@@ -144,22 +144,30 @@ def test_an_engine_of_another_store_is_not_called_ok(first_run, qpipe_in, tmp_pa
     assert said.json["checks"][1]["state"] == "not checked"
 
 
+HANGS = "import time\n\n\ndef rows():\n    time.sleep(600)\n    yield {}\n"
 CRASHES = "import os\n\n\ndef rows():\n    os.abort()\n    yield {}\n"
 
 
-def hanging(pipeline, _):
-    (target,) = pipeline.targets
-    return replace(pipeline, targets=(replace(target, limits=Limits(timeout_s=0.05)),))
-
-
-def crashing(pipeline, folder):
-    """The process dies in mid-work, as in a vendor's library."""
-    (folder / "fatal.py").write_text(CRASHES)
+def rows_from(source, pipeline, folder):
+    """The pipeline with data that this module yields, within the engine's process."""
+    (folder / "fatal.py").write_text(source)
     roles = tuple(replace(role, npz=None, fn="fatal:rows", fn_path=folder) for role in pipeline.data.roles)
     return replace(pipeline, data=replace(pipeline.data, roles=roles))
 
 
-@pytest.mark.parametrize(("spoil", "words"), [(hanging, "stopped at its limit of 0.05 s"), (crashing, "SIGABRT")])
+def hanging(pipeline, folder):
+    """Its process would outlast any limit; this one, however quick the machine is."""
+    (target,) = pipeline.targets
+    limited = replace(target, limits=Limits(timeout_s=0.5))
+    return replace(rows_from(HANGS, pipeline, folder), targets=(limited,))
+
+
+def crashing(pipeline, folder):
+    """The process dies in mid-work, as in a vendor's library."""
+    return rows_from(CRASHES, pipeline, folder)
+
+
+@pytest.mark.parametrize(("spoil", "words"), [(hanging, "stopped at its limit of 0.5 s"), (crashing, "SIGABRT")])
 def test_an_engine_that_takes_its_process_down_does_not_verify(first_run, qpipe_in, tmp_path, spoil, words):
     folder, _ = first_run
     kept = recall_run(Store(folder / ".qpipe"), "last")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 from qpipe.measure.cpu import VNNI, Cpu
@@ -13,6 +14,11 @@ from qpipe.records.target import Target
 
 ARCH = "x86_64"
 BF16 = "avx512_bf16|amx_bf16"
+SIGNED = "amx_int8|avx_vnni_int8"
+"""Source: OpenVINO, intel_cpu/src/transformations/transformation_pipeline.cpp, `Transformations::Lpt`."""
+_HOLDS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "OV_CPU_MAX_ISA")
+"""Variables that hold kernels below what the CPU has: sums of 8-bit products saturate where that takes VNNI away."""
+_HOLDS_NOTHING = ("", "ALL", "DEFAULT")
 OPENVINO = Scheme(
     name="openvino",
     activation="uint8",
@@ -29,8 +35,9 @@ OPENVINO = Scheme(
 )
 """Q/DQ on the inputs of weighted operators and of residual Adds, as OpenVINO's CPU plugin fuses them.
 
-The zero point of int8 activations would be subtracted in layers of their own: on ResNet-20 that takes 2.5 to 4 times as
-long. Attention's products of two activations are one fused float kernel as they are.
+On CPUs whose convolutions read signed integers (`SIGNED`), the zero point of int8 activations would be subtracted in
+layers of their own: on ResNet-20 that took 2.5 to 4 times as long. Elsewhere OpenVINO makes them unsigned by itself.
+Attention's products of two activations are one fused float kernel as they are.
 """
 OPENVINO_BF16 = replace(OPENVINO, name="openvino-bf16", float_types=("float32", "bfloat16"))
 """The same on CPUs that also multiply bfloat16."""
@@ -66,8 +73,20 @@ def requirements(target: Target, cpu: Cpu, *, quantized: bool, bfloat16: bool) -
     )
 
 
+def held_back() -> Unavailable | None:
+    """The variable that keeps OpenVINO from this CPU's own kernels, in this process; None where there is none."""
+    set_here = {name: os.environ.get(name, "") for name in _HOLDS}
+    name = next((name for name, value in set_here.items() if value.upper() not in _HOLDS_NOTHING), None)
+    if name is None:
+        return None
+    reason = f"{name}={set_here[name]} keeps OpenVINO from this CPU's own kernels: answers and times would not be its"
+    return Unavailable(reason=reason, hint=f"unset {name}")
+
+
 def state(target: Target, cpu: Cpu) -> Ready | Unavailable:
     """Whether engines of this target are built and run here: placement is read from this CPU's own kernels."""
+    if held := held_back():
+        return held
     if missing := missing_package("openvino", hint="pip install openvino"):
         return missing
     if target.host.kind != "local":

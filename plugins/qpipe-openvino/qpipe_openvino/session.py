@@ -15,6 +15,7 @@ from qpipe.records.engine import Engine, Kind
 from qpipe.records.target import Target
 from qpipe.records.tensors import Signature
 from qpipe_openvino.compiling import compile_for, read, refusal
+from qpipe_openvino.machine import held_back
 from qpipe_openvino.options import Options
 
 if TYPE_CHECKING:
@@ -30,9 +31,12 @@ def open_engine(engine: Engine, target: Target) -> OpenVinoSession:
     """A session on an engine folder.
 
     Raises:
-        EngineError: this machine is not one that the engine requires, or OpenVINO refused the file.
+        EngineError: this machine is not one that the engine requires, its kernels are held back, or OpenVINO refused
+            the file.
     """
     check_requirements(engine)
+    if held := held_back():
+        raise EngineError(held.reason, hint=held.hint)
     fixed = read_options(Options, target).shapes == "fixed"
     try:
         return OpenVinoSession(read(engine.main_file), engine.signature, threads=target.threads, fixed=fixed)

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from qpipe_openvino.backend import OpenVinoBackend
-from qpipe_openvino.machine import BF16, OPENVINO, OPENVINO_AVX2, OPENVINO_BF16
+from qpipe_openvino.machine import BF16, OPENVINO, OPENVINO_AVX2, OPENVINO_BF16, SIGNED
 from qpipe_openvino.session import SHAPES_KEPT
 
 from qpipe.engines import read_engine, write_engine
@@ -17,13 +17,13 @@ from qpipe.errors import BuildError, EngineError, RefusedError, TargetError
 from qpipe.measure.cpu import VNNI, read_cpu
 from qpipe.models import read_model
 from qpipe.prepare import builtin_recipe, prepare
+from qpipe.records.engine import Ready
 from qpipe.records.target import Host, Target
 from qpipe.testing.models import small_batches, small_rows, write_small_model
 from qpipe.testing.progress import Silent
 
 BACKEND = OpenVinoBackend()
 TARGET = Target(name="x86-openvino", backend="openvino", arch="x86_64")
-SIGNED = replace(OPENVINO, name="signed", activation="int8")
 pytestmark = pytest.mark.skipif(read_cpu().arch != "x86_64", reason="the backend is for x86-64")
 
 
@@ -97,11 +97,29 @@ def test_bfloat16_is_arithmetic_where_the_cpu_has_it(tmp_path):
     assert found.requires[-1].value == BF16
 
 
-def test_an_int8_zero_point_costs_a_layer_of_its_own(tmp_path, engines):
-    # Why activations are unsigned: signed ones with a zero point are subtracted before the convolution.
-    signed = [name for name, _ in engine(tmp_path / "signed", "int8", SIGNED).placement.kernels]
-    assert any(name.startswith("Eltwise") for name in signed)
-    assert not any(name.startswith("Eltwise") for name, _ in engines["int8"].placement.kernels)
+def subtracts(engine):
+    return any(name.startswith("Eltwise") for name, _ in engine.placement.kernels)
+
+
+def test_an_int8_zero_point_costs_a_layer_where_convolutions_read_signed_integers(tmp_path, engines):
+    # Why activations are unsigned. CPUs whose convolutions do not read signed ones get unsigned ones from OpenVINO.
+    signed = engine(tmp_path / "signed", "int8", replace(OPENVINO, name="signed", activation="int8"))
+    assert subtracts(signed) == read_cpu().has(SIGNED)
+    assert not subtracts(engines["int8"])
+
+
+@pytest.mark.parametrize("name", ["ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "OV_CPU_MAX_ISA"])
+def test_a_variable_that_holds_kernels_back_is_refused(engines, monkeypatch, name):
+    # An engine that requires VNNI saturates without (9 dB), and its evidence would name a CPU that has it.
+    monkeypatch.setenv(name, "AVX2")
+    here = BACKEND.check(TARGET)
+    assert here.run == here.build
+    assert here.run.reason.startswith(f"{name}=AVX2 keeps OpenVINO from this CPU's own kernels")
+    assert here.run.hint == f"unset {name}"
+    with pytest.raises(EngineError, match=f"{name}=AVX2"):
+        BACKEND.open(engines["int8"], TARGET)
+    monkeypatch.setenv(name, "default")
+    assert isinstance(BACKEND.check(TARGET).run, Ready)
 
 
 def test_one_thread_is_the_callers(engines):
