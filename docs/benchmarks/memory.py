@@ -27,7 +27,8 @@ from quantization import Feed, calibration, depthwise
 
 from qpipe.execute.children.group import peak_resident_bytes
 from qpipe.quant.calibration.statistics import Statistics
-from qpipe.quant.ranges import METHODS, Method
+from qpipe.quant.ranges import METHODS
+from qpipe.records.quantization import RangeMethod
 
 MOST_MB, MOST_GROWTH = 450, 0.05
 
@@ -69,7 +70,7 @@ def one_pass(source: Path, rows: int) -> None:
             sys.exit(f"{method}: the child ended with {os.waitstatus_to_exitcode(status)}")
 
 
-def finish(model: ir.Model, statistics: Statistics, method: Method, target: Path) -> None:
+def finish(model: ir.Model, statistics: Statistics, method: RangeMethod, target: Path) -> None:
     """What comes after the pass, as the recipe `int8` does it."""
     from qpipe.quant.corrections.bias import correct_bias
     from qpipe.quant.corrections.smooth import smooth

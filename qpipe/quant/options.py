@@ -9,28 +9,14 @@ from typing import Literal
 import onnx_ir as ir
 
 from qpipe.quant.operators import WEIGHTED
-from qpipe.quant.ranges import Method
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Override:
-    """An exception for the nodes that `match` names: a pattern over node names, `op:TYPE`, or `stem`."""
-
-    match: str
-    keep_float: bool = False
-    ranges: Method | None = None
-    """Range method of the activations that the node reads and writes."""
-    per_channel: bool | None = None
-    weights: Literal["int4"] | None = None
-    """`int4`: only the weights are quantized, in blocks of `block_size` along the reduced axis."""
-    block_size: int = 32
+from qpipe.records.quantization import Override, RangeMethod
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuantOptions:
     """How to quantize; the hardware is in the scheme."""
 
-    ranges: Method = "mse"
+    ranges: RangeMethod = "mse"
     percentile: float = 99.999
     weights: Literal["max", "mse"] = "max"
     keep_float: tuple[str, ...] = ()

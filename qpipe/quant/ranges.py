@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from qpipe.errors import QuantizationError
 from qpipe.quant.calibration.statistics import TensorStatistics
 from qpipe.quant.numbers import F64
+from qpipe.records.quantization import RangeMethod
 
-Method = Literal["minmax", "percentile", "entropy", "mse"]
-METHODS: tuple[Method, ...] = ("minmax", "percentile", "entropy", "mse")
+METHODS: tuple[RangeMethod, ...] = get_args(RangeMethod)
 CANDIDATES = 96
 """Ends of the range that the mean-squared-error search tries on each side."""
 ENTROPY_LEVELS = 128
@@ -24,7 +24,7 @@ ENTROPY_LEVELS = 128
 class RangeRule:
     """How ranges are found, and what the integers are."""
 
-    method: Method = "mse"
+    method: RangeMethod = "mse"
     percentile: float = 99.999
     """Share of values kept inside the range, in percent, split over both sides."""
     levels: int = 255

@@ -14,7 +14,8 @@ from qpipe.quant.grid import LEVELS
 from qpipe.quant.layout import Bounds, Layout
 from qpipe.quant.operators import pixel_zero
 from qpipe.quant.options import QuantOptions, matches
-from qpipe.quant.ranges import Method, RangeRule, clipped_share, find_range
+from qpipe.quant.ranges import RangeRule, clipped_share, find_range
+from qpipe.records.quantization import RangeMethod
 from qpipe.records.scheme import Scheme
 
 
@@ -58,7 +59,7 @@ def _pixel_ranges(graph: ir.Graph) -> dict[str, TensorRange]:
     }
 
 
-def _rule(scheme: Scheme, options: QuantOptions, method: Method) -> RangeRule:
+def _rule(scheme: Scheme, options: QuantOptions, method: RangeMethod) -> RangeRule:
     levels = 65535 if scheme.activation.endswith("int16") else 255
     return RangeRule(
         method="minmax" if scheme.activation == "float8e4m3fn" else method,
@@ -68,8 +69,8 @@ def _rule(scheme: Scheme, options: QuantOptions, method: Method) -> RangeRule:
     )
 
 
-def _methods(graph: ir.Graph, options: QuantOptions) -> dict[str, Method]:
-    found: dict[str, Method] = {}
+def _methods(graph: ir.Graph, options: QuantOptions) -> dict[str, RangeMethod]:
+    found: dict[str, RangeMethod] = {}
     for override in options.overrides:
         if override.ranges is None:
             continue

@@ -8,6 +8,21 @@ from typing import Literal
 from qpipe.records.scheme import Scheme
 
 Mode = Literal["static", "dynamic", "weight-only"]
+RangeMethod = Literal["minmax", "percentile", "entropy", "mse"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Override:
+    """An exception for the nodes that `match` names: a pattern over node names, `op:TYPE`, or `stem`."""
+
+    match: str
+    keep_float: bool = False
+    ranges: RangeMethod | None = None
+    """Range method of the activations that the node reads and writes."""
+    per_channel: bool | None = None
+    weights: Literal["int4"] | None = None
+    """`int4`: only the weights are quantized, in blocks of `block_size` along the reduced axis."""
+    block_size: int = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

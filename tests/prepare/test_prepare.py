@@ -17,8 +17,9 @@ from qpipe.plugins.stage import StageType
 from qpipe.prepare import builtin_recipe, builtin_stages, prepare
 from qpipe.prepare.onnxfile import describe
 from qpipe.prepare.run import read_params
-from qpipe.prepare.stages.quantize import NoParams, OverrideParams, QuantizeParams
+from qpipe.prepare.stages.quantize import NoParams, QuantizeParams
 from qpipe.quant.schemes import FLOAT, LITERT, ORT_ARM64, ORT_X86_AVX2, ORT_X86_VNNI, TENSORRT
+from qpipe.records.quantization import Override
 from qpipe.records.recipe import BUILTIN_RECIPES, Recipe, StageSpec
 
 
@@ -179,7 +180,7 @@ def test_unknown_recipe_lists_the_known_ones():
         (StageSpec(name="quantise"), "does not exist"),
         (StageSpec(name="quantize", params={"method": "mse"}), "no parameter 'method'"),
         (StageSpec(name="quantize", params={"ranges": "mean"}), "ranges: \"mean\" is not one of 'minmax'"),
-        (StageSpec(name="quantize", params={"overrides": [{"keep_float": True}]}), "OverrideParams lacks match"),
+        (StageSpec(name="quantize", params={"overrides": [{"keep_float": True}]}), "Override lacks match"),
         (StageSpec(name="quantize"), "no statistics"),
         (StageSpec(name="correct-bias"), "no plan"),
     ],
@@ -193,7 +194,7 @@ def test_parameters_are_read_as_their_dataclass_with_what_stands_in_it():
     params = {"percentile": 99, "keep_float": ["stem"], "overrides": [{"match": "op:Add", "per_channel": False}]}
     stage = next(stage for stage in builtin_stages() if stage.name == "quantize")
     assert read_params(stage, StageSpec(name="quantize", params=params)) == QuantizeParams(
-        percentile=99.0, keep_float=("stem",), overrides=(OverrideParams(match="op:Add", per_channel=False),)
+        percentile=99.0, keep_float=("stem",), overrides=(Override(match="op:Add", per_channel=False),)
     )
 
 

@@ -9,11 +9,12 @@ from qpipe.errors import QuantizationError
 from qpipe.quant.graph import open_graph
 from qpipe.quant.layout import lay_out
 from qpipe.quant.operators import activation_axis
-from qpipe.quant.options import Override, QuantOptions
+from qpipe.quant.options import QuantOptions
 from qpipe.quant.rendering.dynamic import plan_dynamic
 from qpipe.quant.rendering.tables import plan_tables
 from qpipe.quant.schemes import FLOAT, LITERT, ORT_X86_VNNI
 from qpipe.quant.static import quantize_static
+from qpipe.records.quantization import Override
 
 DRAWN = np.random.default_rng(5)
 IMAGE = "(float[N,4,8,8] x) => (float[N,A,B,C] y)"

@@ -6,6 +6,7 @@ import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import write_network
 from onnx import TensorProto, helper, numpy_helper
 
 from qpipe.quant.calibration.calibrate import batches_of
@@ -115,7 +116,7 @@ def test_a_foldable_chain_becomes_one_node(tmp_path):
     for kind in ("pad", "conv", "same", "norm", "scale", "shift"):
         chain.step(kind)
     model = open_graph(chain.save(tmp_path / "m.onnx"))
-    fold(model)
+    assert fold(model)
     assert [node.op_type for node in model.graph] == ["Conv"]
 
 
@@ -145,6 +146,15 @@ def test_a_shortcut_without_weights_becomes_one_convolution(tmp_path, slices, pa
         assert list(nodes[-1].attributes["strides"].as_ints()) == strides
     rows = {"x": np.random.default_rng(0).standard_normal((2, CHANNELS, 6, 6)).astype(np.float32)}
     np.testing.assert_array_equal(run_float(before, rows)[0], run_float(model, rows)[0])
+
+
+@pytest.mark.parametrize(("factors", "changed"), [("<alpha=0.5>", True), ("<beta=2.0>", True), ("", False)])
+def test_a_changed_weight_is_told_so_that_outputs_are_compared(tmp_path, factors, changed):
+    arrays = {"w": np.ones((4, 4), np.float32), "b": np.ones(4, np.float32)}
+    body = f"r = Identity(x) y = Gemm{factors}(r, w, b)"
+    model = open_graph(write_network(tmp_path / "m.onnx", "(float[N,4] x) => (float[N,4] y)", body, arrays))
+    assert fold(model) is changed
+    assert [node.op_type for node in model.graph] == ["Gemm"]
 
 
 @pytest.mark.parametrize(("kind", "left"), [("Add", ["Conv"]), ("Div", ["Conv", "Div"])])

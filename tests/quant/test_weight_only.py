@@ -18,7 +18,7 @@ from qpipe.prepare.run import read_params
 from qpipe.prepare.stages.weight_only import WEIGHT_ONLY
 from qpipe.quant.calibration.calibrate import batches_of
 from qpipe.quant.graph import open_graph, save_graph
-from qpipe.quant.options import Override, QuantOptions
+from qpipe.quant.options import QuantOptions
 from qpipe.quant.schemes import LITERT, ORT_X86_VNNI, TENSORRT
 from qpipe.quant.static import quantize_static
 from qpipe.quant.storage.codebook import encode, plan_codebooks, render_codebooks
@@ -34,7 +34,7 @@ from qpipe.quant.weights.kmeans import (
     packed_bytes,
     word_type,
 )
-from qpipe.records.quantization import WeightSpec
+from qpipe.records.quantization import Override, WeightSpec
 from qpipe.records.recipe import StageSpec
 
 NET = (

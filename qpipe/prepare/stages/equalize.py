@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from qpipe.errors import ConfigError, QuantizationError
 from qpipe.plugins.stage import Draft, StageContext, StageType
+from qpipe.records.quantization import RangeMethod
 
 if TYPE_CHECKING:
     from qpipe.quant.numbers import F64
@@ -19,7 +20,7 @@ class EqualizeParams:
 
     by: Literal["weights", "activations"] = "weights"
     """Make the weights on both sides alike, or the activation between them and the weights that read it."""
-    ranges: Literal["minmax", "percentile", "entropy", "mse"] = "minmax"
+    ranges: RangeMethod = "minmax"
     """How the range of each channel of an activation is found; all but `minmax` need `calibrate` with `channels`."""
     check: bool = True
     """Compare outputs before and after on the first calibration rows."""

@@ -41,8 +41,8 @@ def _fold(source: Path, params: FoldParams, context: StageContext, target: Path)
 
     model = open_graph(source)
     before = model.clone()
-    done = fold(model, selections=params.selections)
-    if params.check and any(rewrite.kind not in {"constant", "identity"} for rewrite in done):
+    changed = fold(model, selections=params.selections)
+    if params.check and changed:
         check_rewrite(before, model, context.calibration())
     save_graph(model, target)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from qpipe.errors import ConfigError
 from qpipe.plugins.stage import Draft, StageContext, StageType
+from qpipe.records.quantization import Override, RangeMethod
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -19,28 +20,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class OverrideParams:
-    """An exception for the nodes that `match` names: a pattern over node names, `op:TYPE`, or `stem`."""
-
-    match: str
-    keep_float: bool = False
-    ranges: Literal["minmax", "percentile", "entropy", "mse"] | None = None
-    per_channel: bool | None = None
-    weights: Literal["int4"] | None = None
-    """`int4`: only the weights are quantized, in blocks of `block_size` along the reduced axis."""
-    block_size: int = 32
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class QuantizeParams:
     """Parameters of `quantize`."""
 
-    ranges: Literal["minmax", "percentile", "entropy", "mse"] = "mse"
+    ranges: RangeMethod = "mse"
     percentile: float = 99.999
     weights: Literal["max", "mse"] = "max"
     keep_float: tuple[str, ...] = ()
     """Patterns over node names, `op:TYPE`, or `stem` (what reads a model input directly), that stay float."""
-    overrides: tuple[OverrideParams, ...] = ()
+    overrides: tuple[Override, ...] = ()
     pixels_below: int | None = None
     """First convolutions of 8-bit images with rows of fewer pixels are quantized without loss; null: as the target's
     scheme says, 0: never."""
@@ -52,26 +40,15 @@ class NoParams:
 
 
 def quant_options(params: QuantizeParams) -> QuantOptions:
-    """The same for the quantizer."""
-    from qpipe.quant.options import Override, QuantOptions
+    """The parameters as the quantizer takes them."""
+    from qpipe.quant.options import QuantOptions
 
-    overrides = tuple(
-        Override(
-            match=item.match,
-            keep_float=item.keep_float,
-            ranges=item.ranges,
-            per_channel=item.per_channel,
-            weights=item.weights,
-            block_size=item.block_size,
-        )
-        for item in params.overrides
-    )
     return QuantOptions(
         ranges=params.ranges,
         percentile=params.percentile,
         weights=params.weights,
         keep_float=params.keep_float,
-        overrides=overrides,
+        overrides=params.overrides,
         pixels_below=params.pixels_below,
     )
 

@@ -6,7 +6,7 @@ Source: Xiao et al. 2023, arXiv:2211.10438, section 4, equation 4.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -26,24 +26,12 @@ OUTLIERS = 4.0
 """Only tensors whose largest channel is this many times the median channel are smoothed: each costs a Mul."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Smoothing:
-    """One activation that was divided channel by channel, and the tensor that took its place."""
-
-    tensor: str
-    smoothed: str
-    nodes: tuple[str, ...]
-    folded_into: str
-    """The LayerNormalization that now writes the divided tensor itself, or empty where a Mul was put in."""
-    outliers: float
-    """Largest channel over the median channel, before."""
-
-
 def smooth(
     model: ir.Model, statistics: Statistics, scheme: Scheme, *, alpha: float = ALPHA, outliers: float = OUTLIERS
-) -> tuple[tuple[Smoothing, ...], Statistics]:
-    """Smooth the inputs of MatMul and Gemm with constant weights, in place: what was done, and the new statistics.
+) -> tuple[tuple[str, ...], Statistics]:
+    """Smooth the inputs of MatMul and Gemm with constant weights, in place.
 
+    Gives the tensors that were divided, and the statistics with those of the new tensors.
     Only tensors that their producer writes in float are smoothed: a Mul between two integer kernels would cost more.
     Statistics of a divided tensor come from the sample of vectors; nothing is run again. Where a LayerNormalization
     feeds those operators alone, its scale and bias take the factor and nothing is added; elsewhere one Mul serves all
@@ -55,14 +43,15 @@ def smooth(
     tensors = dict(statistics.tensors)
     for value in [value for node in graph for value in node.outputs if value.name in branches]:
         item = statistics.get(name_of(value))
-        readers = [use.node for use in value.uses() if use.idx == 0 and _takes(use.node, item)]
+        readers = list(dict.fromkeys(use.node for use in value.uses() if use.idx == 0 and _takes(use.node, item)))
         if item is None or not readers or not item.vectors.size or outlier_ratio(item) < outliers:
             continue
         factor = _factor(item, readers, alpha)
-        for node in dict.fromkeys(readers):
+        for node in readers:
             _scale_rows(graph, node, factor)
-        done.append(_divide(writer, value, factor, list(dict.fromkeys(readers)), outlier_ratio(item)))
-        tensors[done[-1].smoothed] = _divided(item, done[-1].smoothed, factor)
+        smoothed = _divide(writer, value, factor, readers)
+        tensors[smoothed] = _divided(item, smoothed, factor)
+        done.append(item.tensor)
     return tuple(done), replace(statistics, tensors=tensors)
 
 
@@ -115,17 +104,17 @@ def _scale_rows(graph: ir.Graph, node: ir.Node, factor: F64) -> None:
     replace_constant(graph, node, 1, scaled.astype(np.float32))
 
 
-def _divide(writer: Writer, value: ir.Value, factor: F64, readers: list[ir.Node], outliers: float) -> Smoothing:
+def _divide(writer: Writer, value: ir.Value, factor: F64, readers: list[ir.Node]) -> str:
+    """Let the readers read the value divided by `factor`; the name of the tensor that they read then."""
     graph, producer = writer.graph, value.producer()
     assert producer is not None
     name = name_of(value)
-    nodes = tuple(node.name or "" for node in readers)
     if _foldable(producer, value, readers):
         for index in (1, 2):
             if len(producer.inputs) > index and producer.inputs[index] is not None:
                 old = np.asarray(constant(producer.inputs[index]), np.float64)
                 replace_constant(graph, producer, index, (old / factor).astype(np.float32))
-        return Smoothing(tensor=name, smoothed=name, nodes=nodes, folded_into=producer.name or "", outliers=outliers)
+        return name
     inverse = writer.initializer(f"{name}/smooth", (1.0 / factor).astype(np.float32))
     divide = ir.node("Mul", [value, inverse], name=f"{name}/smoothing")
     output = divide.outputs[0]
@@ -134,7 +123,7 @@ def _divide(writer: Writer, value: ir.Value, factor: F64, readers: list[ir.Node]
     graph.insert_after(producer, divide)
     for node in readers:
         node.replace_input_with(0, output)
-    return Smoothing(tensor=name, smoothed=name_of(output), nodes=nodes, folded_into="", outliers=outliers)
+    return name_of(output)
 
 
 def _foldable(producer: ir.Node, value: ir.Value, readers: list[ir.Node]) -> bool:

@@ -14,29 +14,28 @@ from qpipe.quant.numbers import F64
 from qpipe.quant.operators import WEIGHTED, is_plain, is_transposed, out_channels
 
 
-def fold_affine(graph: ir.Graph) -> list[tuple[str, str]]:
-    """Fold every affine node that follows a weighted operator; (node gone, node that took it)."""
-    done: list[tuple[str, str]] = []
+def fold_affine(graph: ir.Graph) -> int:
+    """Fold every affine node that follows a weighted operator; how many."""
+    done = 0
     for node in list(graph):
         if node.op_type not in WEIGHTED or not is_plain(node):
             continue
-        while (gone := _fold_next(graph, node)) is not None:
-            done.append((gone, node.name or ""))
+        while _fold_next(graph, node):
+            done += 1
     return done
 
 
-def _fold_next(graph: ir.Graph, node: ir.Node) -> str | None:
+def _fold_next(graph: ir.Graph, node: ir.Node) -> bool:
     after = only_consumer(node.outputs[0], graph)
     if after is None:
-        return None
+        return False
     channels = out_channels(node)
     affine = _affine_of(after, node.outputs[0], channels, rank_of(node.outputs[0]), node.op_type)
     if affine is None or (node.op_type == "MatMul" and np.any(affine[1])):
-        return None
+        return False
     _apply(graph, node, *affine)
-    name = after.name or ""
     absorb(graph, after, node)
-    return name
+    return True
 
 
 def _affine_of(after: ir.Node, data: ir.Value, channels: int, rank: int | None, op: str) -> tuple[F64, F64] | None:

@@ -16,8 +16,8 @@ LARGEST_ELEMENTS = 2**22
 """A folded constant may not have more elements than this, so that ConstantOfShape and Expand stay small on disk."""
 
 
-def fold_constants(model: ir.Model) -> list[str]:
-    """Replace nodes of the main graph that depend on initializers alone by initializers; names of those nodes."""
+def fold_constants(model: ir.Model) -> None:
+    """Replace nodes of the main graph that depend on initializers alone by initializers."""
     graph = model.graph
     foldable = _constant_nodes(graph)
     frontier = [
@@ -27,11 +27,10 @@ def fold_constants(model: ir.Model) -> list[str]:
         if value.name and not value.is_graph_output() and any(use.node not in foldable for use in value.uses())
     ]
     if not frontier:
-        return []
+        return
     arrays = _evaluate(model, frontier)
     for value, array in zip(frontier, arrays, strict=True):
         make_constant(graph, value, array)
-    return [node.name or "" for node in foldable]
 
 
 def _constant_nodes(graph: ir.Graph) -> dict[ir.Node, None]:

@@ -7,9 +7,8 @@ import onnx_ir as ir
 from qpipe.quant.graph import constant
 
 
-def drop_identities(graph: ir.Graph) -> list[str]:
-    """Take out Identity and inference-mode Dropout, except where they name a graph output; names of those nodes."""
-    gone = []
+def drop_identities(graph: ir.Graph) -> None:
+    """Take out Identity and inference-mode Dropout, except where they name a graph output."""
     for node in list(graph):
         output = node.outputs[0]
         if node.op_type not in {"Identity", "Dropout"} or output.is_graph_output() or node.inputs[0] is None:
@@ -21,5 +20,3 @@ def drop_identities(graph: ir.Graph) -> list[str]:
             continue
         output.replace_all_uses_with(node.inputs[0])
         graph.remove(node, safe=True)
-        gone.append(node.name or "")
-    return gone

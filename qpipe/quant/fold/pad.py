@@ -8,9 +8,9 @@ import onnx_ir as ir
 from qpipe.quant.graph import attr_ints, attr_string, constant, input_at, rank_of
 
 
-def fold_pads(graph: ir.Graph) -> list[tuple[str, str]]:
-    """Fold zero Pads of spatial axes into the Convs that read them; (pad, conv)."""
-    done: list[tuple[str, str]] = []
+def fold_pads(graph: ir.Graph) -> int:
+    """Fold zero Pads of spatial axes into the Convs that read them; how many Convs."""
+    done = 0
     for node in list(graph):
         if node.op_type != "Conv":
             continue
@@ -26,7 +26,7 @@ def fold_pads(graph: ir.Graph) -> list[tuple[str, str]]:
         node.attributes["pads"] = ir.AttrInt64s("pads", total)
         node.attributes.pop("auto_pad", None)
         node.replace_input_with(0, pad.inputs[0])
-        done.append((pad.name or "", node.name or ""))
+        done += 1
     return done
 
 

@@ -13,9 +13,9 @@ from qpipe.quant.fold.pad import all_pads
 from qpipe.quant.graph import constant, only_consumer, rank_of
 
 
-def fold_selections(graph: ir.Graph) -> list[tuple[str, str]]:
-    """Replace Slice… + Pad chains on rank-4 tensors by one Conv each; (pad, conv)."""
-    done = []
+def fold_selections(graph: ir.Graph) -> int:
+    """Replace chains of Slice… + Pad on rank-4 tensors by one Conv each; how many."""
+    done = 0
     for pad in [node for node in graph if node.op_type == "Pad"]:
         pads = all_pads(pad)
         if pads is None or len(pads) != 8 or any(pads[place] for place in (0, 2, 3, 4, 6, 7)) or not pad.inputs[0]:
@@ -25,7 +25,7 @@ def fold_selections(graph: ir.Graph) -> list[tuple[str, str]]:
         if not isinstance(channels, int) or source.is_initializer() or source.dtype != ir.DataType.FLOAT:
             continue
         _replace(graph, pad, source, strides, channels, before=pads[1], after=pads[5])
-        done.append((pad.name or "", f"{pad.name}/select"))
+        done += 1
     return done
 
 

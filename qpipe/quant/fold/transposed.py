@@ -12,17 +12,14 @@ from qpipe.quant.edits import drop_unread, make_constant
 from qpipe.quant.graph import attr_ints, constant
 
 
-def fold_transposes(graph: ir.Graph) -> list[str]:
-    """Give MatMuls that read a transposed matrix one that is turned already; names of the Transposes that went.
+def fold_transposes(graph: ir.Graph) -> None:
+    """Give MatMuls that read a transposed matrix one that is turned already, in place.
 
-    In place. The matrix stays for its other readers; the turned one shares its memory.
+    The matrix stays for its other readers; the turned one shares its memory.
     """
-    done = []
     for node in list(graph):
         if node.op_type == "Transpose" and node.domain == "" and _turns_weight(graph, node):
             _turn(graph, node)
-            done.append(node.name or "")
-    return done
 
 
 def _turns_weight(graph: ir.Graph, node: ir.Node) -> bool:
