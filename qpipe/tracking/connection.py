@@ -13,6 +13,7 @@ from qpipe.errors import ConfigError, QpipeError, UnreachableError
 from qpipe.home import user_home
 from qpipe.tracking.database import make_database
 from qpipe.tracking.patience import address, first_line, patience, quiet, rights
+from qpipe.tracking.suitable import check_suitable
 from qpipe.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -202,6 +203,8 @@ def _open(uri: str, name: str | None, database: Path | None, left_s: int) -> tup
             if name is None:
                 client.search_experiments(max_results=1)  # whoever may do nothing else may do that
             found = None if name is None else _experiment(client, name, artifact_location(uri))
+            if found is not None:
+                check_suitable(client, found, uri)
     except _refusals() as error:
         raise _unopened(error, uri, name) from error
     if found is not None and found.lifecycle_stage != "active":

@@ -93,6 +93,13 @@ def test_a_deleted_experiment_is_named(database, tmp_path):
         connect(database, "gone", folder=tmp_path)
 
 
+def test_the_database_of_a_server_is_not_opened_past_it(database, tmp_path):
+    connect(database, None, folder=tmp_path).client.create_experiment("served", artifact_location="mlflow-artifacts:/9")
+    with pytest.raises(ConfigError, match=r"'served' .* behind an MLflow server") as caught:
+        connect(database, "served", folder=tmp_path)
+    assert "http://HOST:PORT" in caught.value.hint
+
+
 def test_a_name_that_no_experiment_can_have_is_no_trouble_of_the_servers(database, tmp_path):
     with pytest.raises(ConfigError, match=r"cannot have the experiment 'xxx.*500 characters"):
         connect(database, "x" * 501, folder=tmp_path)
@@ -107,16 +114,24 @@ def test_whoever_reads_needs_no_experiment(database, tmp_path):
         first.client.restore_experiment("0")
 
 
+_EXPERIMENT = b'{"experiment": {"experiment_id": "1", "name": "digits", "lifecycle_stage": "active"}}'
+
+
 @pytest.fixture(scope="module")
 def gateway():
-    """Answers with the status that the first part of the path names, and with nothing else."""
+    """Answers with the status that the first part of the path names, and nothing else; as MLflow 2 below `2.22`."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
-            self.send_response(int(self.path.split("/")[1]))
+            status, body = self.path.split("/")[1], b""
+            if status == "2.22":
+                known = "/experiments/get-by-name" in self.path
+                status, body = ("200", _EXPERIMENT) if known else ("404", b"<!doctype html>")
+            self.send_response(int(status))
             self.send_header("Retry-After", "3600")
-            self.send_header("Content-Length", "0")
+            self.send_header("Content-Length", str(len(body)))
             self.end_headers()
+            self.wfile.write(body)
 
         do_POST = do_GET  # noqa: N815  (http.server's name)
 
@@ -143,6 +158,14 @@ def test_a_server_that_refuses_us_is_no_server_that_is_away(gateway, status, mes
             connect(f"http://ann:s3cret@{gateway}/{status}", experiment, folder=tmp_path)
         assert hint in caught.value.hint
         assert "s3cret" not in caught.value.message
+
+
+@pytest.mark.parametrize(("server", "message"), [("2.22", "older than MLflow 3"), ("200", "is no MLflow")])
+def test_a_server_that_cannot_hold_a_run_is_refused_before_work(gateway, server, message, tmp_path):
+    with pytest.raises(UnreachableError, match=message) as caught:
+        connect(f"http://{gateway}/{server}", "digits", folder=tmp_path)
+    assert caught.value.code == 2
+    assert "qpipe sync" in caught.value.hint
 
 
 @pytest.mark.parametrize(
