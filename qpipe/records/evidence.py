@@ -122,6 +122,7 @@ class Evidence:
     profile: Profile | NotMeasured
     engine_size_bytes: int
     baseline_size_bytes: int
+    """Of the float engine; 0 where there is none."""
     placement: Placement | None
     facts: tuple[Fact, ...]
     attribution: Attribution | None = None

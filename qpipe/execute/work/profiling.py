@@ -59,8 +59,8 @@ class Profiled:
     profile: Profile | NotMeasured
     samples: Samples | None = None
     again: bool = False
-    """Whether another try may end differently, so that the cell is not finished: a process that crashed, or no
-    process that told its memory."""
+    """Whether another try may end differently, so that the cell is not finished: a process that crashed, no process
+    that told its memory, or no float engine yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

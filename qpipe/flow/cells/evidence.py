@@ -59,7 +59,7 @@ def _store(one: Worked, baseline: Worked, profiled: Profiled | None, store: Stor
         reference=pair.reference,
         profile=profiled.profile if profiled else NotMeasured(reason="the run was interrupted"),
         engine_size_bytes=engine.size_bytes,
-        baseline_size_bytes=float_engine.size_bytes if float_engine else one.cell.model.file.size_bytes,
+        baseline_size_bytes=float_engine.size_bytes if float_engine else 0,
         placement=engine.placement,
         facts=engine.facts,
         attribution=pair.attribution,

@@ -9,6 +9,7 @@ from qpipe.execute.jobs import Contestant
 from qpipe.execute.work.pairs import load_pair
 from qpipe.execute.work.profiling import Order, Profiled
 from qpipe.flow.cells.jobs import Worked, baseline_of
+from qpipe.flow.cells.objects import is_done
 from qpipe.records.engine import Kind, Unavailable
 from qpipe.records.evidence import Evaluation, NotMeasured
 
@@ -29,7 +30,10 @@ def measure(workplace: Workplace, worked: Sequence[Worked], watch: Watch, stop: 
             continue
         reason = _obstacle(workplace, group, todo)
         if reason is not None:
-            found |= {one.cell.key: Profiled(profile=NotMeasured(reason=reason)) for one in todo}
+            missing = Profiled(
+                profile=NotMeasured(reason=reason), again=_may_come(workplace, baseline_of(todo[0], group))
+            )
+            found |= {one.cell.key: missing for one in todo}
             continue
         waiting.append((todo, _order(workplace, group, todo)))
     profiles = workplace.executor.profile([order for _, order in waiting], watch=watch, stop=stop)
@@ -57,6 +61,11 @@ def _obstacle(workplace: Workplace, group: Sequence[Worked], todo: Sequence[Work
     if baseline.outcome is None:
         return f"there is no float engine to compare with: {baseline.reason}"
     return withheld(_kind(workplace, baseline))
+
+
+def _may_come(workplace: Workplace, baseline: Worked) -> bool:
+    """Whether a float engine that is missing may be there at the next run: only a refusal lasts."""
+    return baseline.outcome is None and not is_done(workplace.store, baseline.cell.key)
 
 
 def withheld(kind: Kind) -> str | None:
