@@ -35,7 +35,7 @@ class RecipeContext:
     calibration_digest: str
     cache: Cache | None
     code: str = ""
-    """Stage and code of the plugin that brings it; empty for the core's, whose keys say their versions."""
+    """The stage's name and its plugin's code; empty for the core's own stages, whose keys hold a version."""
 
     def calibration(self) -> Iterator[Tensors]:
         """Batches of model inputs, preprocessed; a fresh pass at each call."""
@@ -145,7 +145,7 @@ def run_stages(  # noqa: PLR0917 - as `prepare`
 
 
 def _owned(graph: OnnxFile, model: Model, workdir: Path) -> OnnxFile:
-    """A graph among the recipe's own files, where it is one that recipes share."""
+    """The graph, copied into the work folder where it lies in a folder that recipes share."""
     if graph.path == model.file.path or graph.path.is_relative_to(workdir):
         return graph
     from qpipe.models.digest import external_files

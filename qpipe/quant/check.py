@@ -60,7 +60,7 @@ def check_rewrite(
 def check_same(
     before: ir.Model, after: ir.Model, batch: Mapping[str, NDArray[np.generic]], *, stage: str = "fold", hint: str = ""
 ) -> float:
-    """Compare both graphs on one batch, around the rewrites of one stage; the largest relative difference.
+    """Compare a graph before and after one stage on one batch; gives the largest relative difference.
 
     Raises:
         QuantizationError: an output differs by more than `TOLERANCE` of its largest magnitude.

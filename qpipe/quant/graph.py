@@ -76,7 +76,7 @@ def _read(path: Path) -> ir.Model:
 def tidy(model: ir.Model) -> ir.Model:
     """Inline functions, lift constants to initializers, drop what nobody reads, name nodes, infer shapes; in place.
 
-    What computes in half precision computes in float32 then.
+    A graph in half precision then computes in float32.
     """
     for step in (
         passes.InlinePass(),

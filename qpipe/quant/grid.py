@@ -20,7 +20,7 @@ from qpipe.quant.numbers import F64
 VERSION = 1
 LEVELS = 256
 SEEN = 64
-"""Levels that the sample must hold: fewer are as well a mask, a drawing or chance."""
+"""Levels that the sample must hold: with fewer it may be a mask, a drawing or chance."""
 ROWS, VALUES = 64, 2**16
 """Rows, and values of a channel, in the sample from which steps are fitted."""
 TOLERANCE = 2.0**-7
@@ -44,8 +44,8 @@ class Grid:
 def find_grid(batches: Iterable[NDArray[np.generic]], axis: int) -> Grid | None:
     """The grid of images [N, …] with channels on `axis`, or None where one value of one channel stands off it.
 
-    One pass; at most `ROWS` rows are held, or one batch. Where rows do not reach 256 levels, those that are missing
-    are taken to lie on both sides alike.
+    One pass; at most `ROWS` rows are held, or one batch. Where the rows do not use all 256 levels, the missing ones are
+    taken to lie half below and half above.
     """
     rest = iter(batches)
     held: list[NDArray[np.generic]] = []
@@ -95,7 +95,7 @@ class _Channel:
         return None
 
     def take(self, part: NDArray[np.generic]) -> bool:
-        """Whether all these values stand on the grid, and in 256 levels with those before."""
+        """Count these values; False where one stands off the grid, or all so far need more than 256 levels."""
         if not part.size or not np.isfinite(part).all():
             return not part.size
         levels = (np.asarray(part, np.float32) - np.float32(self.origin)) * np.float32(1 / self.step)

@@ -48,11 +48,15 @@ class Layout:
 
 @dataclass(slots=True)
 class _Draft:
+    """The placement while it is found; dicts without values are sets that keep the graph's order."""
+
     graph: ir.Graph
     scheme: Scheme
     choices: dict[ir.Node, NodeChoice] = field(default_factory=dict)
     weighted: dict[ir.Node, None] = field(default_factory=dict)
+    """Nodes of the scheme's `ops` that run on integers."""
     active: dict[ir.Node, None] = field(default_factory=dict)
+    """Operators between them that may run on integers too."""
     spans: dict[ir.Node, tuple[ir.Node, float, float]] = field(default_factory=dict)
     """Producer → (Relu or Clip that its quantizer can replace, low, high)."""
 

@@ -67,6 +67,9 @@ def activation_parameters(low: float, high: float, dtype: str, *, symmetric: boo
     """(scale, zero point) of a real range with low ≤ 0 ≤ high; a range of zero width gets scale 1.
 
     Symmetric signed types leave their smallest integer unused, so that −x and x are both exact.
+
+    Raises:
+        QuantizationError: `dtype` is neither an integer type nor `float8e4m3fn`.
     """
     if dtype == "float8e4m3fn":
         return _scale(max(-low, high), FLOAT8_MAX), 0
@@ -83,7 +86,11 @@ def _scale(span: float, levels: float) -> float:
 
 
 def quantize(array: F32 | F64, scale: F64, zero_point: int, dtype: str) -> NDArray[np.int64]:
-    """Integers of an array; `scale` broadcasts against it."""
+    """Integers of an array as int64, within the limits of `dtype`; `scale` broadcasts against the array.
+
+    Raises:
+        QuantizationError: `dtype` is not an integer type.
+    """
     smallest, largest = limits(dtype)
     integers: NDArray[np.int64] = np.clip(np.rint(array / scale) + zero_point, smallest, largest).astype(np.int64)
     return integers
@@ -108,5 +115,5 @@ def weight_limit(bits: int) -> int:
 
 
 def dequantize(integers: NDArray[np.generic], scale: F64, zero_point: int) -> F64:
-    """Real numbers of integers; `scale` broadcasts against them."""
+    """Real numbers of integers, float64; `scale` broadcasts against them."""
     return (np.asarray(integers, np.float64) - zero_point) * scale

@@ -31,6 +31,7 @@ def refusal(node: ir.Node, scheme: Scheme) -> str:
 
 
 def _direct(node: ir.Node, scheme: Scheme) -> str:
+    """Why a first convolution stays in float, where the runtime is faster, or an empty string."""
     weight = constant(node.inputs[1])
     if weight is None or node.op_type != "Conv" or attr_int(node, "group", 1) > 1:
         return ""
@@ -41,14 +42,14 @@ def _direct(node: ir.Node, scheme: Scheme) -> str:
 
 
 def pixel_zero(value: ir.Value | None) -> int | None:
-    """The zero point of a tensor of pixels, one step to a level (0 to 255), or None where this is none."""
+    """The zero point of a tensor of pixels, one step to a level (0 to 255); None for any other tensor."""
     producer = value.producer() if value is not None else None
     found = producer.metadata_props.get(PIXELS) if producer is not None else None
     return None if found is None else int(found)
 
 
 def packable(node: ir.Node, scheme: Scheme) -> bool:
-    """Whether the rows of image and result are known, long enough, and divide into packs."""
+    """Whether the rows of the image and of the result have known lengths that can be cut into packs of pixels."""
     packs = scheme.packs
     data, stride = node.inputs[0], attr_ints(node, "strides", (1, 1))[-1]
     if not packs or data is None or data.shape is None or node.outputs[0].shape is None:
@@ -96,9 +97,10 @@ def _bias_refusal(node: ir.Node, bias: ir.Value) -> str:
 
 
 def is_plain(node: ir.Node) -> bool:
-    """Whether weights and bias (if any) are float32 constants, the bias one number per output channel, taken as it is.
+    """Whether a rewrite may change the weights and the bias.
 
-    What rewrites may change: a bias that varies along the batch, is scaled by beta, or computed, is not.
+    Both are float32 constants then, and the bias is one number for each output channel, neither scaled by beta nor
+    different along the batch. A node without a bias is plain too.
     """
     weight, bias = constant(node.inputs[1]), input_at(node, 2)
     if weight is None or weight.dtype != np.float32 or weight.ndim < 2:

@@ -25,7 +25,7 @@ class QuantOptions:
     pixels_below: int | None = None
     """Pixels of a row below which first convolutions read images on their own grid; None: what the scheme says."""
     others: frozenset[str] = frozenset()
-    """Names of nodes that stay float so that it is seen what one node costs: no patterns, there may be thousands."""
+    """Names of nodes that stay float while the cost of another one is measured. No patterns: there may be thousands."""
 
     def keep(self, node: ir.Node) -> str:
         """Why the recipe keeps this node in float, or an empty string."""

@@ -1,9 +1,9 @@
 """First convolutions that read the pixels themselves, so that an 8-bit image is quantized without loss.
 
-The image x = (level − zero)·step becomes p = x/step + (zero − z), the level around one zero point z for all channels;
-the steps go into the weights. A channel whose real zero is not z has zero − z there: with W' = W·step that adds
-−ΣW'·(zero − z) wherever a tap meets the image, and nothing where it meets padding. So a channel of one number c is put
-beside the image, whose weights are that sum / c. Exact but for float32 rounding.
+The image x = (level − zero)·step becomes p = x/step + (zero − z) = level − z, with one zero point z for all channels,
+and the steps go into the weights: W' = W·step. A channel whose own zero is not z is then too large by zero − z wherever
+a tap meets the image, and right where it meets padding. One more channel takes that back: it holds the number c in the
+image and 0 in the padding, and its weights are −ΣW'·(zero − z)/c. Exact but for float32 rounding.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ Source: onnxruntime_session_options_config_keys.h.
 def content_of(model: ir.Model, options: ort.SessionOptions) -> Iterator[bytes | str]:
     """The graph as bytes, or as the path of a temporary file where its weights are large and lie in memory.
 
-    With the `options` of the session that will read them, weights in files of one folder stay there.
+    Weights in files of one folder stay there: `options`, those of the session, are told where it has to look.
     """
     held = [tensor for tensor in tensors(model) if not isinstance(tensor, ir.ExternalTensor)]
     folders = {os.path.realpath(one.base_dir) for one in tensors(model) if isinstance(one, ir.ExternalTensor)}

@@ -32,7 +32,7 @@ class TensorRange:
 def find_ranges(
     graph: ir.Graph, layout: Layout, statistics: Statistics, scheme: Scheme, options: QuantOptions
 ) -> dict[str, TensorRange]:
-    """Tensor → range, for all that a layout quantizes but those that share another's by passing values on."""
+    """Tensor → range, for all that a layout quantizes except outputs of operators that pass values on: these share."""
     methods = _methods(graph, options)
     kept = {output: source for source, output in layout.passes}
     found = _pixel_ranges(graph)

@@ -15,7 +15,7 @@ _NONE: Mapping[str, int | float | tuple[int, ...]] = MappingProxyType({})
 
 
 class Writer:
-    """Writes into one graph; what others name meanwhile it does not see."""
+    """Writes into one graph. It does not see the names that others give meanwhile."""
 
     def __init__(self, graph: ir.Graph) -> None:
         self.graph, self.names = graph, Names(graph)

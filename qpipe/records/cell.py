@@ -56,7 +56,7 @@ class Cell:
     folder: Path
     """Folder of the pipeline file: first on the import path of the user's functions."""
     profile: bool
-    """Whether a profile is measured at all (no gate or report may need it)."""
+    """Whether the engine is timed: a run can be asked to leave that out."""
     timing: Timing
     prepare: Key
     build: Key

@@ -22,7 +22,7 @@ class Preprocess:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seal:
-    """What a file held when the run was planned; it says so of the same size and modification time alone."""
+    """The digest of a file when the run was planned. It holds as long as size and modification time stay the same."""
 
     size_bytes: int
     mtime_ns: int
@@ -36,7 +36,7 @@ class RoleSpec:
     role: RoleName
     npz: Path | None = None
     seal: Seal | None = None
-    """Of `npz`, once it was read: children need not read the whole file again to name it."""
+    """Of `npz`, once that was read: with it, children know the digest without reading the file again."""
     fn: str | None = None
     """`module:function`; called without arguments, yields `{column: array}` batches."""
     fn_path: Path | None = None

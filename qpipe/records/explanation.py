@@ -21,7 +21,7 @@ class Step:
     note: str = ""
     """Why a step is missing, or what is left out of it."""
     nodes: tuple[str, ...] = ()
-    """Nodes that this step has in float and the next one in integers, where they are why it was taken."""
+    """Nodes that are float in this step and integers in the next, where the step is there to show what they cost."""
 
     def cost_of_nodes(self, later: Step | None) -> str:
         """In words, what integers in `nodes` cost at the next step; empty without nodes or SQNR on both sides."""

@@ -43,9 +43,9 @@ class Scheme:
     absorb_relu: bool = True
     """Relu/Clip after an integer operator is absorbed into the output quantizer's range."""
     residual_inputs: bool = True
-    """Quantize the residual input of a skip Add."""
+    """Whether the residual input of a skip Add is quantized."""
     residual_products: bool = True
-    """Also where no weighted operator reads that input: a projected skip, the stream of a pre-norm transformer."""
+    """Whether it is so also where no weighted operator reads it: a projected skip, the stream of a pre-norm network."""
     direct_channels: int = 0
     """Convolutions of up to this many input channels stay float: the runtime's float kernel reads them directly, which
     is faster than integers, and their input keeps its precision."""

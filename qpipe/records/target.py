@@ -17,7 +17,7 @@ class Host:
     address: str = ""
     """Serial number, `user@host`, or the emulator's name; empty for `local`."""
     rows: int | None = None
-    """Rows of a role that an emulator runs; None for all of them (a float engine, which no gate looks at: fewer)."""
+    """How many rows of a role an emulator runs. None: all, but a few of a float engine, which no gate judges."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

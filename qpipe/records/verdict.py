@@ -73,7 +73,7 @@ class Verdict:
 
 
 def overall(verdicts: tuple[Verdict, ...]) -> Decision:
-    """FAIL if a required gate failed, else INCONCLUSIVE if one is, else PASS; no required gate decides nothing."""
+    """FAIL if a required gate failed, else INCONCLUSIVE if one could not be decided or none is required, else PASS."""
     required = [verdict.decision for verdict in verdicts if verdict.required]
     if Decision.FAIL in required:
         return Decision.FAIL

@@ -27,7 +27,7 @@ class Forecast:
     build: str
     measure: str
     cached: bool
-    """Nothing of this cell has to run."""
+    """Whether nothing of this cell has to run."""
     prepared: bool
     built: bool
     changed: tuple[str, ...]

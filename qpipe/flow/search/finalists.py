@@ -58,7 +58,7 @@ class Rule:
         return self.loss(trial) > self.margin
 
     def is_slow(self, trial: SearchTrial) -> bool:
-        """Whether it was timed, speed is what is wanted, and float is as fast."""
+        """Whether speed is wanted, and it was measured to be no faster than float."""
         return self.objective == "latency" and trial.ratio is not None and trial.ratio >= 1
 
     def rank(self, trial: SearchTrial) -> float:
@@ -89,7 +89,7 @@ def choose(rule: Rule, trials: list[SearchTrial]) -> tuple[tuple[SearchTrial, ..
 
 
 def _best(rule: Rule, fit: list[SearchTrial]) -> SearchTrial:
-    """The first by rank; for speed, the least noisy of those that are as fast as far as it was measured."""
+    """The first by rank; for speed, of all as fast as far as was measured, the one closest to the float model."""
     leader = min(fit, key=rule.rank)
     if rule.objective != "latency" or leader.ratio is None or leader.ratio_high is None:
         return leader

@@ -83,7 +83,10 @@ def search_space(
     over: Callable[[], bool] = lambda: False,
     taken: frozenset[str] = frozenset(),
 ) -> Sampled:
-    """The same for any way to try recipes. Seeded: the same trials give the same points.
+    """Try points in waves until `most` were tried, none is left or it is `over`; `attempt` tries the recipes of a wave.
+
+    `known` are points that were tried before, with what they cost; `taken` are names that are in use. The sampler has a
+    seed: the same trials give the same points.
 
     Source: Bergstra et al., Algorithms for Hyper-Parameter Optimization (NIPS 2011), section 4.
     """

@@ -17,7 +17,7 @@ from qpipe.quant.calibration.tally import Tally
 from qpipe.quant.microbatches import Slicer
 
 IN_A_LINE = 16
-"""Rows whose range at an input is kept, where it is the smallest."""
+"""Rows in a line among which the narrowest range of an input is looked for."""
 MEMORY_BYTES = 96 * 2**20
 """Bound on the activations of one micro-batch."""
 
@@ -30,7 +30,6 @@ def calibrate(
     memory_bytes: int = MEMORY_BYTES,
     drawn_per_row: int = DRAWN_PER_ROW,
     channels: bool = False,
-    threads: int = 1,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Statistics:
     """Run every batch once through the float graph and gather statistics of the tensors in `axes`.
@@ -44,7 +43,7 @@ def calibrate(
         QuantizationError: the float graph itself does not run on them; the message has the runtime's reason.
     """
     probed, probes = instrument(model, axes, channels=channels, drawn_per_row=drawn_per_row)
-    session = _open(probed, threads) if probes else None  # nothing to observe: nothing is run
+    session = _open(probed) if probes else None  # nothing to observe: nothing is run
     tensors = [Tally(probe) for probe in probes]
     places = list(pairwise(np.cumsum([0, *(len(probe.outputs) for probe in probes)]).tolist()))
     names = [name for probe in probes for name in probe.outputs]
@@ -80,6 +79,8 @@ def _rows(part: Tensors) -> int:
 
 
 class _Inputs:
+    """What was met at the inputs of the model: extremes, the narrowest range of some rows, and shapes."""
+
     def __init__(self, names: list[str]) -> None:
         self.names = names
         self.low: dict[str, float] = {}
@@ -129,14 +130,14 @@ class _Inputs:
 class _Runner:
     """onnxruntime's session, typed as far as it is used here."""
 
-    def __init__(self, model: ir.Model, threads: int) -> None:
+    def __init__(self, model: ir.Model) -> None:
         import onnxruntime as ort
 
         from qpipe.quant.session import content_of
 
         options = ort.SessionOptions()
         options.log_severity_level = 3
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.enable_mem_pattern = False
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -148,9 +149,9 @@ class _Runner:
         return arrays
 
 
-def _open(model: ir.Model, threads: int) -> _Runner:
+def _open(model: ir.Model) -> _Runner:
     try:
-        return _Runner(model, threads)
+        return _Runner(model)
     except Exception as error:
         raise QuantizationError(f"the float graph does not load in onnxruntime: {error}", lasts=False) from error
 

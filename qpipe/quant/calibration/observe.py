@@ -28,7 +28,9 @@ DRAWN_PER_ROW = 2048
 BLOCK = 16
 """Channels that onnxruntime keeps together on CPUs (NCHWc): pooling and channel-wise Conv read them where they lie."""
 LARGE = 2**15
-"""Values of a row from which that is cheaper than to put them back in order. Measured on 224×224 and 32×32 images."""
+"""Values of a row from which it is cheaper to read them in blocks than to put them back in order first.
+
+Measured on images of 224×224 and 32×32 pixels."""
 Part = Literal["low", "high", "mean", "ends", "drawn", "shape"]
 
 
@@ -39,8 +41,8 @@ class Probe:
     tensor: str
     axis: int | None
     parts: tuple[Part, ...]
-    """`low` is left out of what is never negative: 0 does as well. `ends` are `high` and `mean` side by side, [N, 2·C].
-    `shape` is left out where `sizes` are known."""
+    """`low` is missing for tensors that are never negative, whose lower end is 0; `shape` where `sizes` are known.
+    `ends` are `high` and `mean` side by side, [N, 2·C]."""
     outputs: tuple[str, ...]
     sizes: tuple[int, ...] | None = None
     """Sizes of one row."""

@@ -7,8 +7,6 @@ scaled by the share of output positions at which each tap does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import onnx_ir as ir
 
@@ -28,17 +26,23 @@ def correct_bias(model: ir.Model, plan: QuantPlan, statistics: Statistics) -> tu
     Returns the names of the nodes that were corrected: those without a bias get one. Weights that several nodes share
     are corrected node by node.
     """
-    return tuple(_moved(model, plan, statistics, frozenset(node.name for node in model.graph if node.name), -1.0))
+    everyone = frozenset(node.name for node in model.graph if node.name)
+    return _move(model, plan, statistics, everyone, sign=-1.0)
 
 
 def take_back(model: ir.Model, plan: QuantPlan, statistics: Statistics, names: frozenset[str]) -> None:
-    """Undo the correction of some nodes, as far as means of other rows tell: their weights stay float. In place."""
-    list(_moved(model, plan, statistics, names, 1.0))
+    """Undo the correction of nodes whose weights stay float after all, in place.
+
+    That is exact where these statistics have the means that the correction was made with.
+    """
+    _move(model, plan, statistics, names, sign=1.0)
 
 
-def _moved(
-    model: ir.Model, plan: QuantPlan, statistics: Statistics, names: frozenset[str], sign: float
-) -> Iterator[str]:
+def _move(
+    model: ir.Model, plan: QuantPlan, statistics: Statistics, names: frozenset[str], *, sign: float
+) -> tuple[str, ...]:
+    """Add the mean shift of the nodes' outputs, times `sign`, to their biases; the nodes where that could be done."""
+    moved: list[str] = []
     nodes = {node.name: node for node in model.graph}
     for spec in plan.weights:
         readers = [nodes[name] for name in spec.nodes if name in nodes]
@@ -49,7 +53,8 @@ def _moved(
         for node in readers:
             shift = _shift(node, error, statistics) if node.name in names else None
             if shift is not None and _apply(model.graph, node, sign * shift):
-                yield node.name or ""
+                moved.append(node.name or "")
+    return tuple(moved)
 
 
 def _shift(node: ir.Node, error: F32, statistics: Statistics) -> F64 | None:

@@ -96,7 +96,11 @@ def _bias_refusal(node: ir.Node) -> str:
 
 
 def render_dynamic(model: ir.Model, plan: QuantPlan) -> ir.Model:
-    """The graph with the plan's MatMuls and LSTMs as dynamically quantized kernels."""
+    """A copy of the graph with the plan's MatMuls, Gemms and LSTMs as dynamically quantized kernels.
+
+    Raises:
+        QuantizationError: the plan names a node that the graph does not have.
+    """
     copy = model.clone()
     graph, writer = copy.graph, Writer(copy.graph)
     nodes = {node.name: node for node in graph}

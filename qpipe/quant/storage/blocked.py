@@ -24,14 +24,14 @@ class Blocked:
     nodes: frozenset[str]
     weights: tuple[WeightSpec, ...]
     notes: tuple[str, ...]
-    """Nodes that the recipe asks it for and that cannot, with the reason: they are quantized as all others."""
+    """Nodes that cannot be int4 although the recipe asks for it, and why: they are quantized like all others."""
 
 
 def plan_blocked(graph: ir.Graph, scheme: Scheme, options: QuantOptions) -> Blocked:
     """Specifications of the weights that overrides with `weights: int4` name.
 
     Raises:
-        QuantizationError: the scheme takes none, the block size is none, or weights are not finite.
+        QuantizationError: the scheme takes no int4 blocks, kernels take none of that size, or weights are not finite.
     """
     sizes: dict[str, int] = {}
     notes: list[str] = []

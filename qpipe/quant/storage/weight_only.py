@@ -48,7 +48,8 @@ def plan_weight_only(
     """Choose the MatMuls and Gemms whose weights are stored in blocks of `bits` bits, linear or NF4.
 
     Raises:
-        QuantizationError: the scheme has no kernel of that width or code, the block size is not one, or nothing fits.
+        QuantizationError: the scheme has no kernel of that width or code, kernels take no blocks of that size, no node
+            can be stored so, or weights are not finite.
     """
     if bits not in scheme.weight_only_bits:
         raise QuantizationError(
@@ -82,6 +83,10 @@ def render_weight_only(
 
     `gptq` needs statistics with vectors of the inputs. `accuracy_level` 4 lets MatMulNBits compute in int8; 0 leaves
     it float32.
+
+    Raises:
+        QuantizationError: the code or the scheme does not take that rounding, GPTQ lacks vectors, or the plan names a
+            node that the graph does not have.
     """
     if rounding != "nearest" and any(spec.dtype == "nf4" for spec in plan.weights):
         raise QuantizationError(

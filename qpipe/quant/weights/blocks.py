@@ -69,7 +69,11 @@ def _nearest(blocks: F32, bits: int) -> tuple[NDArray[np.uint8], F32]:
 
 
 def block_scales(blocks: F32, bits: int) -> F32:
-    """Per block, the scale with the smallest squared error among some that clip the largest weight."""
+    """Scales [N, blocks] of weights [N, blocks, block]: for each block the one with the smallest squared error.
+
+    At 4 bits some that clip the largest weight are tried too. A scale has the sign that puts the largest weight at the
+    lower end of the integers, which reaches further.
+    """
     middle = 2 ** (bits - 1)
     signed = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=2)[:, :, None], axis=2)[:, :, 0]
     base = np.where(np.abs(signed) <= middle * SMALLEST_SCALE, 1.0, -signed.astype(np.float64) / middle)
@@ -82,7 +86,7 @@ def block_scales(blocks: F32, bits: int) -> F32:
 
 
 def pack(integers: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
-    """Two 4-bit numbers of the last axis in a byte, the first one low; an odd last one stands alone."""
+    """4-bit numbers [..., n] as bytes [..., ⌈n/2⌉], two in each, the first one low; 8-bit numbers as they are."""
     if bits == 8:
         return integers
     fill = [(0, 0)] * (integers.ndim - 1) + [(0, integers.shape[-1] % 2)]

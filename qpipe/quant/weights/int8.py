@@ -43,9 +43,9 @@ def spread_scale(scale: F32, axis: int | None, rank: int) -> F32:
 
 
 def quantize_weight(array: F32, spec: WeightSpec, floor: F64 | None = None) -> QuantizedWeight:
-    """Symmetric integers of a weight; `floor` ([C] or scalar) is the smallest scale that the bias allows.
+    """Symmetric integers (int8, or float8 values as float32) of a weight, by its specification.
 
-    int4 in blocks takes no floor: its bias stays float.
+    `floor` ([C] or scalar) is the smallest scale that the bias allows; int4 in blocks takes none: its bias stays float.
     """
     if spec.block_size is not None:
         values, scales = quantize_int4(array, reduced_axis(spec.axis), spec.block_size)

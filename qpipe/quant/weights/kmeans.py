@@ -38,7 +38,7 @@ def learn_levels(values: NDArray[np.floating], count: int) -> F32:
 
 
 def nearest_levels(values: NDArray[np.floating], levels: F32) -> NDArray[np.uint8]:
-    """Index of the nearest level of each value."""
+    """Index of the level that is nearest to each value, in the shape of the values."""
     borders = (levels[1:].astype(np.float64) + levels[:-1]) / 2
     return np.searchsorted(borders, values.reshape(-1)).astype(np.uint8).reshape(values.shape)
 

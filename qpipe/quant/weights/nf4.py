@@ -37,7 +37,7 @@ QUANT_TYPE = 1
 
 
 def quantize_nf4(rows: F32, block_size: int) -> tuple[NDArray[np.uint8], F32]:
-    """(indices of levels, largest magnitude per block) of weights [N, K], in blocks of the flattened array."""
+    """(indices of levels [N·K], largest magnitudes [blocks]) of weights [N, K], in blocks of the flattened array."""
     flat = rows.reshape(-1)
     step = max(AT_ONCE // block_size, 1) * block_size
     found = [_round(flat[start : start + step], block_size) for start in range(0, max(flat.size, 1), step)]
@@ -57,7 +57,7 @@ def _round(flat: F32, block_size: int) -> tuple[NDArray[np.uint8], F32]:
 
 
 def pack_nf4(indices: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Two indices in a byte, the first one high, as MatMulBnb4 stores them."""
+    """Indices [n] as bytes [⌈n/2⌉], two in each, the first one high: as MatMulBnb4 stores them."""
     even = np.concatenate([indices, np.full(indices.size % 2, 7, np.uint8)])
     packed: NDArray[np.uint8] = ((even[0::2] << 4) | even[1::2]).astype(np.uint8)
     return packed
