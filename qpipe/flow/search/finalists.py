@@ -76,16 +76,19 @@ def search_rule(pipeline: Pipeline, metric: Metric, objective: str) -> Rule:
 
 def choose(rule: Rule, trials: list[SearchTrial]) -> tuple[tuple[SearchTrial, ...], SearchTrial | None]:
     """All trials with why each was chosen or left, and the best of those that may be chosen."""
-    judged = [_with_objection(rule, trial) for trial in trials]
+    judged = tuple(_with_objection(rule, trial) for trial in trials)
     fit = [trial for trial in judged if trial.chosen]
     if not fit:
-        return tuple(judged), None
+        return judged, None
     best = _best(rule, fit)
-    told = (
-        trial if trial is best or not trial.chosen else replace(trial, chosen=False, reason=_why_not(rule, best, trial))
-        for trial in judged
-    )
-    return tuple(told), best
+    return tuple(_beside(rule, best, trial) for trial in judged), best
+
+
+def _beside(rule: Rule, best: SearchTrial, trial: SearchTrial) -> SearchTrial:
+    """A trial that would do as well, with why the best was preferred; all others as they are."""
+    if trial is best or not trial.chosen:
+        return trial
+    return replace(trial, chosen=False, reason=_why_not(rule, best, trial))
 
 
 def _best(rule: Rule, fit: list[SearchTrial]) -> SearchTrial:

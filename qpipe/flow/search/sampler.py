@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from itertools import count
 from typing import TYPE_CHECKING
@@ -51,16 +52,11 @@ def is_installed() -> bool:
 
 def sample(hunt: Hunt, space: Space, tried: Sequence[SearchTrial], most: int | None) -> Sampled:
     """Try points of the space until the budget is spent or the space is exhausted; those `tried` before are known."""
-    known = known_points(hunt.rule, space, tried)
-
-    def attempt(recipes: tuple[RecipeSpec, ...]) -> Sequence[SearchTrial]:
-        return try_recipes(hunt, recipes)
-
     return search_space(
         space,
         hunt.rule,
-        attempt,
-        known=known,
+        partial(try_recipes, hunt),
+        known=known_points(hunt.rule, space, tried),
         most=MOST if most is None else most,
         over=hunt.budget.is_set,
         taken=frozenset(one.name for one in (*hunt.wanted.candidates, *hunt.workplace.pipeline.recipes)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
@@ -15,6 +16,9 @@ from qpipe.quant.calibration.observe import DRAWN_PER_ROW, LIMIT, PHASE, instrum
 from qpipe.quant.calibration.statistics import InputStatistics, Statistics
 from qpipe.quant.calibration.tally import Tally
 from qpipe.quant.microbatches import Slicer
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
 
 IN_A_LINE = 16
 """Rows in a line among which the narrowest range of an input is looked for."""
@@ -127,41 +131,29 @@ class _Inputs:
         )
 
 
-class _Runner:
-    """onnxruntime's session, typed as far as it is used here."""
+def _open(model: ir.Model) -> ort.InferenceSession:
+    import onnxruntime as ort
 
-    def __init__(self, model: ir.Model) -> None:
-        import onnxruntime as ort
+    from qpipe.quant.session import content_of
 
-        from qpipe.quant.session import content_of
-
-        options = ort.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.enable_mem_pattern = False
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        with content_of(model, options) as content:
-            self.session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-
-    def run(self, names: list[str], feed: Mapping[str, NDArray[np.generic]]) -> list[NDArray[np.generic]]:
-        arrays: list[NDArray[np.generic]] = self.session.run(names, dict(feed))
-        return arrays
-
-
-def _open(model: ir.Model) -> _Runner:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.enable_mem_pattern = False
     try:
-        return _Runner(model)
+        with content_of(model, options) as content:
+            return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise QuantizationError(f"the float graph does not load in onnxruntime: {error}", lasts=False) from error
 
 
-def _run(session: _Runner, names: list[str], feed: Tensors) -> list[NDArray[np.generic]]:
+def _run(session: ort.InferenceSession, names: list[str], feed: Tensors) -> list[NDArray[np.generic]]:
     try:
-        return session.run(names, feed)
+        arrays: list[NDArray[np.generic]] = session.run(names, dict(feed))
     except Exception as error:
         message = f"the float graph does not run on the calibration rows: {error}"
         raise QuantizationError(message, lasts=False) from error
+    return arrays
 
 
 def batches_of(rows: Mapping[str, NDArray[np.generic]], size: int) -> Iterator[Tensors]:

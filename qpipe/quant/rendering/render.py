@@ -68,12 +68,17 @@ def forget_shapes(graph: ir.Graph) -> None:
 
 def weight_floor(node: ir.Node, spec: WeightSpec, plan: QuantPlan) -> NDArray[np.float64] | None:
     """Smallest weight scales that keep this node's int32 bias in range, or None where the bias stays float."""
-    data, bias = node.inputs[0], constant(input_at(node, 2))
-    pair = plan.activation(name_of(data)) if data is not None else None
+    pair, bias = _data_parameters(node, plan), constant(input_at(node, 2))
     if bias is None or pair is None or not plan.scheme.quantize_bias:
         return None
     floor = bias_floor(np.asarray(bias, np.float32).reshape(-1), pair.scale)
     return floor if spec.axis is not None else floor.max(keepdims=True)
+
+
+def _data_parameters(node: ir.Node, plan: QuantPlan) -> ActivationSpec | None:
+    """The parameters of a weighted operator's data input, or None where it stays float."""
+    data = node.inputs[0]
+    return None if data is None else plan.activation(name_of(data))
 
 
 def quantized_weight(nodes: Iterable[ir.Node], spec: WeightSpec, plan: QuantPlan) -> QuantizedWeight:
@@ -203,7 +208,6 @@ class _Renderer:
                 hint="quantize it per tensor",
             )
         found = quantized_weight(nodes, spec, self.plan)
-        biased = [(node, name_of(node.inputs[0])) for node in nodes if node.inputs[0] is not None]
         dtype = onnx_type(spec.dtype)
         stored = self.add(f"{spec.tensor}_quantized", found.values.astype(dtype.numpy()), dtype)
         scale = self.add(f"{spec.tensor}_scale", found.scale)
@@ -217,14 +221,11 @@ class _Renderer:
         for node in nodes:
             node.replace_input_with(1, back.outputs[0])
         drop_unread(self.graph, value)
-        for node, tensor in biased:
-            pair = self.plan.activation(tensor)
-            if (
-                self.plan.scheme.quantize_bias
-                and spec.block_size is None
-                and pair is not None
-                and input_at(node, 2) is not None
-            ):
+        if not self.plan.scheme.quantize_bias or spec.block_size is not None:
+            return
+        for node in nodes:
+            pair = _data_parameters(node, self.plan)
+            if pair is not None and input_at(node, 2) is not None:
                 self.bias(node, pair.scale, found.scale)
 
     def bias(self, node: ir.Node, input_scale: float, weight_scale: F32) -> None:

@@ -69,11 +69,10 @@ def plan_codebooks(
     for value, readers in _weights(model.graph).items():
         reason = _refusal(value, readers, bits, channels, options)
         nodes += [
-            NodeChoice(node=_named(node), op=node.op_type, quantized=not reason, reason=reason) for node in readers
+            NodeChoice(node=node.name or "", op=node.op_type, quantized=not reason, reason=reason) for node in readers
         ]
         if not reason:
-            names = tuple(_named(node) for node in readers)
-            specs.append(_spec(value, readers[0], bits, channels, names))
+            specs.append(_spec(value, readers, bits, channels))
     if not specs:
         raise QuantizationError(
             f"a k-means codebook of {bits} bits makes no weight of this graph smaller",
@@ -82,10 +81,6 @@ def plan_codebooks(
         )
     weights = (*specs, *plan_tables(model.graph, scheme, options))
     return QuantPlan(scheme=scheme, mode="weight-only", activations=(), weights=weights, nodes=tuple(nodes))
-
-
-def _named(node: ir.Node) -> str:
-    return node.name or ""
 
 
 def _weights(graph: ir.Graph) -> dict[ir.Value, list[ir.Node]]:
@@ -100,16 +95,16 @@ def _weights(graph: ir.Graph) -> dict[ir.Value, list[ir.Node]]:
     return found
 
 
-def _spec(value: ir.Value, node: ir.Node, bits: int, channels: int, names: tuple[str, ...]) -> WeightSpec:
+def _spec(value: ir.Value, readers: list[ir.Node], bits: int, channels: int) -> WeightSpec:
     return WeightSpec(
         tensor=name_of(value),
         dtype=KMEANS,
         bits=bits,
         symmetric=False,
-        axis=_channel_axis(node),
+        axis=_channel_axis(readers[0]),
         block_size=channels or None,
         method=KMEANS,
-        nodes=names,
+        nodes=tuple(node.name or "" for node in readers),
     )
 
 
