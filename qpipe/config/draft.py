@@ -14,6 +14,8 @@ from qpipe.records.tensors import Signature, TensorSpec
 NO_OPERATORS: Mapping[str, str] = MappingProxyType({})
 RANK, PAIR, LONG = 2, 2, 64
 """Axes of [rows, classes] and [rows, length]; classes of a yes or no; numbers from which an output is an embedding."""
+SMALL = 1_000_000
+"""Bytes below which a file need not shrink."""
 
 
 def draft_pipeline(
@@ -49,7 +51,7 @@ def draft_pipeline(
             "gates:",
             f"  quality: {{margin: 0.01, confidence: 0.95}}  # {_margin(task)}",
             "  finite: {}",
-            "  size: {at_most_ratio: 0.6}",
+            _size(model),
             "  speedup: {at_least: 1.1, required: false}  # reported; `required: true` holds back what is not faster",
             'promote: {model: "{model}-{target}", alias: champion}',
             f"tracking: {{uri: null, experiment: {name}}}  # null: MLFLOW_TRACKING_URI, else sqlite here",
@@ -84,6 +86,13 @@ def _task(task: str | None) -> str:
     if task is None:
         return 'metric: {fn: "my_scores:score"}  # TODO my_scores.py: def score(outputs, columns), a number per row'
     return f"task: {task}  # TODO classification, binary-classification, regression, similarity; or metric: …"
+
+
+def _size(model: Model) -> str:
+    """Of a small file much is graph, which no recipe makes smaller."""
+    if model.file.size_bytes >= SMALL:
+        return "  size: {at_most_ratio: 0.6}"
+    return "  size: {at_most_ratio: 0.6, required: false}  # reported: much of a small file is graph"
 
 
 def _margin(task: str | None) -> str:

@@ -10,7 +10,10 @@ import numpy as np
 from qpipe.data.sources import Column
 from qpipe.errors import DataError, nearest
 from qpipe.records.data import DataSpec, Preprocess
-from qpipe.records.tensors import Signature, TensorSpec
+from qpipe.records.tensors import Dim, Signature, TensorSpec
+
+IMAGE_AXES = 3
+"""Axes of one row that is an image: channels, height and width in some order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,20 +74,34 @@ def check_shape(entry: InputColumn, shape: tuple[int, ...], where: str, *, trimm
         DataError: another rank, or another size on a fixed axis.
     """
     expected = entry.spec.shape[1:]
-    fits = len(shape) == len(expected) and all(
-        not isinstance(want, int) or want == have for want, have in zip(expected, shape, strict=True)
-    )
-    if not fits:
+    if not _fits(shape, expected):
         rows = ", ".join(("rows", *map(str, shape)))
         raise DataError(
             f"{where}: column {entry.column.name!r} has shape [{rows}], model input {entry.spec} takes another",
-            hint="axis 0 counts rows; images are laid out as the model takes them (channels first for N, C, H, W)",
+            hint=_reshaped(entry.column.name, shape, expected),
         )
     if trimmed and expected and isinstance(expected[0], int) and len(expected) == 1:
         raise DataError(
             f"{where}: `trim` cuts axis 1, but model input {entry.spec} is fixed there",
             hint="leave `trim` out, or export the model with a free sequence length",
         )
+
+
+def _fits(shape: tuple[int, ...], expected: tuple[Dim, ...]) -> bool:
+    return len(shape) == len(expected) and all(
+        not isinstance(want, int) or want == have for want, have in zip(expected, shape, strict=True)
+    )
+
+
+def _reshaped(column: str, shape: tuple[int, ...], expected: tuple[Dim, ...]) -> str:
+    """What to write where the same numbers fit in another layout; shapes are those of a row."""
+    if not shape and _fits((1,), expected):
+        return f"the model takes a column of its own: save {column}[:, None]"
+    if len(shape) == IMAGE_AXES and _fits((shape[2], *shape[:2]), expected):
+        return f"the model takes channels first: save {column}.transpose(0, 3, 1, 2)"
+    if len(shape) == IMAGE_AXES and _fits((*shape[1:], shape[0]), expected):
+        return f"the model takes channels last: save {column}.transpose(0, 2, 3, 1)"
+    return "axis 0 counts rows; each row has the shape that the model takes"
 
 
 def _columns_of_inputs(

@@ -218,7 +218,7 @@ def _checked(path: Path, name: str, archive: zipfile.ZipFile) -> tuple[tuple[int
     if dtype.hasobject:
         raise DataError(
             f"{path}: column {name!r} holds pickled Python objects, which qpipe never loads",
-            hint="save it as numbers or strings of fixed width, e.g. array.astype(str)",
+            hint="save text by array.astype(str), rows of unequal length padded to one (data.trim: a 0/1 mask of them)",
         )
     if dtype.names is not None:
         raise DataError(f"{path}: column {name!r} is a structured array", hint="save each field as a column of its own")

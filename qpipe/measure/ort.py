@@ -71,6 +71,11 @@ _HINTS = (
         ("not a registered function/op", "could not find an implementation", "no opset import for domain"),
         "onnxruntime has no kernel for this operator: export the model without it",
     ),
+    (
+        ("cannot be reshaped", "broadcast"),
+        "a size that the file leaves free is fixed inside the graph: export it again (torch: dynamo=True with "
+        "dynamic_shapes, and an example of two rows or more), or feed that size (no data.trim, data.batch: 1)",
+    ),
     (("external", "no such file"), "keep the external data files beside the model"),
     (("protobuf", "invalid_graph", "type error"), "check the file with onnx.checker.check_model"),
 )
@@ -113,7 +118,8 @@ class OrtSession:
         try:
             found = dict(zip(self._names, self._session.run(self._names, feed), strict=True))
         except Exception as error:
-            raise EngineError(f"onnxruntime could not run this batch: {refusal(error)[0]}") from error
+            reason, hint = refusal(error)
+            raise EngineError(f"onnxruntime could not run this batch: {reason}", hint=hint) from error
         for name, dtype in self._outputs:
             found[name] = found[name].astype(dtype)
         return found

@@ -96,7 +96,10 @@ def class_labels(rows: Rows, classes: int, metric: str) -> NDArray[np.int64]:
             hint=f"one-hot ones: their argmax; several classes a row: {OWN}",
         )
     if found.dtype.kind not in "fiub":
-        raise DataError(f"labels are {found.dtype}, {metric} needs class numbers", hint="0 … classes − 1 as int64")
+        raise DataError(
+            f"labels are {found.dtype}, {metric} needs class numbers",
+            hint="0 … classes − 1 as int64, in the model's own order: [CLASSES.index(one) for one in labels]",
+        )
     flat = found.reshape(-1)
     values = flat.astype(np.float64)
     _refuse(np.isfinite(values) & (values == np.floor(values)), flat, "is not an integer", classes)

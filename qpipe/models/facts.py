@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -42,6 +42,8 @@ class Facts:
     signature: Signature
     opset: int
     external: tuple[ExternalTensor, ...]
+    operators: frozenset[str]
+    """Types of all nodes, those in subgraphs and functions too."""
 
 
 def read_facts(path: Path) -> Facts:
@@ -78,7 +80,12 @@ def _parse(path: Path, size: int, mtime_ns: int) -> Facts:  # noqa: ARG001  (siz
         raise ModelError(f"{path} holds no ONNX graph ({describe_bytes(path)})", hint="export the model to ONNX again")
     opset = _default_opset(path, proto)
     _check_operators(path, proto, opset)
-    return Facts(signature=read_signature(path, proto), opset=opset, external=tuple(_external(proto)))
+    return Facts(
+        signature=read_signature(path, proto),
+        opset=opset,
+        external=tuple(_external(proto)),
+        operators=frozenset(node.op_type for node in _all_nodes(proto)),
+    )
 
 
 def _load(path: Path) -> onnx.ModelProto:
@@ -101,7 +108,11 @@ def _default_opset(path: Path, proto: onnx.ModelProto) -> int:
 
     versions = [entry.version for entry in proto.opset_import if entry.domain in DEFAULT_DOMAINS]
     if not versions:
-        raise ModelError(f"{path} names no opset of the default ONNX domain", hint="export it with opset 13 or newer")
+        ops = ", ".join(sorted({node.op_type for node in proto.graph.node}))
+        raise ModelError(
+            f"{path} names no opset of the default ONNX domain, whose operators alone can be quantized: it has {ops}",
+            hint="keep a float model of trees alone; export another one with opset 13 or newer",
+        )
     newest = onnx.defs.onnx_opset_version()
     if versions[0] > newest:
         raise ModelError(
@@ -116,7 +127,7 @@ def _check_operators(path: Path, proto: onnx.ModelProto, opset: int) -> None:
 
     own = {(function.domain, function.name) for function in proto.functions}
     custom: set[str] = set()
-    for node in _nodes(proto.graph):
+    for node in _inside(proto.graph.node):
         if node.domain in DEFAULT_DOMAINS:
             known_here = node.op_type in RUNTIME_OPERATORS or ("", node.op_type) in own
             if not known_here and not onnx.defs.has(node.op_type, max_inclusive_version=opset):
@@ -135,12 +146,18 @@ def _check_operators(path: Path, proto: onnx.ModelProto, opset: int) -> None:
         )
 
 
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
+def _inside(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    for node in nodes:
         yield node
         for attribute in node.attribute:
             for inner in _subgraphs(attribute):
-                yield from _nodes(inner)
+                yield from _inside(inner.node)
+
+
+def _all_nodes(proto: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    yield from _inside(proto.graph.node)
+    for function in proto.functions:
+        yield from _inside(function.node)
 
 
 def _subgraphs(attribute: onnx.AttributeProto) -> tuple[onnx.GraphProto, ...]:

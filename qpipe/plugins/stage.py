@@ -72,3 +72,5 @@ class StageType(Generic[P]):
     params: type[P]
     apply: Callable[[Draft, P, StageContext], Draft]
     needs_calibration: bool = False
+    operators: Callable[[Scheme], tuple[str, ...]] | None = None
+    """Operators of which a graph must have one, by the target's scheme; None where the stage takes any graph."""

@@ -45,6 +45,13 @@ def test_a_draft_shows_shapes_and_marks_what_it_guesses(tmp_path):
     assert yaml.safe_load(uncommented)["data"]["preprocess"]["input"]["std"] == [1.0]
 
 
+def test_a_small_file_need_not_shrink(tmp_path):
+    large = model(tmp_path, IMAGE, LOGITS)
+    small = replace(large, file=replace(large.file, size_bytes=20_000))
+    assert "size: {at_most_ratio: 0.6}\n" in draft_pipeline(large)
+    assert "size: {at_most_ratio: 0.6, required: false}" in draft_pipeline(small)
+
+
 def spec(name, *shape, dtype="float32"):
     return TensorSpec(name=name, dtype=dtype, shape=shape)
 

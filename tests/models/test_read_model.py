@@ -21,6 +21,13 @@ def tiny(*, op="Relu", domain="", opset=17, inputs=None, outputs=None, extra=(),
     return helper.make_model(graph, opset_imports=opsets, ir_version=8)
 
 
+def trees_alone():
+    """As onnxmltools writes XGBoost: no operator of ONNX's own domain, nor its opset."""
+    proto = tiny(op="Scaler", domain="ai.onnx.ml")
+    del proto.opset_import[0]
+    return proto
+
+
 def written(folder, proto, name="m.onnx"):
     onnx.save(proto, folder / name)
     return folder / name
@@ -171,6 +178,7 @@ def test_not_a_model(tmp_path, content, message):
 @pytest.mark.parametrize(
     ("proto", "message"),
     [
+        (trees_alone(), "names no opset of the default ONNX domain, .*: it has Scaler"),
         (tiny(domain="my.ops", op="Magic"), "needs custom operators: my.ops::Magic"),
         (tiny(op="Reluu"), r"node 'act' has the operator 'Reluu', which ONNX opset 17 lacks; did you mean 'Relu'\?"),
         (tiny(op="Gelu"), "'Gelu', which ONNX opset 17 lacks"),

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from qpipe.errors import DataError, TargetError
+from qpipe.flow.preflight.operators import check_operators
 from qpipe.flow.preflight.probes import try_labels, try_models
 from qpipe.flow.workplace import OWN
 from qpipe.records.engine import Unavailable
@@ -25,10 +26,11 @@ def check_columns(workplace: Workplace) -> None:
     to the run.
 
     Raises:
-        DataError: as `check_before_work`, for what is looked at here.
+        DataError, ModelError: as `check_before_work`, for what is looked at here.
     """
     from qpipe.data.roles import read_role
 
+    check_operators(workplace)
     data = workplace.pipeline.data
     for model in workplace.models:
         _check_roles(workplace, model)
@@ -45,10 +47,11 @@ def check_before_work(workplace: Workplace) -> tuple[str, ...]:
 
     Raises:
         DataError: rows that are missing, broken or mixed between roles; labels that the metric refuses.
-        ModelError: a model that the reference runner cannot load.
+        ModelError: a model that the reference runner cannot load, or that no recipe finds anything in.
         TargetError: a demand that no machine can meet.
     """
     _check_targets(workplace)
+    check_operators(workplace)
     warnings = _left_out(workplace)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="qpipe-trial") as pool:
         trial = pool.submit(try_models, workplace)  # in a child, while data are looked at here

@@ -9,6 +9,7 @@ from qpipe.flow.cells.ingredients import recall_slot
 from qpipe.flow.cells.objects import recall_cell
 from qpipe.flow.cells.refusals import Refused, recall_refusal
 from qpipe.flow.preflight.checks import check_columns
+from qpipe.flow.preflight.operators import lacking
 from qpipe.planning.keys import changed
 from qpipe.records.cell import Cell
 from qpipe.records.engine import Unavailable
@@ -33,7 +34,7 @@ class Forecast:
     changed: tuple[str, ...]
     """Ingredients that differ from the last finished cell of these names; empty for a first run."""
     note: str
-    """`cached`, `refused before: …`, `first run`, `changed: …`, or why it cannot be built or run here."""
+    """`cached`, `refused before: …`, `first run`, `changed: …`, or why nothing comes of it or not here."""
     seconds: float | None
     """Wall time of the last finished cell of these names without its profile; None where there was none."""
     engine_bytes: int | None
@@ -46,6 +47,7 @@ def forecast(workplace: Workplace) -> tuple[Forecast, ...]:
 
     Raises:
         DataError: columns, outputs or labels that a run would refuse before work, as far as files say them.
+        ModelError: a model in which no recipe finds anything to quantize.
     """
     check_columns(workplace)
     return tuple(_forecast(cell, workplace) for cell in workplace.cells)
@@ -86,6 +88,8 @@ def _note(
         return f"refused before: {refused.reason}"
     if cached:
         return "cached"
+    if missing := lacking(cell, workplace.registry):
+        return f"nothing to quantize: {missing}"
     state = workplace.offers[cell.target.name].availability
     for verb, found in (("built", state.build), ("run", state.run)):
         if isinstance(found, Unavailable):

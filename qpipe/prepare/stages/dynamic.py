@@ -37,4 +37,5 @@ DYNAMIC: StageType[object] = StageType(
     summary="quantize activations as they come, weights per channel",
     params=DynamicParams,
     apply=_apply,
+    operators=lambda scheme: scheme.dynamic_ops,
 )

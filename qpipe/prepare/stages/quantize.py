@@ -121,6 +121,7 @@ QUANTIZE: StageType[object] = StageType(
     params=QuantizeParams,
     apply=_quantize,
     needs_calibration=True,
+    operators=lambda scheme: scheme.ops,
 )
 CORRECT_BIAS: StageType[object] = StageType(
     name="correct-bias",

@@ -4,10 +4,11 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 from small_pipeline import write_small_pipeline
 
-from qpipe.errors import DataError
+from qpipe.errors import DataError, ModelError
 from qpipe.flow.options import RunOptions
 from qpipe.flow.preflight.forecast import forecast
 from qpipe.flow.preflight.probes import try_labels
@@ -35,6 +36,44 @@ def _plan(folder, **changed: object):
 def test_a_plan_refuses_what_a_run_would(changed, words, tmp_path):
     with pytest.raises(DataError, match=words):
         _plan(tmp_path, **changed)()
+
+
+def _plan_without_products(folder, *recipes):
+    """The small pipeline with a model of the same border that has nothing but a mean in it."""
+    path = write_small_pipeline(folder, targets=["cpu-local"], recipes=list(recipes))
+    model = onnx.load(folder / "small.onnx")
+    image, scores = model.graph.input[0], model.graph.output[0]
+    mean = onnx.helper.make_node("ReduceMean", [image.name], [scores.name], axes=[2, 3], keepdims=0)
+    graph = onnx.helper.make_graph([mean], "mean", [image], [scores])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)]), folder / "small.onnx")
+    return forecast(open_workplace(path, RunOptions(profile=False)))
+
+
+def test_a_plan_refuses_a_model_in_which_no_recipe_finds_anything(tmp_path):
+    with pytest.raises(ModelError, match="small has nothing that recipe 'int8' could quantize: it has none of Conv,"):
+        _plan_without_products(tmp_path, "int8", "dynamic")
+
+
+def test_a_plan_says_which_recipe_finds_nothing(tmp_path):
+    notes = {line.cell.split("/")[1]: line.note for line in _plan_without_products(tmp_path, "int8", "fp16")}
+    assert notes["int8"].startswith("nothing to quantize: it has none of Conv,")
+    assert notes["fp16"] == "first run"
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (lambda image: image.transpose(0, 2, 3, 1), "channels first: save image.transpose(0, 3, 1, 2)"),
+        (lambda image: image[:, :, :-1], "each row has the shape that the model takes"),
+    ],
+)
+def test_a_plan_says_how_rows_of_another_layout_are_saved(rows, words, tmp_path):
+    plan = _plan(tmp_path)
+    with np.load(tmp_path / "gate.npz") as gate:
+        np.savez(tmp_path / "gate.npz", image=rows(gate["image"]), label=gate["label"])
+    with pytest.raises(DataError) as raised:
+        plan()
+    assert words in raised.value.hint
 
 
 def test_a_plan_reads_the_labels_of_a_file(tmp_path):
