@@ -134,6 +134,8 @@ def explain(
         results().print(render_explanation(one))
     for failed in found.not_explained:
         typer.echo(f"error: {failed.cell} could not be explained: {failed.reason}", err=True)
+        if failed.stopped:
+            typer.echo(f"note: {failed.stopped}", err=True)
         if failed.hint:
             typer.echo(f"hint: {failed.hint}", err=True)
     return code

@@ -75,3 +75,5 @@ class Explanation:
     remarks: tuple[Remark, ...]
     beside: tuple[str, ...] = ()
     """What other targets of the same run leave in float, in words: found anew for each run."""
+    speed: str = ""
+    """What that run measured beside the float engine, in words; empty where it did not."""

@@ -26,6 +26,16 @@ def compare_targets(cell: CellResult, cells: Iterable[CellResult]) -> tuple[str,
     return tuple(line for line in lines if line)
 
 
+def measured_speed(cell: CellResult) -> str:
+    """The time at the first batch size beside the float engine's on that target; empty where there is none."""
+    batch = cell.evidence.first_batch if cell.evidence is not None else None
+    if batch is None or batch.ratio is None:
+        return ""
+    ratio, p50 = batch.ratio, dict(batch.latency_ms)["p50"].value
+    found = f"{ratio.median:.3g} × the float engine's time ({ratio.low:.3g} … {ratio.high:.3g})"
+    return f"{found}, {p50:.3g} ms at batch {batch.batch}"
+
+
 def _line(cell: CellResult, other: CellResult, step: Step, later: Step | None, rows: int) -> str:
     left = _left_in_float(other)
     shared = [name for name in step.nodes if name in left]
@@ -35,7 +45,7 @@ def _line(cell: CellResult, other: CellResult, step: Step, later: Step | None, r
     line = f"{other.target} leaves {names} in float ({left[shared[0]]})"
     ours, theirs = _sqnr_db(cell), _sqnr_db(other)
     if ours is not None and theirs is not None:
-        line += f": SQNR {theirs:.1f} dB there, {ours:.1f} dB here"
+        line += f": SQNR {theirs:.1f} dB there, {ours:.1f} dB here on the rows that judged them"
     if len(shared) < len(step.nodes):
         return f"{line}; the other nodes of step `{step.name}` are integers there too"
     cost = step.cost_of_nodes(later)

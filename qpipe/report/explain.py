@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qpipe.records.explanation import Explanation
+from qpipe.report.causes import float_groups, what_runs, why_worse
 from qpipe.report.columns import columns, plain
 from qpipe.report.insight import NOT_KNOWN, worst_first
 from qpipe.report.table import NOTHING, number
@@ -18,24 +19,26 @@ WORST = 12
 
 
 def render_explanation(one: Explanation) -> Group:
-    """Why worse: the loss of each step and the worst layers. Why slower: what stayed in float."""
+    """Why worse and why slower in a line each; then the loss of each step, the worst layers, what stayed in float."""
     from rich.console import Group
     from rich.markup import escape
 
+    placement = one.placement
+    speed = [text for text in (one.speed, what_runs(placement) if placement else "") if text]
     parts: list[RenderableType] = [
         f"[bold]{escape(one.cell)}[/]  {one.metric} on {one.rows:,} {one.role} rows",
+        f"loss: {escape(why_worse(one))}",
+        f"speed: {escape('; '.join(speed) or 'not known')}",
+        "",
         _steps(one),
         *(escape(line) for line in one.beside),
     ]
     if one.layers:
-        parts += ["", f"the worst {min(WORST, len(one.layers))} of {len(one.layers)} quantized tensors", _layers(one)]
-    if one.placement is not None:
-        total = one.placement.integer + one.placement.float
-        parts += ["", f"{one.placement.integer} of {total} quantizable nodes run as integer kernels"]
-        parts += [
-            f"  float: {escape(f'{node.name} ({node.op}): {node.reason}')}" for node in one.placement.left_in_float
-        ]
-        parts += [f"  {escape(note)}" for note in one.placement.notes]
+        title = f"the worst {min(WORST, len(one.layers))} of {len(one.layers)} quantized tensors"
+        parts += ["", f"{title}: dB on the first rows, ranges and clipped shares of calibration", _layers(one)]
+    if placement is not None:
+        told = (*float_groups(placement.left_in_float), *placement.notes)
+        parts += ["", *(escape(line) for line in told)] if told else []
     parts += [f"[yellow]note:[/] {escape(f'{found.subject}: {found.message}')}" for found in one.remarks]
     return Group(*parts)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import onnx
@@ -82,7 +82,38 @@ def read_placement(
 def _nodes(found: list[_Found], float_graph: onnx.GraphProto, optimized: onnx.GraphProto) -> tuple[NodeKernel, ...]:
     """The kernel of each node, as far as names tell."""
     pairs = [(item.wanted.name, item.kernel) for item in found if item.kernel is not None]
+    pairs += _fused(found, float_graph, optimized)
     return tuple(NodeKernel(node=name, kernel=_label(node)) for name, node in (*pairs, *trace(float_graph, optimized)))
+
+
+def _fused(
+    found: list[_Found], float_graph: onnx.GraphProto, optimized: onnx.GraphProto
+) -> Iterator[tuple[str, onnx.NodeProto]]:
+    """Nodes behind a weighted one that another kernel does too.
+
+    That is the weighted one's, as its attribute `activation` says, or of a Relu or Clip the quantizer behind it, which
+    saturates at the same values. What has a kernel of its own is told by its name.
+    """
+    makers = {name: node for node in float_graph.node for name in node.output}
+    readers = {name: node for node in optimized.node for name in node.input}
+    for item in found:
+        if item.kernel is None:
+            continue
+        does = next((one.s.decode() for one in item.kernel.attribute if one.name == "activation"), "")
+        behind = [makers[name] for name in item.wanted.outputs[1:]]
+        ends = next((at for at, node in enumerate(behind, 1) if node.op_type == does), 0)
+        yield from ((node.name or node.output[0], item.kernel) for node in behind[:ends])
+        quantizer = _behind(item.kernel, readers)
+        if not ends and behind and behind[0].op_type in ("Relu", "Clip") and quantizer.op_type == "QuantizeLinear":
+            yield behind[0].name or behind[0].output[0], quantizer
+
+
+def _behind(kernel: onnx.NodeProto, readers: Mapping[str, onnx.NodeProto]) -> onnx.NodeProto:
+    """What reads a kernel's output, behind those that only move it."""
+    node = readers.get(kernel.output[0], kernel)
+    while node.op_type in ("Transpose", "ReorderOutput") and node.output[0] in readers:
+        node = readers[node.output[0]]
+    return node
 
 
 def _explain(

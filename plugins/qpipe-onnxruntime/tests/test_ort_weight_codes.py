@@ -122,3 +122,12 @@ def test_a_convolution_that_is_kept_in_float_is_in_float_between_integers_too(pl
     assert (found.integer, found.float) == (2, 1)
     assert [node.name for node in found.left_in_float] == ["Conv_2"]
     assert dict(found.kernels)["com.microsoft.QLinearConv"] == 2
+    ran = {one.node: one.kernel for one in found.nodes}
+    assert ran["Conv_2"].rpartition(".")[2] == "Conv"
+    assert ran["Relu_3"] == "QuantizeLinear"  # which saturates at zero
+
+
+def test_a_relu_in_float_has_the_kernel_that_does_it(placement):
+    found = placement("mixed", Recipe(name="none", stages=()))
+    ran = {one.node: one.kernel for one in found.nodes}
+    assert ran["Relu_1"] == ran["Conv_0"]

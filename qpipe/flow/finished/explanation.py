@@ -19,7 +19,7 @@ from qpipe.records.codec import encode
 from qpipe.records.data import RoleName
 from qpipe.records.explanation import Explanation
 from qpipe.records.pipeline import RecipeSpec
-from qpipe.report.beside import compare_targets
+from qpipe.report.beside import compare_targets, measured_speed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,6 +43,8 @@ class Unexplained:
     """Its label."""
     reason: str
     hint: str = ""
+    stopped: str = ""
+    """How far it came, in words, as far as the store tells."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,22 +58,25 @@ class Explained:
 def explain_run(store: Store, kept: KeptRun, wanted: str | None, watch: Watch) -> Explained:
     """One explanation per cell that was meant: on the search rows where there are any, else on the gate rows.
 
-    A cell that cannot be explained stops no other.
+    A cell that cannot be explained stops no other. Of a whole run those that broke are told as they ended; one that is
+    asked for by name is tried again.
 
     Raises:
         ConfigError: no such cell.
     """
     meant = {cell.label: cell for cell in find_cell(kept.result, wanted)}
-    if not meant:
+    broken = [cell for cell in kept.result.cells if cell.status not in ("ok", "unavailable")] if wanted is None else []
+    if not meant and not broken:
         raise ConfigError(f"run {kept.result.run_id} has judged no cell: there is nothing to explain")
     pipeline = replace(kept.pipeline, recipes=())
     options = RunOptions(store=store.location, profile=False)
     workplace = open_pipeline(pipeline, open_registry(pipeline.folder), options)
     role: RoleName = "search" if pipeline.data.role("search") is not None else "gate"
-    cells = {label: _cell(workplace, cell, _recipe(cell, kept), role) for label, cell in meant.items()}
-    anew = {label: changed_since(workplace, cell, _recipe(cell, kept)) for label, cell in meant.items()}
+    every = meant | {cell.label: cell for cell in broken}
+    cells = {label: _cell(workplace, cell, _recipe(cell, kept), role) for label, cell in every.items()}
+    anew = {label: changed_since(workplace, cell, _recipe(cell, kept)) for label, cell in every.items()}
     found: dict[str, Exit] = {}
-    jobs = [_job(cell, store, label) for label, cell in cells.items()]
+    jobs = [_job(cells[label], store, label) for label in meant]
     with store.at_work():
         workplace.executor.run(
             jobs, watch=watch, stop=threading.Event(), done=lambda job, ended: found.__setitem__(job.label, ended)
@@ -79,12 +84,36 @@ def explain_run(store: Store, kept: KeptRun, wanted: str | None, watch: Watch) -
         ends = [(meant[job.label], _end(store, meant[job.label], found.get(job.label))) for job in jobs]
     return Explained(
         cells=tuple(
-            replace(end, beside=(*compare_targets(cell, kept.result.cells), *anew[cell.label]))
+            replace(
+                end,
+                cell=cell.label,
+                beside=(*compare_targets(cell, kept.result.cells), *anew[cell.label]),
+                speed=measured_speed(cell),
+            )
             for cell, end in ends
             if isinstance(end, Explanation)
         ),
-        not_explained=tuple(end for _, end in ends if isinstance(end, Unexplained)),
+        not_explained=tuple(
+            replace(end, stopped=_stopped(store, cells[end.cell], anew[end.cell]))
+            for end in (*(end for _, end in ends if isinstance(end, Unexplained)), *map(_as_ended, broken))
+        ),
     )
+
+
+def _as_ended(cell: CellResult) -> Unexplained:
+    return Unexplained(cell=cell.label, reason=f"{cell.status}: {cell.reason}", hint=cell.hint)
+
+
+def _stopped(store: Store, cell: Cell, changed: tuple[str, ...]) -> str:
+    """How far a cell came; nothing where the store may hold what another model, device or qpipe made."""
+    if changed:
+        return ""
+    if store.recall("engine", cell.build.digest) is not None:
+        return "it was prepared and built: what is missing is a run or a judgement of its engine"
+    if store.recall("prepared", cell.prepare.digest) is None:
+        return "it stopped before its graph was prepared"
+    stages = ", ".join(stage.name for stage in cell.recipe.stages)
+    return f"its graph was prepared{f' ({stages})' if stages else ''}; it stopped before its engine was built"
 
 
 def explained(store: Store, cells: Iterable[CellResult]) -> dict[str, Explanation]:

@@ -1,6 +1,7 @@
 """Which recipe `qpipe explain` means by the name that a run has kept."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,7 @@ from qpipe.cli.guarded import run_app
 from qpipe.execute.children.exits import Exit, ExitError
 from qpipe.execute.executor import LocalExecutor
 from qpipe.execute.work.explaining import FILE
-from qpipe.flow.finished.explanation import _recipe, changed_since
+from qpipe.flow.finished.explanation import _recipe, _stopped, changed_since
 from qpipe.flow.finished.runs import keep_run
 from qpipe.flow.options import RunOptions
 from qpipe.flow.workplace import open_workplace
@@ -57,6 +58,32 @@ def test_what_is_no_longer_as_it_was_judged_is_told(tmp_path, monkeypatch, profi
         )
 
 
+NOT_PREPARED = "it stopped before its graph was prepared"
+
+
+@pytest.mark.parametrize(
+    ("spaces", "said"),
+    [
+        ((), NOT_PREPARED),
+        (
+            ("prepared",),
+            "its graph was prepared (fold, calibrate, smooth, quantize, correct-bias); it stopped before its",
+        ),
+        (("prepared", "engine"), "it was prepared and built"),
+    ],
+)
+def test_how_far_a_broken_cell_came_is_read_from_the_store(tmp_path, monkeypatch, spaces, said):
+    monkeypatch.chdir(tmp_path)
+    path = write_small_pipeline(tmp_path, targets=["cpu-local"], recipes=["int8"])
+    workplace = open_workplace(path, RunOptions(offline=True, store=str(tmp_path / "store")))
+    cell = next(one for one in workplace.cells if not one.recipe.is_reference)
+    keys = {"prepared": cell.prepare.digest, "engine": cell.build.digest}
+    for space in spaces:
+        workplace.store.remember(space, keys[space], "00" * 32)
+    assert _stopped(workplace.store, cell, ()).startswith(said)
+    assert _stopped(workplace.store, cell, ("made anew",)) == ""
+
+
 def ended(kind, *, result=None, error=None):
     spent = {"seconds": 0.0, "cpu_seconds": 0.0, "peak_rss_bytes": 0}
     return Exit(kind=kind, code=0, signal=None, result=result, error=error, log_tail="", **spent)
@@ -80,8 +107,9 @@ def test_a_cell_that_cannot_be_explained_stops_no_other(tmp_path, monkeypatch, c
         if not one.recipe.is_reference
     )
     bad, good = found
+    broken = replace(good, recipe="none", status="crashed", decision=None, reason="signal 11", hint="look")
     result = RunResult(
-        run_id="r1", mlflow_run_id=None, pipeline="p", exit_code=0, warnings=(), cells=found, promoted=()
+        run_id="r1", mlflow_run_id=None, pipeline="p", exit_code=0, warnings=(), cells=(*found, broken), promoted=()
     )
     keep_run(workplace, result)
     said = Explanation(
@@ -98,9 +126,13 @@ def test_a_cell_that_cannot_be_explained_stops_no_other(tmp_path, monkeypatch, c
     assert run_app(["explain", "--store", options.store, "--json"]) == 5
     document = json.loads(capsys.readouterr().out)
     assert [one["cell"] for one in document["cells"]] == [good.label]
-    assert document["not_explained"] == [{"cell": bad.label, "reason": "no kernel", "hint": "another recipe"}]
+    assert document["not_explained"] == [
+        {"cell": bad.label, "reason": "no kernel", "hint": "another recipe", "stopped": NOT_PREPARED},
+        {"cell": broken.label, "reason": "crashed: signal 11", "hint": "look", "stopped": ""},
+    ]
     assert run_app(["explain", "--store", options.store]) == 5
     shown = capsys.readouterr()
     assert good.label in shown.out
-    assert shown.err.endswith(f"error: {bad.label} could not be explained: no kernel\nhint: another recipe\n")
+    told = f"error: {bad.label} could not be explained: no kernel\nnote: {NOT_PREPARED}\nhint: another recipe\n"
+    assert told in shown.err
     assert run_app(["explain", "--store", options.store, "--cell", good.label]) == 0
