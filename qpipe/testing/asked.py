@@ -89,6 +89,6 @@ class AskedContract(Subject):
 
 
 def _assert_refused(backend: Backend, target: Target, word: str, field: str) -> None:
-    said = error_of(lambda: backend.check(target), TargetError)
+    said = error_of(lambda: backend.check(target), TargetError, f"check of a target with {field} {word!r}")
     assert said is not None, f"check takes a target with {field} {word!r}: raise TargetError for what is not known"
     assert word in said, f"check refuses {field} {word!r} without naming it: {said}"

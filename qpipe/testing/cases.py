@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qpipe.engines import write_engine
+from qpipe.errors import TargetError
 from qpipe.plugins.answers import as_record, ask_scheme
 from qpipe.plugins.backend import Backend, Tensors
 from qpipe.records.engine import Built, Engine, Prepared
@@ -39,7 +40,11 @@ def make_case(backend: Backend, target: Target, model: Model, recipe: str, calib
 
     folder, scheme = model.file.path.parent, ask_scheme(backend, target)
     stages = made(folder / "stages")
-    prepared = prepare(model, builtin_recipe(recipe, scheme), scheme, calibration, stages, None, Silent())
+    try:
+        prepared = prepare(model, builtin_recipe(recipe, scheme), scheme, calibration, stages, None, Silent())
+    except TargetError as error:
+        told = f"{error}: name what runs on integers in the scheme, or write `recipes = ('none',)` into your test class"
+        raise AssertionError(told) from error
     return build_case(backend, target, model, prepared, recipe, folder / "engine")
 
 

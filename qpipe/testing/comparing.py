@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qpipe.plugins.backend import Session
+from qpipe.plugins.calls import one_line
 
 EXACT = 1e-5
 """Largest relative difference of two float computations of the small network; int8 rounds a hundred times as much."""
@@ -24,7 +25,7 @@ def run(session: Session, rows: NDArray[np.float32]) -> NDArray[np.float32]:
 def assert_same(session: Session, rows: NDArray[np.float32], expected: NDArray[np.float32], told: str) -> None:
     """A session gives these outputs for these rows."""
     found = np.full_like(expected, np.nan)
-    said = error_of(lambda: np.copyto(found, run(session, rows)), Exception)
+    said = error_of(lambda: np.copyto(found, run(session, rows)))
     assert said is None, f"{told} ({said})"
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6, err_msg=told)
 
@@ -34,10 +35,12 @@ def off_by(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
     return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
-def error_of(call: Callable[[], object], kind: type[Exception]) -> str | None:
-    """What an error of that kind says, or None where the call returns."""
+def error_of(call: Callable[[], object], kind: type[Exception] = Exception, what: str = "") -> str | None:
+    """What an error of that kind says, or None where the call returns; any other is told as the wrong kind."""
     try:
         call()
     except kind as error:
         return str(error)
+    except Exception as error:
+        raise AssertionError(f"{what} raises {one_line(error)}: let it raise {kind.__name__}") from error
     return None

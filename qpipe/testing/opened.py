@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from qpipe.errors import QpipeError, RefusedError
+from qpipe.errors import EngineError, RefusedError
 from qpipe.plugins.backend import Backend, DeviceTimed, Session, Tensors
 from qpipe.records.engine import Availability, Unavailable
 from qpipe.records.target import Target
@@ -129,7 +129,7 @@ class OpenedContract(Subject):
         }
         rows = small_rows(1)
         before = run(session, rows)
-        said = error_of(lambda: session.run(given[wrong]), Exception)
+        said = error_of(lambda: session.run(given[wrong]))
         told = f"run answers though input 'image' is {wrong}: hold inputs against the signature (checked_inputs)"
         assert said is not None, told
         assert said.strip(), f"the error for an input that is {wrong} has no message: name the input"
@@ -140,7 +140,7 @@ class OpenedContract(Subject):
         run(session, small_rows(1))
         session.close()
         session.close()
-        said = error_of(lambda: run(session, small_rows(1)), QpipeError)
+        said = error_of(lambda: run(session, small_rows(1)), EngineError, "run after close")
         assert said is not None, "run answers after close: let it raise EngineError"
 
     def test_another_thread_may_run_it(self, session: Session) -> None:

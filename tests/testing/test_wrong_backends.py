@@ -17,6 +17,7 @@ import onnx
 import pytest
 
 from qpipe.errors import EngineError
+from qpipe.quant.schemes import FLOAT
 from qpipe.records.engine import NodeKernel, Ready
 from qpipe.records.target import Target
 from qpipe.testing.cases import make_case
@@ -115,6 +116,13 @@ class Breaks(Odd):
         except EngineError:
             self.broken = True
             raise
+
+
+class Drops(Odd):
+    """Its runtime is gone after close, and so is what would say so."""
+
+    def close(self):
+        self.inner = None
 
 
 class Pads(Odd):
@@ -241,6 +249,7 @@ def test_builds_that_differ_are_told(tell, text):
         (SUITE.test_a_row_does_not_depend_on_its_batch, KeepsLargest, "buffers of the larger batch are still in use"),
         (SUITE.test_wrong_inputs_are_an_exception, Breaks, "after an error the session is broken"),
         (SUITE.test_wrong_inputs_are_an_exception, Pads, "run answers though input 'image' is smaller"),
+        (SUITE.test_run_after_close_raises, Drops, "run after close raises AttributeError: 'NoneType' object has no"),
         (SUITE.test_inputs_and_outputs_go_by_name, Sorts, "output 'sum' is off by"),
         (SUITE.test_inputs_and_outputs_go_by_name, Counts, "match inputs and outputs by name, never by their place"),
     ],
@@ -282,6 +291,15 @@ def test_what_a_plugin_does_when_it_is_imported_is_told(tell, tmp_path, monkeypa
     monkeypatch.syspath_prepend(tmp_path)
     early = type("Early", (FakeBackend,), {"__module__": "early"})()
     assert words in tell(SUITE.test_check_imports_nothing_heavy, early)
+
+
+def test_a_scheme_without_integers_is_told_with_what_to_write(tmp_path):
+    class Floating(FakeBackend):
+        def scheme(self, _target):
+            return FLOAT
+
+    with pytest.raises(AssertionError, match=r"no integer kernels: .* write `recipes = \('none',\)` into your test"):
+        make_case(Floating(), TARGET, write_small_model(tmp_path), "int8", small_batches)
 
 
 def test_what_stays_behind_in_the_backend_is_told(case, tmp_path):
