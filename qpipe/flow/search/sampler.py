@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 SEED = 0
 WAVE = 3
-"""Points that are tried together: they share one measurement of the float engine."""
+"""Candidates that are tried together where time may run out: they share one measurement of the float engine."""
 STARTUP = 6
 """Random points before the estimator speaks."""
 MOST = 200

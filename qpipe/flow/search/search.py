@@ -9,7 +9,7 @@ from qpipe.execute.jobs import Ranking
 from qpipe.flow.search.budget import Budget
 from qpipe.flow.search.confirmed import with_finalists
 from qpipe.flow.search.finalists import choose, search_rule
-from qpipe.flow.search.sampler import Sampled, is_installed, sample
+from qpipe.flow.search.sampler import WAVE, Sampled, is_installed, sample
 from qpipe.flow.search.trials import Hunt, rank_nodes, try_recipes
 from qpipe.planning.candidates import candidates, equalized_candidates, mixed_candidates
 from qpipe.planning.expand import resolve_recipe
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 FEW = 100
 """Fewer outcomes than this hardly tell candidates apart: one flip is a point of accuracy."""
-WAVE = 3
-"""Candidates that are tried together where the budget is in minutes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
