@@ -1,5 +1,7 @@
 """Laws of scales, zero points, ranges and histograms, as properties."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -62,6 +64,23 @@ def test_weights_round_to_the_nearest_step_and_keep_their_bits(array, bits, axis
     assert np.abs(found.values.astype(int)).max(initial=0) <= 2 ** (bits - 1) - 1
     step = found.scale if axis is None else found.scale.reshape([-1 if place == axis else 1 for place in range(2)])
     assert (np.abs(found.real(axis) - array) <= 0.5 * step * (1 + 1e-4) + 1e-6).all()
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_scales_by_squared_error_are_those_of_each_channel_alone_and_never_worse_than_by_the_largest(axis):
+    array = np.random.default_rng(4).standard_t(3, (5, 60) if axis == 0 else (60, 5)).astype(np.float32)
+    largest = WeightSpec(tensor="w", dtype="int8", bits=4, symmetric=True, axis=axis)
+    best = replace(largest, method="mse")
+    found = quantize_weight(array, best)
+    errors = [np.square(quantize_weight(array, spec).real(axis) - array).sum(1 - axis) for spec in (best, largest)]
+    assert (errors[0] <= errors[1] * (1 + 1e-6)).all()
+    assert (errors[0] < errors[1]).any()
+    for channel in range(5):
+        alone = np.take(array, [channel], axis)
+        assert quantize_weight(alone, best).scale == found.scale[channel]
+        tried = np.linspace(0.6, 1, 401) * np.abs(alone).max() / 7
+        steps = np.clip(np.rint(alone[..., None] / tried), -7, 7)
+        assert errors[0][channel] <= np.square(steps * tried - alone[..., None]).sum((0, 1)).min() * 1.1
 
 
 def test_weights_of_zero_are_exact():

@@ -65,9 +65,20 @@ def test_one_product_rounds_its_weights_and_rows_to_bfloat16(tmp_path):
     assert (tmp_path / "low.onnx").stat().st_size < (tmp_path / "m.onnx").stat().st_size
 
 
-def test_convolutions_raise_the_opset_to_one_that_defines_them(tmp_path):
+@pytest.mark.parametrize("made", ["Constant<value = float[16] {%s}>()", "ConstantOfShape(s)", "HannWindow(n)"])
+def test_numbers_that_a_graph_makes_itself_are_of_the_type_that_is_read(tmp_path, made):
+    made = made.replace("%s", ", ".join(f"{value / 8}" for value in range(16)))
+    body = f"n = Constant<value = int64 {{16}}>() s = Shape(x) c = {made} y = Add(x, c)"
+    path = write(tmp_path / "m.onnx", body, {})
+    rows = {"x": np.ones((2, 16), np.float32)}
+    [found] = ReferenceEvaluator(cast(path, tmp_path / "low.onnx")).run(None, rows)
+    np.testing.assert_allclose(found, run(path, rows)[0], rtol=2**-7)
+
+
+@pytest.mark.parametrize("body", ["y = Conv(x, w)", "c = Conv(x, w) y = Relu(c)"])
+def test_convolutions_raise_the_opset_to_one_that_defines_them(tmp_path, body):
     head = "(float[N,3,8,8] x) => (float[N,C,H,W] y)"
-    path = write(tmp_path / "m.onnx", "y = Conv(x, w)", {"w": weights(4, 3, 3, 3)}, 13, head)
+    path = write(tmp_path / "m.onnx", body, {"w": weights(4, 3, 3, 3)}, 13, head)
     assert cast(path, tmp_path / "low.onnx").opset_import[0].version == 22
 
 
