@@ -220,8 +220,7 @@ def test_too_few_processes_are_told_before_openblas_calls_that_an_interruption(m
     def refuse(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr("_thread.start_new_thread", refuse)
-    monkeypatch.setattr("threading._start_new_thread", refuse)
+    monkeypatch.setattr("threading.Thread.start", refuse)
     assert run_app(["doctor"]) == 5
     line, hint = capsys.readouterr().err.splitlines()
     assert line.startswith("error: `ulimit -u` allows 3 processes and threads of this user")
@@ -243,7 +242,7 @@ def test_too_few_processes_of_a_container_are_told_as_that(own, at, tmp_path, mo
     def refuse(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr("threading._start_new_thread", refuse)
+    monkeypatch.setattr("threading.Thread.start", refuse)
     with pytest.raises(UnavailableError, match=r"container \(or cgroup\) allows 5 processes") as told:
         check_threads()
     assert "--pids-limit" in told.value.hint

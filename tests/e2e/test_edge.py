@@ -16,6 +16,11 @@ __all__ = ["sshd"]
 GATES = {"quality": {"metric": "accuracy", "margin": 0.1}, "finite": {}}
 
 
+@pytest.fixture(autouse=True)
+def one_seed() -> None:
+    """None here: children know the ssh configuration of their own test."""
+
+
 def _both(said, *names: str) -> list[dict]:
     """INT8 cells that passed, timed beside their own float engine and judged by the same float model."""
     assert said.code == 0, said.err
