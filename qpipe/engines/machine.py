@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from qpipe.errors import EngineError
@@ -11,6 +12,8 @@ from qpipe.plugins.packages import ABSENT, package_version
 from qpipe.records.engine import Engine
 
 CPUINFO = Path("/proc/cpuinfo")
+UNTOLD = f"this machine does not tell its CPU's flags ({CPUINFO})"
+"""Where a sandbox hides them: nothing is known to be lacking."""
 _ALIASES = {"arm64": "aarch64", "AMD64": "x86_64"}
 
 
@@ -36,12 +39,20 @@ def check_requirements(engine: Engine) -> None:
         )
 
 
+def cpuinfo_fields(cpuinfo: Path = CPUINFO) -> Mapping[str, list[str]]:
+    """What each line of `/proc/cpuinfo` says, by its name in lower case; nothing where a sandbox hides the file."""
+    fields: dict[str, list[str]] = {}
+    with suppress(OSError):
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            fields.setdefault(name.strip().lower(), []).append(value.strip())
+    return fields
+
+
 def cpu_flags(cpuinfo: Path = CPUINFO) -> frozenset[str]:
     """CPU flags by the kernel's names (x86 `flags`, Arm `Features`), those that all cores share."""
-    if not cpuinfo.is_file():
-        return frozenset()
-    lines = (line.partition(":") for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines())
-    cores = [frozenset(value.split()) for name, _, value in lines if name.strip().lower() in {"flags", "features"}]
+    fields = cpuinfo_fields(cpuinfo)
+    cores = [frozenset(value.split()) for name in ("flags", "features") for value in fields.get(name, [])]
     return frozenset.intersection(*cores) if cores else frozenset()
 
 
@@ -53,9 +64,10 @@ def _check_arch(value: str) -> str | None:
 
 
 def _check_isa(value: str) -> str | None:
-    if not cpu_flags().isdisjoint(value.split("|")):
+    flags = cpu_flags()
+    if not flags.isdisjoint(value.split("|")):
         return None
-    return f"it needs the CPU flag {value.replace('|', ' or ')}, which this CPU lacks"
+    return f"it needs the CPU flag {value.replace('|', ' or ')}{', which this CPU lacks' if flags else f'; {UNTOLD}'}"
 
 
 def _check_package(value: str) -> str | None:

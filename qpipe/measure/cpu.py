@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from qpipe.engines.machine import CPUINFO, cpu_flags
+from qpipe.engines.machine import CPUINFO, cpu_flags, cpuinfo_fields
 
 RELEVANT_FLAGS = (
     *("avx", "f16c", "fma", "avx2", "avx_vnni", "avx_vnni_int8", "avx512f", "avx512bw", "avx512vl", "avx512_vnni"),
@@ -52,20 +53,15 @@ class Cpu:
 
 def read_cpu(cpuinfo: Path = CPUINFO, arch: str | None = None) -> Cpu:
     """This machine's processor, or the one of another `cpuinfo` file (of architecture `arch`)."""
-    fields: dict[str, list[str]] = {}
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            fields.setdefault(key.strip().lower(), []).append(value.strip())
     return Cpu(
-        model=_model(fields),
+        model=_model(cpuinfo_fields(cpuinfo)),
         arch=arch or platform.machine(),
         flags=cpu_flags(cpuinfo),
         count=len(os.sched_getaffinity(0)),
     )
 
 
-def _model(fields: dict[str, list[str]]) -> str:
+def _model(fields: Mapping[str, list[str]]) -> str:
     """The model's name, or on arm64 implementer and part of each kind of core."""
     if names := fields.get("model name"):
         return " + ".join(dict.fromkeys(names))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from qpipe.engines.machine import UNTOLD
 from qpipe.measure.cpu import AMX, VNNI, Cpu
 from qpipe.measure.host import beyond_target
 from qpipe.plugins.packages import ABSENT, package_version
@@ -63,7 +64,8 @@ def _lacks(demand: Requirement, cpu: Cpu) -> str:
         return f"{demand.value}; this machine is {cpu.arch}"
     if demand.what in ("isa", "isa_any") and not cpu.has(demand.value):
         best = " ".join(cpu.isa) or "none of the flags that qpipe knows"
-        return f"{demand.value.replace('|', ' or ')}; this CPU ({cpu.model}) has {best}"
+        has = f"this CPU ({cpu.model}) has {best}" if cpu.flags else UNTOLD
+        return f"{demand.value.replace('|', ' or ')}; {has}"
     return ""
 
 
@@ -94,4 +96,6 @@ def notes(target: Target, cpu: Cpu) -> tuple[str, ...]:
             f"this CPU also has {' '.join(beyond)}, which {target.name} does not name: onnxruntime chooses kernels at "
             "run time, so timings here are not those of a machine without it",
         )
+    if not cpu.flags and choose_scheme(target, cpu) == ORT_X86_AVX2:
+        return (f"{UNTOLD}: it counts as one without VNNI",)
     return ()

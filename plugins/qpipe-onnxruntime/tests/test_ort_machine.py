@@ -13,6 +13,7 @@ from qpipe.errors import EngineError, TargetError
 from qpipe.measure.cpu import VNNI, Cpu, read_cpu
 from qpipe.plugins.backend import Backend
 from qpipe.plugins.options import read_options
+from qpipe.quant.schemes import ORT_X86_AVX2
 from qpipe.records.engine import Ready, Requirement, Unavailable
 from qpipe.records.target import Target
 
@@ -76,6 +77,17 @@ def test_a_vnni_machine_says_so_for_the_avx2_target():
     assert "avx512_vnni" in notes(AVX2_TARGET, ICELAKE)[0]
     assert notes(AVX2_TARGET, HASWELL) == ()
     assert notes(LOCAL, ICELAKE) == ()
+
+
+def test_a_machine_that_hides_its_flags_is_not_said_to_lack_them(tmp_path):
+    hidden = read_cpu(tmp_path, arch="x86_64")  # what opens as no file: a sandbox
+    assert (hidden.model, hidden.flags) == ("unknown", frozenset())
+    assert choose_scheme(LOCAL, hidden) == ORT_X86_AVX2
+    assert notes(LOCAL, hidden) == (
+        "this machine does not tell its CPU's flags (/proc/cpuinfo): it counts as one without VNNI",
+    )
+    refused = can_run(AVX2_TARGET, hidden)
+    assert "avx2; this machine does not tell its CPU's flags" in refused.reason
 
 
 def test_local_int8_engines_require_what_their_scheme_supposes():
