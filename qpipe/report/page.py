@@ -17,7 +17,7 @@ from qpipe.report.glance import glance_section
 from qpipe.report.html import badge, head, mark, row
 from qpipe.report.insight import insight
 from qpipe.report.overview import words_counted
-from qpipe.report.plots import Plots, slug
+from qpipe.report.plots import Plots
 from qpipe.report.searched import search_section
 from qpipe.report.table import NOTHING, fewer_rows, number, size
 
@@ -33,11 +33,11 @@ def write_run_report(
     `explained`: what `qpipe explain` has found, by cell key.
     """
     page = folder / "report.html"
-    page.write_text(run_page(result, plots.files, explained), encoding="utf-8")
+    page.write_text(run_page(result, plots, explained), encoding="utf-8")
     return (page, *plots.files)
 
 
-def run_page(result: RunResult, plots: tuple[Path, ...], explained: Mapping[str, Explanation] = NOBODY) -> str:
+def run_page(result: RunResult, plots: Plots, explained: Mapping[str, Explanation] = NOBODY) -> str:
     """The page, with the plots inside it."""
     return framed(
         f"{result.pipeline} · {result.run_id}",
@@ -48,7 +48,7 @@ def run_page(result: RunResult, plots: tuple[Path, ...], explained: Mapping[str,
             _overview(result.cells),
             *promotions(result.promoted),
             *search_section(result.search),
-            *(_figure(path) for path in plots if path.name.startswith("quality")),
+            *(_figure(path) for path in plots.shared),
             *(_cell(cell, result.cells, plots, explained) for cell in result.cells),
         ],
     )
@@ -107,11 +107,8 @@ def _overview_row(cell: CellResult, fewer: str) -> str:
     )
 
 
-def _cell(
-    cell: CellResult, cells: tuple[CellResult, ...], plots: tuple[Path, ...], explained: Mapping[str, Explanation]
-) -> str:
-    ending = slug(cell.label)
-    own = [path for path in plots if path.stem == f"latency-{ending}" or path.stem.startswith(f"slices-{ending}-")]
+def _cell(cell: CellResult, cells: tuple[CellResult, ...], plots: Plots, explained: Mapping[str, Explanation]) -> str:
+    own = [path for path in plots.of(cell) if path not in plots.shared]
     return "".join(
         [
             f'<section id="{escape(cell.key)}">',

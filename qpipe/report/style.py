@@ -2,7 +2,7 @@
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #0f172a; --soft: #64748b; --line: #e2e8f0; --paper: #fff; --plot: #fff; }
-@media (prefers-color-scheme: dark) {
+@media screen and (prefers-color-scheme: dark) {
   :root { --ink: #e2e8f0; --soft: #94a3b8; --line: #334155; --paper: #0f172a; --plot: #f8fafc; }
 }
 * { box-sizing: border-box; }
@@ -17,7 +17,7 @@ dt { color: var(--soft); }
 dd { margin: 0; }
 code, pre { font: .85em/1.5 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; overflow-wrap: anywhere; }
 pre { padding: .75rem; border: 1px solid var(--line); border-radius: .4rem; overflow-x: auto; }
-.wide { overflow-x: auto; }
+.wide, details { overflow-x: auto; }
 section[id] { content-visibility: auto; contain-intrinsic-size: auto 60rem; }
 table { border-collapse: collapse; margin: .25rem 0 1rem; font-variant-numeric: tabular-nums; }
 th { text-align: left; font-weight: 600; color: var(--soft); }
@@ -29,11 +29,17 @@ img { max-width: 100%; margin: .5rem 0; background: var(--plot); border-radius: 
 details { margin: .5rem 0; }
 summary { cursor: pointer; color: var(--soft); }
 .badge { display: inline-block; padding: 0 .5rem; border-radius: 1rem;
-  font-size: .78rem; font-weight: 600; color: #fff; }
+  font-size: .78rem; font-weight: 600; color: #fff; print-color-adjust: exact; }
 .pass { background: #15803d; }
 .fail { background: #b91c1c; }
 .inconclusive { background: #b45309; }
 .note, .trouble { padding: .6rem .9rem; border-left: 4px solid #b45309;
   background: color-mix(in srgb, #b45309 10%, transparent); }
 .trouble { border-color: #b91c1c; background: color-mix(in srgb, #b91c1c 10%, transparent); }
+@media print {
+  main { max-width: none; padding: 0; }
+  .wide, details { overflow: visible; }
+  section[id] { content-visibility: visible; }
+  details::details-content { content-visibility: visible; block-size: auto; }
+}
 """

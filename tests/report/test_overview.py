@@ -11,6 +11,7 @@ from rich.console import Group
 from qpipe.records.fleet import Ended, Refusal
 from qpipe.records.result import CellResult, RunResult
 from qpipe.records.verdict import Decision, Verdict
+from qpipe.report import NO_PLOTS
 from qpipe.report.document import fleet_document
 from qpipe.report.fleet import render_fleet, render_glance, render_run
 from qpipe.report.fleetpage import fleet_page
@@ -178,16 +179,16 @@ def test_a_run_of_many_cells_is_told_at_a_glance_and_a_small_one_gate_by_gate(re
 
 
 def test_the_page_of_many_cells_begins_with_links_to_them(result, many):
-    page = run_page(many, ())
+    page = run_page(many, NO_PLOTS)
     assert page.index("At a glance") < page.index("<h2>Cells</h2>")
     links = re.findall('href="#([^"]+)"', page)
     assert set(links) <= set(re.findall('id="([^"]+)"', page))
     assert links.count(many.cells[0].key) == 2
     assert "&lt;b4&gt;" in page
     assert "<b4>" not in page
-    assert "At a glance" not in run_page(result, ())
+    assert "At a glance" not in run_page(result, NO_PLOTS)
     assert page.index("<th>look first") < page.index("<th>model")
-    assert '<span class="badge fail">crashed</span> 1' in run_page(result, ())
+    assert '<span class="badge fail">crashed</span> 1' in run_page(result, NO_PLOTS)
 
 
 def test_the_page_shows_models_in_trouble_first_and_leads_to_each_of_their_cells(result):

@@ -100,7 +100,7 @@ def test_a_search_has_its_candidates_on_the_page(result):
         ),
         SearchTrial(**told, recipe="tuned1", chosen=False, reason="a < b", tried="keep_float=[<n>]"),
     )
-    page = run_page(replace(result, search=trials), ())
+    page = run_page(replace(result, search=trials), NO_PLOTS)
     table = page.partition("<h2>Search</h2>")[2]
     for part in (
         "<strong>m/int8/t</strong>",
@@ -110,7 +110,7 @@ def test_a_search_has_its_candidates_on_the_page(result):
         "a &lt; b (keep_float=[&lt;n&gt;])",
     ):
         assert part in table, part
-    assert "<h2>Search</h2>" not in run_page(replace(result, search=()), ())
+    assert "<h2>Search</h2>" not in run_page(replace(result, search=()), NO_PLOTS)
 
 
 def test_plots_are_well_formed_and_the_same_each_time(result, evidence, tmp_path):
@@ -125,3 +125,20 @@ def test_a_run_without_measurements_has_a_page_without_plots(unmeasured, tmp_pat
     written = write_run_report(unmeasured, NO_PLOTS, tmp_path)
     assert [path.name for path in written] == ["report.html"]
     assert "not measured: no device" in written[0].read_text()
+
+
+def test_each_cell_shows_its_own_plots_alone(result, evidence, tmp_path):
+    """`fast` begins the name of `fast-2`, `a-b/c` and `a/b-c` are one file name, and names may be too long for one."""
+    judged = next(cell for cell in result.cells if cell.verdicts)
+    odd = [("m", "r", "fast"), ("m", "r", "fast-2"), ("a-b", "c", "t"), ("a", "b-c", "t"), ("ü" * 200, "r", "t")]
+    cells = tuple(
+        replace(judged, key=f"{number}" * 16, model=model, recipe=recipe, target=target)
+        for number, (model, recipe, target) in enumerate(odd)
+    )
+    folder = evidence[judged.key]
+    (tmp_path / "page").mkdir()
+    plots = write_plots(cells, {cell.key: folder for cell in cells}, tmp_path / "page")
+    assert len(set(plots.files)) == len(plots.files) == 2 * len(cells) + len(plots.shared)
+    sections = run_page(replace(result, cells=cells), plots).split("<section id=")[1:]
+    shown = [re.findall(r'<img alt="([^"]*)"', section) for section in sections]
+    assert shown == [[path.stem for path in plots.of(cell) if path not in plots.shared] for cell in cells]

@@ -1,5 +1,5 @@
 """Plots of a run as SVG: accuracy against latency, latency of engine and float, drop per slice."""
 
-from qpipe.report.plots.written import NO_PLOTS, Plots, slug, write_plots
+from qpipe.report.plots.written import NO_PLOTS, Plots, write_plots
 
-__all__ = ["NO_PLOTS", "Plots", "slug", "write_plots"]
+__all__ = ["NO_PLOTS", "Plots", "write_plots"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,11 @@ from qpipe.report.plots.latencies import plot_latencies
 from qpipe.report.plots.slices import plot_slices
 from qpipe.report.plots.tradeoff import comparable, plot_tradeoff
 
+COMPARING = "quality-latency"
+"""How the names of plots begin that compare cells."""
+LONGEST = 160
+"""Bytes of a label in the name of a file, of which most systems allow 255."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plots:
@@ -20,6 +26,11 @@ class Plots:
     files: tuple[Path, ...] = ()
     cells: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
     """Those of them that show a cell, by its key."""
+
+    @property
+    def shared(self) -> tuple[Path, ...]:
+        """Those that compare cells."""
+        return tuple(path for path in self.files if path.name.startswith(COMPARING))
 
     def of(self, cell: CellResult) -> tuple[Path, ...]:
         """What shows this cell."""
@@ -33,11 +44,14 @@ def write_plots(cells: tuple[CellResult, ...], evidence: Mapping[str, Path], fol
     """Every plot that the evidence allows, as `.svg` files in `folder`. `evidence`: folders by cell key."""
     files, found = [], {cell.key: list[Path]() for cell in cells}
     for index, group in enumerate(comparable(cells)):
-        files.append(plot_tradeoff(group, folder / f"quality-latency{f'-{index + 1}' if index else ''}.svg"))
+        files.append(plot_tradeoff(group, folder / f"{COMPARING}{f'-{index + 1}' if index else ''}.svg"))
         for cell in group:
             found[cell.key].append(files[-1])
+    names = Counter(slug(cell.label) for cell in cells)
     for cell in cells:
-        own = tuple(_own(cell, evidence.get(cell.key), folder))
+        name = slug(cell.label)
+        ending = name if names[name] == 1 and len(name.encode()) <= LONGEST else f"{name[:40]}-{cell.key[:12]}"
+        own = tuple(_own(cell, evidence.get(cell.key), folder, ending))
         files += own
         found[cell.key] += own
     return Plots(files=tuple(files), cells={key: tuple(paths) for key, paths in found.items()})
@@ -48,11 +62,10 @@ def slug(text: str) -> str:
     return "".join(char if char.isalnum() or char in "-_." else "-" for char in text)
 
 
-def _own(cell: CellResult, evidence: Path | None, folder: Path) -> Iterator[Path]:
+def _own(cell: CellResult, evidence: Path | None, folder: Path, ending: str) -> Iterator[Path]:
     """The plots that show one cell alone."""
     from qpipe.measure.samples import FILE, load_samples
 
-    ending = slug(cell.label)
     if evidence is not None and cell.recipe != REFERENCE and (evidence / FILE).is_file():
         yield plot_latencies(cell, load_samples(evidence / FILE), folder / f"latency-{ending}.svg")
     for verdict in cell.verdicts:
