@@ -1,17 +1,26 @@
 """Corrections of the float graph: cross-layer equalization, and ranges per channel from the one pass."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
+from networks import run
 from onnx import numpy_helper, parser
 
 from qpipe.errors import QuantizationError
 from qpipe.quant.calibration.calibrate import batches_of, calibrate
+from qpipe.quant.calibration.observed import observed_tensors
 from qpipe.quant.calibration.statistics import load_statistics, save_statistics
 from qpipe.quant.check import check_same
+from qpipe.quant.corrections.bias import correct_bias
 from qpipe.quant.corrections.equalize import equalize, pairs
-from qpipe.quant.graph import constant, open_graph
+from qpipe.quant.graph import constant, open_graph, save_graph
+from qpipe.quant.plan import make_plan
 from qpipe.quant.ranges import RangeRule, find_channel_ranges, find_range
+from qpipe.quant.rendering.render import quantized_weight
+from qpipe.quant.schemes import ORT_X86_VNNI
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]> g (float[N,4,10,10] x) => (float[N,6] y) '
 CHAIN = "{{ c = Conv<kernel_shape=[3,3]>(x, w0, b0) r = {between} y = {after} }}"
@@ -218,3 +227,31 @@ def test_methods_that_need_vectors_say_so(tmp_path):
     item, _ = observed(tmp_path, channels=False)
     with pytest.raises(QuantizationError, match="'c' has no channel vectors"):
         find_channel_ranges(item, RangeRule(method="entropy"))
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    ["group=1", "pads=[1,1,1,1]", "pads=[2,0,1,1], strides=[2,1], dilations=[1,2]", "group=2, pads=[0,2,0,0]"],
+)
+def test_corrected_biases_give_the_mean_outputs_back(tmp_path, attributes):
+    """Exactly so where each channel is one number everywhere, though fewer taps meet it at padded borders."""
+    inputs = 2 if "group=2" in attributes else 4
+    head = HEAD.replace("float[N,6] y", "float[N,6,H,W] y")
+    body = f"{{ y = Conv<{attributes}>(x, w, b) }}"
+    model = build(tmp_path / "float.onnx", body, {"w": (6, inputs, 3, 3), "b": (6,)}, head=head)
+    levels = np.array([3, -1, 2, 5], np.float32)[:, None, None]
+    batch = {"x": np.broadcast_to(levels, (8, 4, 10, 10)).copy()}
+    scheme = replace(ORT_X86_VNNI, direct_channels=0)
+    statistics = calibrate(model, iter([batch]), observed_tensors(model.graph, scheme))
+    plan = make_plan(model, statistics, scheme)
+    (node,), (weight,) = model.graph, plan.weights
+    rounded = ir.tensor(quantized_weight([node], weight, plan).real(weight.axis))
+
+    def means(path):
+        return run(path, batch)[0].mean(axis=(0, 2, 3))
+
+    wanted = means(tmp_path / "float.onnx")
+    assert correct_bias(model, plan, statistics) == (node.name,)
+    model.graph.initializers["w"].const_value = rounded
+    save_graph(model, tmp_path / "corrected.onnx")
+    np.testing.assert_allclose(means(tmp_path / "corrected.onnx"), wanted, rtol=1e-5, atol=1e-5)
