@@ -252,7 +252,7 @@ def test_a_session_is_not_asked_at_each_run_whether_it_has_a_clock():
     session = Remote("a", [])
     feeds = make_feeds(rows(64), (1,), session.signature)
     found = time_sessions({"a": session}, feeds, QUICK, load_ms=LOADS, expected={})
-    assert session.asked == len(found.wall_ns) + 1
+    assert session.asked in {len(found.wall_ns), len(found.wall_ns) + 1}  # `isinstance` asks until Python 3.12
 
 
 @pytest.mark.parametrize("took", [(0, 5), (-3, 0), (float("nan"), 1), (1, float("inf")), (5, -1)])
