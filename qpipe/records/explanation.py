@@ -19,7 +19,7 @@ class Step:
     sqnr_db: float | None
     """Of the first output against the float model; None where equal, or not finite."""
     note: str = ""
-    """Why a step is missing, or what is left out of it."""
+    """Why a step or its SQNR is missing, or what is left out of it."""
     nodes: tuple[str, ...] = ()
     """Nodes that are float in this step and integers in the next, where the step is there to show what they cost."""
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from qpipe.records.comparison import Pair, Standing
-from qpipe.report.columns import columns
+from qpipe.report.columns import columns, plain
 from qpipe.report.table import NOTHING, decision_text, number, size
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def compare_table(pairs: Iterable[Pair]) -> Table:
     for pair in pairs:
         old, new = _texts(pair.before), _texts(pair.after)
         cells = (was if was == now else f"{was} → {now}" for was, now in zip(old, new, strict=True))
-        table.add_row(pair.cell, *cells)
+        table.add_row(*plain(pair.cell), *cells)
     return table
 
 

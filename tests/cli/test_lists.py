@@ -58,7 +58,7 @@ def a_pair():
     )
     before = Standing(status="ok", decision=Decision.PASS, **was, engine="46b9ebe58559")
     after = Standing(status="ok", decision=Decision.INCONCLUSIVE, **now, engine="019d19511111")
-    return Pair(cell="a-model-of-some-length/int8-float-stem/nvidia-rtx-blackwell", before=before, after=after)
+    return Pair(cell="a-model-of-some-length/int8-float[rtx]/nvidia-rtx-blackwell", before=before, after=after)
 
 
 def a_forecast():

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from qpipe.data import open_role
 from qpipe.engines import read_engine
 from qpipe.errors import QpipeError
@@ -144,7 +146,7 @@ def attribute(bench: Bench, prepared: Prepared, engine: Engine, role: Role) -> t
     steps = (name for name in ORDER if name in found or name in missing)
     return with_cost(
         tuple(
-            replace(_step(name, found, metric, role), note=notes.get(name, ""), nodes=nodes.get(name, ()))
+            _step(name, found, metric, role, note=notes.get(name, ""), nodes=nodes.get(name, ()))
             if name in found
             else Step(name=name, metric=None, sqnr_db=None, note=notes.get(name, ""))
             for name in steps
@@ -152,11 +154,23 @@ def attribute(bench: Bench, prepared: Prepared, engine: Engine, role: Role) -> t
     )
 
 
-def _step(name: str, found: Mapping[str, Outputs], metric: Metric, role: Role) -> Step:
+def _step(
+    name: str, found: Mapping[str, Outputs], metric: Metric, role: Role, *, note: str, nodes: tuple[str, ...]
+) -> Step:
     rows = Rows(outputs=found[name].tensors, columns=role.columns, label=role.data.label)
     value = metric_value(metric, measure_units(metric, rows)) if is_labelled(metric, rows) else None
     sqnr = None if name == FLOAT else compare(found[name], found[FLOAT])[0]
-    return Step(name=name, metric=value, sqnr_db=sqnr)
+    why = _without_sqnr(found[name], found[FLOAT]) if name != FLOAT and sqnr is None else ""
+    return Step(name=name, metric=value, sqnr_db=sqnr, note=note or why, nodes=nodes)
+
+
+def _without_sqnr(step: Outputs, float_model: Outputs) -> str:
+    """Why the first output has no SQNR: nothing is lost, or all."""
+    first = next(iter(float_model.tensors))
+    ours, theirs = step.tensors[first], float_model.tensors[first]
+    if np.array_equal(ours, theirs, equal_nan=ours.dtype.kind == "f"):
+        return "the same outputs as the float model"
+    return "" if np.isfinite(ours).all() else "outputs that are not finite"
 
 
 def layers(prepared: Prepared, engine: Engine, role: Role) -> tuple[Layer, ...]:
