@@ -66,15 +66,15 @@ class EthosBackend:
                 shutil.move(source, workdir / name)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-        estimate = compiled.estimate
+        estimate, data = compiled.estimate, (workdir / VELA_FILES[0]).read_bytes()
         require_fit("sram", estimate.sram_bytes, options.sram_kib, target)
-        require_fit("flash", estimate.flash_bytes, options.flash_kib, target)
-        c_files = write_c_array((workdir / VELA_FILES[0]).read_bytes(), workdir)
+        require_fit("flash", len(data), options.flash_kib, target)
+        c_files = write_c_array(data, workdir)
         return Built(
             files=(Path(MODEL), Path(LAYOUT)),
             artifacts=(*(Path(name) for name in VELA_FILES), *c_files),
             placement=_placement(place_micro(workdir / MODEL, made.left, made.notes), estimate, options),
-            facts=facts_of(estimate, made.arena_bytes),
+            facts=facts_of(estimate, made.arena_bytes, len(data)),
             requires=REQUIRES,
             toolchain=(*litert_toolchain(), *package_versions(PACKAGE, VELA)),
             notes=(*made.notes, _NOT_RUN),
@@ -91,13 +91,16 @@ class EthosBackend:
 
 
 _NOT_RUN = "Vela's file was not run: nothing here runs it; answers and comparisons are those of the file before it"
-_PARTLY = "Vela estimates neither time nor memory of what stays on the CPU: no inference_ms, sram, dram and flash here"
-_LIMITS = "the target's sram_kib and flash_kib were held against the NPU's part alone"
+_PARTLY = "Vela estimates neither time nor memory of what stays on the CPU: no inference_ms, sram and dram here"
+_LIMITS = "the target's sram_kib was held against the NPU's part alone"
 VELA_FILES = ("model_vela.tflite", "vela-summary.csv", "vela-layers.csv")
 
 
-def facts_of(estimate: Estimate, arena_bytes: int) -> tuple[Fact, ...]:
-    """What Vela estimates; where operators stay on the CPU, nothing that would leave their time or memory out."""
+def facts_of(estimate: Estimate, arena_bytes: int, flash_bytes: int) -> tuple[Fact, ...]:
+    """What Vela estimates; where operators stay on the CPU, nothing that would leave their time or memory out.
+
+    `flash_bytes` is the size of Vela's file: its own figure is what the NPU reads there, which is nothing with DRAM.
+    """
     figures = [
         ("arena_bytes", arena_bytes, "bytes"),
         ("npu_cycles", estimate.cycles, "cycles"),
@@ -108,9 +111,9 @@ def facts_of(estimate: Estimate, arena_bytes: int) -> tuple[Fact, ...]:
             ("inference_ms", estimate.inference_ms, "ms"),
             ("sram_bytes", estimate.sram_bytes, "bytes"),
             ("dram_bytes", estimate.dram_bytes, "bytes"),
-            ("flash_bytes", estimate.flash_bytes, "bytes"),
         ]
-    return tuple(Fact(name=name, value=float(value), unit=unit, kind="estimated") for name, value, unit in figures)
+    estimated = (Fact(name=name, value=float(value), unit=unit, kind="estimated") for name, value, unit in figures)
+    return (*estimated, Fact(name="flash_bytes", value=flash_bytes, unit="bytes", kind="measured"))
 
 
 def _placement(found: Placement, estimate: Estimate, options: EthosOptions) -> Placement:
@@ -118,7 +121,6 @@ def _placement(found: Placement, estimate: Estimate, options: EthosOptions) -> P
         f"{options.accelerator}, {options.system}, {options.memory}: {estimate.npu_ops} operators on the NPU, "
         f"{estimate.cpu_ops} on the CPU"
     )
-    limited = options.sram_kib or options.flash_kib
-    partly = (_PARTLY, *((_LIMITS,) if limited else ())) if estimate.cpu_ops else ()
+    partly = (_PARTLY, *((_LIMITS,) if options.sram_kib else ())) if estimate.cpu_ops else ()
     notes = (note, *partly, *(f"on the CPU: {name}" for name in estimate.cpu_names), *found.notes)
     return replace(found, elsewhere=estimate.cpu_ops, notes=notes)

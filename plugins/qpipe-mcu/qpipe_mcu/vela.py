@@ -25,7 +25,6 @@ class Estimate:
     inference_ms: float
     sram_bytes: int
     dram_bytes: int
-    flash_bytes: int
     npu_ops: int
     cpu_ops: int
     cpu_names: tuple[str, ...]
@@ -94,7 +93,6 @@ def _read(summary: Path, layers: Path, said: str) -> Estimate:
             inference_ms=float(row["inference_time"]) * 1e3,
             sram_bytes=_bytes(row["sram_memory_used"]),
             dram_bytes=_bytes(row["dram_memory_used"]),
-            flash_bytes=_bytes(row["on_chip_flash_memory_used"]) + _bytes(row["off_chip_flash_memory_used"]),
             npu_ops=_counted("NPU", said),
             cpu_ops=_counted("CPU", said),
             cpu_names=on_cpu,
