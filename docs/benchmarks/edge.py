@@ -35,7 +35,7 @@ from qpipe.prepare import builtin_recipe, prepare
 from qpipe.quant.diagnosis.choices import spare
 from qpipe.quant.graph import open_graph, save_graph
 from qpipe.quant.rendering.outputs import with_float_outputs
-from qpipe.quant.schemes import LITERT, LITERT_INTEGER, ORT_ARM64, ORT_X86_AVX2, ORT_X86_VNNI
+from qpipe.quant.schemes import LITERT, LITERT_INTEGER, LITERT_MICRO, ORT_ARM64, ORT_X86_AVX2, ORT_X86_VNNI
 from qpipe.records.engine import Engine, Prepared
 from qpipe.records.model import Model
 from qpipe.records.scheme import Scheme
@@ -188,7 +188,7 @@ def in_float(case: Case, ready: Prepared, folder: Path) -> Iterator[tuple[str, P
 
 def estimates(case: Case, folder: Path) -> Iterator[str]:
     """Vela's figures for the same model."""
-    ready = prepared(case, LITERT_INTEGER, "int8", folder / "vela")
+    ready = prepared(case, LITERT_MICRO, "int8", folder / "vela")
     for name in ("ethos-u55-128", "ethos-u65-256", "ethos-u85-256"):
         target = Target(name=name, backend="ethos-u", options={"accelerator": name})
         facts = {f.name: f.value for f in built(EthosBackend(), ready, target, folder / f"e-{name}").facts}

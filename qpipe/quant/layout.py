@@ -12,6 +12,8 @@ from qpipe.quant.operators import WEIGHTED, clip_bounds, refusal
 from qpipe.records.quantization import NodeChoice
 from qpipe.records.scheme import Scheme
 
+_ALONE = frozenset({"Sigmoid", "HardSwish", "HardSigmoid", "Tanh", "Softmax", "PRelu", "Elu", "Abs", "ReduceMean"})
+"""Elementwise operators whose kernels take no activation."""
 Keep = Callable[[ir.Node], str]
 """Why a node must stay float, or an empty string."""
 
@@ -102,6 +104,9 @@ def _grow(draft: _Draft, keep: Keep) -> None:
     """Find the operators between integer neighbours: start from all candidates and drop what does not fit."""
     scheme = draft.scheme
     kinds = {*scheme.passthrough_ops, *scheme.joining_ops, *scheme.elementwise_ops}
+    draft.choices |= {
+        node: _choice(node, reason) for node in draft.graph if node.op_type in kinds and (reason := keep(node))
+    }
     draft.active = {
         node: None
         for node in draft.graph
@@ -134,7 +139,7 @@ def _is_bias(draft: _Draft, node: ir.Node) -> bool:
 def _spans(draft: _Draft) -> dict[ir.Node, tuple[ir.Node, float, float]]:
     if not draft.scheme.absorb_relu or draft.scheme.activation_symmetric:
         return {}
-    able = {*draft.scheme.ops, *draft.scheme.elementwise_ops} - {"Sigmoid"}
+    able = {*draft.scheme.ops, *draft.scheme.elementwise_ops} - _ALONE
     found = {}
     for node in draft.graph:
         if node.op_type in able and (span := _span(draft.graph, node)) is not None:

@@ -113,7 +113,17 @@ A dense layer that nothing reads as integers keeps a float output: its kernel qu
 """
 
 LITERT_INTEGER = replace(LITERT, name="litert-integer", float_output_ops=())
-"""LiteRT with int8 outputs throughout: tflite-micro and Ethos-U have no kernels that quantize at run time."""
+"""LiteRT with int8 outputs throughout, for files with an int8 border."""
+
+LITERT_MICRO = replace(
+    LITERT_INTEGER,
+    name="litert-micro",
+    elementwise_ops=(
+        *LITERT.elementwise_ops,
+        *("Sub", "Div", "ReduceMean", "HardSwish", "HardSigmoid", "Tanh", "Softmax", "PRelu", "Elu", "Abs"),
+    ),
+)
+"""tflite-micro and Ethos-U: integer kernels for more, and none that quantize at run time."""
 
 FLOAT = Scheme(name="float", ops=(), passthrough_ops=(), joining_ops=(), elementwise_ops=())
 """A target without integer kernels: every quantizing stage refuses it."""

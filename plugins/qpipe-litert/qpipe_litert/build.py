@@ -17,6 +17,8 @@ from qpipe_litert.convert import Converted, convert
 from qpipe_litert.extremes import compare_extremes
 from qpipe_litert.flatbuffer import FlatModel, read_flatbuffer
 from qpipe_litert.flatbuffer_edit import store_half
+from qpipe_litert.hard_swish import write_out_hard_swish
+from qpipe_litert.integer_kernels import run_on_integers
 from qpipe_litert.interpreter import refused_by_kernel
 from qpipe_litert.layout import Layout
 from qpipe_litert.matching import match_tensors
@@ -56,6 +58,8 @@ def build_tflite(prepared: Prepared, workdir: Path, options: Options, progress: 
         converted = convert(prepared, scratch, options, tool)
         progress.step("quantize the .tflite")
         left, names, notes = _quantize(prepared, converted, workdir / MODEL, options)
+        if options.kernels == "reference":
+            (workdir / MODEL).write_bytes(write_out_hard_swish((workdir / MODEL).read_bytes()))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     (workdir / LAYOUT).write_text(encode(converted.layout), "utf-8")
@@ -83,14 +87,15 @@ def _quantize_plan(
 ) -> _Quantized:
     flat = read_flatbuffer(converted.path)
     matched = match_tensors(prepared, converted.graph, converted.path, converted.layout)
-    carried = carry_ranges(plan, converted.graph, flat, matched)
-    left = ops_left_in_float(plan, flat, matched, carried, _makers(converted))
+    carried = carry_ranges(plan, converted.graph, flat, matched, whole=options.io == "int8")
+    left = ops_left_in_float(plan, flat, matched, carried, _makers(converted), kernels=options.kernels)
     if options.unranged == "float":
         left = tuple(replace(op, dynamic=False) for op in left)
     notes: tuple[str, ...] = ()
     if plan.mode == "static":
         notes = (*_float_borders(flat, carried, options), compare_extremes(prepared, converted, matched))
         quantize_static(converted.path, made, plan, carried, left=left, options=options)
+        made.write_bytes(run_on_integers(made.read_bytes(), options.kernels))
     else:
         quantize_weights(converted.path, made, plan, left)
     return left, {flat.tensors[index].name: names for index, names in matched.items()}, notes

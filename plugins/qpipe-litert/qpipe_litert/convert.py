@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from qpipe.errors import BuildError, RefusedError
 from qpipe.records.engine import Prepared
 from qpipe_litert.flatbuffer import read_flatbuffer
-from qpipe_litert.flatbuffer_edit import free_batch, fuse_relu, matmul_as_dense
+from qpipe_litert.flatbuffer_edit import free_batch, fuse_relu, fuse_transposed_bias, matmul_as_dense
 from qpipe_litert.hard_swish import rewrite_hard_sigmoid
 from qpipe_litert.interpreter import invoke, open_interpreter, refused_by_kernel
 from qpipe_litert.kept import converted_once
 from qpipe_litert.layout import Layout, close, input_layouts, output_layout, to_file
 from qpipe_litert.onnx_graph import fix_shapes, fold, load_float, mixed_outputs, run_reference, widened
-from qpipe_litert.onnx_rewrite import strided_slices_as_pools
+from qpipe_litert.onnx_rewrite import means_as_pools, strided_slices_as_pools
 from qpipe_litert.options import Kernels, Options
 from qpipe_litert.probe import probe_inputs, probe_shape
 from qpipe_litert.tools import ToolEnvironment
@@ -71,14 +71,17 @@ def convert(prepared: Prepared, workdir: Path, options: Options, tool: ToolEnvir
     )
     keep = tuple(shapes) if options.layout == "as-given" else ()
     first: BuildError | None = None
-    for name, graph in (("folded", strided_slices_as_pools(fold(one_row, workdir))), ("as given", one_row)):
+    for name, graph in (
+        ("folded", means_as_pools(strided_slices_as_pools(fold(one_row, workdir)))),
+        ("as given", one_row),
+    ):
         try:
             data = graph.SerializeToString(deterministic=True)
             path = workdir / CONVERTED
             path.write_bytes(converted_once(data, keep, partial(_convert_now, graph, workdir, tool, keep)))
             refuse_custom(path)
-            dense = matmul_as_dense(fuse_relu(path.read_bytes()))
-            path.write_bytes(rewrite_hard_sigmoid(dense, fuse=options.kernels == "xnnpack"))
+            dense = matmul_as_dense(fuse_transposed_bias(fuse_relu(path.read_bytes())))
+            path.write_bytes(rewrite_hard_sigmoid(dense))
             layout, notes = find_layout(prepared, model, path, free=free, kernels=options.kernels)
         except BuildError as problem:
             if first is None and not isinstance(problem, UnknownOperatorError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ai_edge_litert.schema_py_generated import ModelT, OperatorCodeT
 
+_FLOAT_BYTES = 4
 KEEPS_VALUES = (
     "RESHAPE",
     "TRANSPOSE",
@@ -26,7 +28,12 @@ KEEPS_VALUES = (
     "SPACE_TO_DEPTH",
     "CONCATENATION",
 )
-"""Operators whose quantized kernels demand one scale for inputs and outputs."""
+"""Operators that only move values, or choose among them: quantized kernels demand one scale for inputs and outputs."""
+KEEPS_SCALE = (
+    *KEEPS_VALUES,
+    *("AVERAGE_POOL_2D", "DEPTH_TO_SPACE", "MIRROR_PAD", "PADV2", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"),
+)
+"""Those, and others of which quantized kernels demand the same. Source: LiteRT 8-bit quantization specification."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +49,8 @@ class FlatTensor:
     zero_point: tuple[int, ...] = ()
     state: bool = False
     """What a recurrent operator keeps from step to step."""
+    value: float | None = None
+    """The number in a float constant that has one alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +61,8 @@ class FlatOp:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     custom: bool
+    activation: str = ""
+    """What is fused into it (`RELU6`), or empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +79,14 @@ class FlatModel:
 
 def read_flatbuffer(path: Path) -> FlatModel:
     """Operators and tensors of the first subgraph."""
+    return flat_model(path.read_bytes())
+
+
+def flat_model(data: bytes) -> FlatModel:
+    """The same of a file's bytes."""
     from ai_edge_litert.schema_py_generated import Model, ModelT
 
-    model = ModelT.InitFromObj(Model.GetRootAs(path.read_bytes(), 0))
+    model = ModelT.InitFromObj(Model.GetRootAs(data, 0))
     graph = model.subgraphs[0]
     return FlatModel(
         tensors=_tensors(model),
@@ -98,15 +114,17 @@ def _tensors(model: ModelT) -> tuple[FlatTensor, ...]:
                 scale=tuple(float(value) for value in listed(quantized.scale if quantized else None)),
                 zero_point=tuple(int(value) for value in listed(quantized.zeroPoint if quantized else None)),
                 state=bool(tensor.isVariable),
+                value=_only_value(model.buffers[tensor.buffer]) if tensor.type == TensorType.FLOAT32 else None,
             )
         )
     return tuple(tensors)
 
 
 def _ops(model: ModelT) -> tuple[FlatOp, ...]:
-    from ai_edge_litert.schema_py_generated import BuiltinOperator
+    from ai_edge_litert.schema_py_generated import ActivationFunctionType, BuiltinOperator
 
     codes = {value: name for name, value in vars(BuiltinOperator).items() if isinstance(value, int)}
+    fused = {value: name for name, value in vars(ActivationFunctionType).items() if isinstance(value, int) and value}
     ops = []
     for op in model.subgraphs[0].operators:
         code = model.operatorCodes[op.opcodeIndex]
@@ -117,6 +135,7 @@ def _ops(model: ModelT) -> tuple[FlatOp, ...]:
                 inputs=tuple(int(index) for index in listed(op.inputs)),
                 outputs=tuple(int(index) for index in listed(op.outputs)),
                 custom=custom,
+                activation=fused.get(getattr(op.builtinOptions, "fusedActivationFunction", 0), ""),
             )
         )
     return tuple(ops)
@@ -130,6 +149,11 @@ def builtin(code: OperatorCodeT) -> int:
 def _has_data(buffer: object) -> bool:
     data = getattr(buffer, "data", None)
     return (data is not None and len(data) > 0) or int(getattr(buffer, "offset", 0)) > 1
+
+
+def _only_value(buffer: object) -> float | None:
+    data = getattr(buffer, "data", None)
+    return None if data is None or len(data) != _FLOAT_BYTES else struct.unpack("<f", bytes(data))[0]
 
 
 def _text(value: bytes | str | None) -> str:

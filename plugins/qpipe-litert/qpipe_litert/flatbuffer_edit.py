@@ -77,6 +77,7 @@ def fuse_relu(data: bytes) -> bytes:
     fused = {
         BuiltinOperator.RELU: ActivationFunctionType.RELU,
         BuiltinOperator.RELU6: ActivationFunctionType.RELU6,
+        BuiltinOperator.RELU_N1_TO_1: ActivationFunctionType.RELU_N1_TO_1,
     }
     for relu in [op for op in graph.operators if codes[op.opcodeIndex] in fused]:
         maker, last = _weighted_maker(graph, codes, int(relu.inputs[0]))
@@ -193,24 +194,42 @@ def drop_unused(model: ModelT) -> None:
             ends.tensorIndex = place[int(ends.tensorIndex)]
 
 
-def _take_bias(model: ModelT, dense: OperatorT) -> None:
-    """Fold a constant vector that is added next into the fully connected operator."""
+def fuse_transposed_bias(data: bytes) -> bytes:
+    """The same model with what is added to a transposed convolution as its bias."""
+    from ai_edge_litert.schema_py_generated import BuiltinOperator
+
+    model = opened(data)
+    for op in list(model.subgraphs[0].operators):
+        if builtin(model.operatorCodes[op.opcodeIndex]) == BuiltinOperator.TRANSPOSE_CONV and len(op.inputs) == 3:
+            _take_bias(model, op)
+            if len(op.inputs) > 3:
+                op.opcodeIndex = code_index(model, BuiltinOperator.TRANSPOSE_CONV, version=4)  # bias, activation
+    drop_unused(model)
+    return packed(model, len(data))
+
+
+def _take_bias(model: ModelT, weighted: OperatorT) -> None:
+    """Fold a constant vector that is added next into the weighted operator."""
     from ai_edge_litert.schema_py_generated import BuiltinOperator
 
     graph = model.subgraphs[0]
-    made = int(dense.outputs[0])
+    made = int(weighted.outputs[0])
     readers = [op for op in graph.operators if made in op.inputs]
     code = model.operatorCodes[readers[0].opcodeIndex] if len(readers) == 1 else None
     if code is None or made in graph.outputs or builtin(code) != BuiltinOperator.ADD:
         return
     add = readers[0]
     other = next((int(index) for index in add.inputs if index != made), made)
-    width = listed(graph.tensors[int(dense.inputs[1])].shape)[0]
-    if model.buffers[graph.tensors[other].buffer].data is None or listed(graph.tensors[other].shape) != [width]:
+    bias = graph.tensors[other]
+    width = int(listed(graph.tensors[int(weighted.inputs[1])].shape)[0])
+    if model.buffers[bias.buffer].data is None or listed(bias.shape) not in ([width], [1, 1, 1, width]):
         return
-    dense.inputs = [*dense.inputs[:2], other]
-    dense.builtinOptions.fusedActivationFunction = add.builtinOptions.fusedActivationFunction
-    dense.outputs = add.outputs
+    if sum(other in listed(op.inputs) for op in graph.operators) > 1:
+        return
+    bias.shape = np.array([width], np.int32)
+    weighted.inputs = [*[index for index in weighted.inputs if index >= 0], other]
+    weighted.builtinOptions.fusedActivationFunction = add.builtinOptions.fusedActivationFunction
+    weighted.outputs = add.outputs
     graph.operators.remove(add)
 
 

@@ -1,7 +1,7 @@
 """Hard swish and hard sigmoid as operators that all runtimes have: the converter writes them out as arithmetic.
 
-`RELU_0_TO_1` has no kernel in XNNPACK and none in tflite-micro; `ADD` with a fused Relu6 has both. `HARD_SWISH` is for
-XNNPACK, in float; an NPU's compiler refuses it in float, and takes the arithmetic.
+`RELU_0_TO_1` has no kernel in XNNPACK and none in tflite-micro; a fused Relu6 has both. `HARD_SWISH` is float in
+XNNPACK and int8 elsewhere; an NPU's compiler refuses it in float, and takes the arithmetic.
 """
 
 from __future__ import annotations
@@ -16,22 +16,31 @@ from qpipe_litert.flatbuffer_edit import code_index, drop_unused, held, opened, 
 if TYPE_CHECKING:
     from ai_edge_litert.schema_py_generated import ModelT, OperatorT
 
-SIXTH, HALF, THREE = 1 / 6, 0.5, 3.0
+SIXTH, HALF, THREE, SIX = 1 / 6, 0.5, 3.0, 6.0
 """min(max(x + 3, 0), 6) / 6. Source: Howard et al. 2019 (arXiv:1905.02244), section 5.2."""
 _CLOSE = 1e-6
 
 
-def rewrite_hard_sigmoid(data: bytes, *, fuse: bool) -> bytes:
-    """The same model with hard sigmoids as Relu6 and a product; `fuse`: x · hardsigmoid(x) is one operator."""
+def rewrite_hard_sigmoid(data: bytes) -> bytes:
+    """The same model with hard sigmoids as Relu6 and a product, and x · hardsigmoid(x) as one operator."""
     from ai_edge_litert.schema_py_generated import BuiltinOperator
 
     view = _View(opened(data))
     changed = [view.as_relu6(relu) for relu in view.all_of(BuiltinOperator.RELU_0_TO_1)]
-    changed += [view.as_hard_swish(add) for add in view.all_of(BuiltinOperator.ADD) if fuse]
+    changed += [view.as_hard_swish(add) for add in view.all_of(BuiltinOperator.ADD)]
     if not any(changed):
         return data
     drop_unused(view.model)
     return packed(view.model, len(data))
+
+
+def write_out_hard_swish(data: bytes) -> bytes:
+    """The same model with each float `HARD_SWISH` as x · (Relu6(x + 3) / 6)."""
+    from ai_edge_litert.schema_py_generated import BuiltinOperator
+
+    view = _View(opened(data))
+    changed = [view.as_arithmetic(swish) for swish in view.all_of(BuiltinOperator.HARD_SWISH)]
+    return packed(view.model, len(data)) if any(changed) else data
 
 
 class _View:
@@ -46,21 +55,65 @@ class _View:
         return [op for op in self.graph.operators if self._code(op) == code]
 
     def as_relu6(self, relu: OperatorT) -> bool:
-        """min(max(x / 6 + .5, 0), 1) becomes min(max(x + 3, 0), 6) / 6; whether it was one."""
+        """min(max(y, 0), 1) becomes min(max(6 y, 0), 6) / 6: 6 y is x + 3 where y is x / 6 + .5."""
         from ai_edge_litert.schema_py_generated import ActivationFunctionType, BuiltinOperator
 
         add = self._maker(relu.inputs[0], BuiltinOperator.ADD)
-        scaled = self._beside(add, HALF)
-        mul = self._maker(scaled, BuiltinOperator.MUL)
+        mul = self._maker(self._beside(add, HALF), BuiltinOperator.MUL)
         x = self._beside(mul, SIXTH)
-        if add is None or mul is None or x is None:
+        six_fold = self._six_fold(relu) if add is None or mul is None or x is None else add
+        if six_fold is add and x is not None:
+            add.inputs = [x, self._number(THREE)]
+            self.graph.operators.remove(mul)
+        six_fold.builtinOptions.fusedActivationFunction = ActivationFunctionType.RELU6
+        self._replace(relu, self._product([int(six_fold.outputs[0]), self._number(SIXTH)], relu.outputs))
+        return True
+
+    def as_arithmetic(self, swish: OperatorT) -> bool:
+        """X · (Relu6(x + 3) / 6) instead of a float operator; whether it was float."""
+        from ai_edge_litert.schema_py_generated import (
+            ActivationFunctionType,
+            AddOptionsT,
+            BuiltinOperator,
+            BuiltinOptions,
+            TensorType,
+        )
+
+        x, y = int(swish.inputs[0]), int(swish.outputs[0])
+        if self.graph.tensors[x].type != TensorType.FLOAT32:
             return False
-        sixth = next(int(index) for index in mul.inputs if index != x)
-        add.inputs = [x, self._like(sixth, THREE)]
-        add.builtinOptions.fusedActivationFunction = ActivationFunctionType.RELU6
-        mul.inputs, mul.outputs = [int(add.outputs[0]), sixth], relu.outputs
-        self.graph.operators.remove(mul)
-        self.graph.operators[self.graph.operators.index(relu)] = mul
+        cut, share = self._like(y, b"_relu6"), self._like(y, b"_share")
+        options = AddOptionsT()
+        options.fusedActivationFunction = ActivationFunctionType.RELU6
+        add = self._operator(BuiltinOperator.ADD, [x, self._number(THREE)], [cut])
+        add.builtinOptionsType, add.builtinOptions = BuiltinOptions.AddOptions, options
+        self._replace(swish, add, self._product([cut, self._number(SIXTH)], [share]), self._product([x, share], [y]))
+        return True
+
+    def _six_fold(self, relu: OperatorT) -> OperatorT:
+        """What makes six times the input of this operator: the weighted one before it, or a product."""
+        from ai_edge_litert.schema_py_generated import BuiltinOperator
+
+        kinds = (BuiltinOperator.CONV_2D, BuiltinOperator.DEPTHWISE_CONV_2D, BuiltinOperator.FULLY_CONNECTED)
+        source = int(relu.inputs[0])
+        made = next((one for kind in kinds if (one := self._maker(source, kind)) is not None), None)
+        if made is not None and not _activation(made) and self._multiplied(made, SIX):
+            return made
+        product = self._product([source, self._number(SIX)], [self._like(source, b"_six_fold")])
+        self.graph.operators.insert(self.graph.operators.index(relu), product)
+        return product
+
+    def _multiplied(self, weighted: OperatorT, factor: float) -> bool:
+        """Weights and bias times a factor, where they are constants of this operator alone; whether they were."""
+        own = [self.graph.tensors[int(index)] for index in listed(weighted.inputs)[1:] if index >= 0]
+        buffers = [tensor.buffer for tensor in self.graph.tensors]
+        if any(self.model.buffers[one.buffer].data is None or buffers.count(one.buffer) > 1 for one in own):
+            return False
+        if any(len(self._readers(int(index))) > 1 for index in listed(weighted.inputs)[1:]):
+            return False
+        for one in own:
+            buffer = self.model.buffers[one.buffer]
+            buffer.data = (held(buffer, np.float32) * np.float32(factor)).view(np.uint8)
         return True
 
     def as_hard_swish(self, add: OperatorT) -> bool:
@@ -128,19 +181,49 @@ class _View:
         found = held(buffer, np.float32)
         return bool(found.size) and bool((np.abs(found - value) < _CLOSE).all())
 
-    def _like(self, tensor: int, value: float) -> int:
-        """A new constant of the same shape."""
-        from ai_edge_litert.schema_py_generated import BufferT, TensorT
+    def _number(self, value: float) -> int:
+        """A new float constant."""
+        from ai_edge_litert.schema_py_generated import BufferT
 
-        model, old = self.model, self.graph.tensors[tensor]
-        made, buffer = TensorT(), BufferT()
-        size = int(np.prod(listed(old.shape), dtype=np.int64))
-        buffer.data = np.frombuffer(np.full(size, value, np.float32).tobytes(), np.uint8)
-        model.buffers.append(buffer)
-        made.name, made.shape, made.type = bytes(old.name) + b"_three", old.shape, old.type
-        made.buffer = len(model.buffers) - 1
+        buffer = BufferT()
+        buffer.data = np.array([value], np.float32).view(np.uint8)
+        self.model.buffers.append(buffer)
+        name = f"hard_sigmoid_{len(self.graph.tensors)}".encode()
+        return self._add(name, np.array([1], np.int32), len(self.model.buffers) - 1)
+
+    def _like(self, tensor: int, suffix: bytes) -> int:
+        """A new float tensor of the same shape."""
+        old = self.graph.tensors[tensor]
+        made = self._add(bytes(old.name) + suffix, old.shape, 0)
+        self.graph.tensors[made].shapeSignature = old.shapeSignature
+        return made
+
+    def _add(self, name: bytes, shape: object, buffer: int) -> int:
+        from ai_edge_litert.schema_py_generated import TensorT, TensorType
+
+        made = TensorT()
+        made.name, made.shape, made.buffer, made.type = name, shape, buffer, TensorType.FLOAT32
         self.graph.tensors.append(made)
         return len(self.graph.tensors) - 1
+
+    def _product(self, inputs: list[int], outputs: object) -> OperatorT:
+        from ai_edge_litert.schema_py_generated import BuiltinOperator, BuiltinOptions, MulOptionsT
+
+        made = self._operator(BuiltinOperator.MUL, inputs, outputs)
+        made.builtinOptionsType, made.builtinOptions = BuiltinOptions.MulOptions, MulOptionsT()
+        return made
+
+    def _operator(self, code: int, inputs: list[int], outputs: object) -> OperatorT:
+        from ai_edge_litert.schema_py_generated import OperatorT
+
+        made = OperatorT()
+        made.opcodeIndex = code_index(self.model, code, version=1)
+        made.inputs, made.outputs = inputs, outputs
+        return made
+
+    def _replace(self, old: OperatorT, *new: OperatorT) -> None:
+        at = self.graph.operators.index(old)
+        self.graph.operators[at : at + 1] = new
 
 
 def _activation(op: OperatorT) -> int:

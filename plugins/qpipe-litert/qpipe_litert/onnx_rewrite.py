@@ -32,6 +32,51 @@ def strided_slices_as_pools(model: onnx.ModelProto) -> onnx.ModelProto:
     return made
 
 
+def means_as_pools(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Every `x.mean((2, 3))` or `x.amax((2, 3))` of rank 4 as a global pool: the same numbers.
+
+    Channels lie last in the file: onnx2tf turns the image back for a mean that drops its axes, and the mean then goes
+    over the innermost axis, which NPUs do not run.
+    """
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in made.graph.initializer}
+    shapes = {value.name: _shape(value) for value in (*made.graph.input, *made.graph.value_info)}
+    nodes = [
+        pool
+        for node in made.graph.node
+        for pool in (_as_pool(node, constants, shapes.get(node.input[0], ()) if node.input else ()) or (node,))
+    ]
+    del made.graph.node[:]
+    made.graph.node.extend(nodes)
+    return made
+
+
+def _as_pool(
+    node: onnx.NodeProto, constants: Mapping[str, NDArray[np.generic]], shape: tuple[int, ...]
+) -> tuple[onnx.NodeProto, ...]:
+    """The pool, and the Flatten behind it where the axes are dropped; nothing where this is no mean of an image."""
+    given = {one.name: helper.get_attribute_value(one) for one in node.attribute}
+    axes = constants.get(node.input[1]) if len(node.input) > 1 else np.array(given.get("axes", ()))
+    kinds = {"ReduceMean": "GlobalAveragePool", "ReduceMax": "MaxPool", "GlobalMaxPool": "MaxPool"}
+    if node.op_type not in kinds or len(shape) != 4 or not all(shape[2:]):
+        return ()
+    if node.op_type != "GlobalMaxPool" and (axes is None or sorted(int(one) % 4 for one in axes) != [2, 3]):
+        return ()
+    kept = node.op_type == "GlobalMaxPool" or bool(given.get("keepdims", 1))
+    pooled = node.output[0] if kept else f"{node.output[0]}_pooled"
+    pool = helper.make_node(kinds[node.op_type], node.input[:1], [pooled], name=node.name)
+    if pool.op_type == "MaxPool":
+        pool.attribute.append(helper.make_attribute("kernel_shape", shape[2:]))
+    return (pool,) if kept else (pool, helper.make_node("Flatten", [pooled], node.output))
+
+
+def _shape(value: onnx.ValueInfoProto) -> tuple[int, ...]:
+    """Sizes of a float tensor, 0 where one is not known; nothing of another type."""
+    tensor = value.type.tensor_type
+    return tuple(dim.dim_value for dim in tensor.shape.dim) if tensor.elem_type == onnx.TensorProto.FLOAT else ()
+
+
 def _ranks(model: onnx.ModelProto) -> dict[str, int]:
     values = (*model.graph.input, *model.graph.value_info)
     floats = [v for v in values if v.type.tensor_type.elem_type == onnx.TensorProto.FLOAT]

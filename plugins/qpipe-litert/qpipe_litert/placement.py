@@ -14,14 +14,14 @@ from qpipe_litert.interpreter import open_interpreter
 from qpipe_litert.options import Kernels
 from qpipe_litert.quantize import LeftInFloat
 
-COMPUTING = (
-    *("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL", "ADD", "SUB", "MUL"),
-    *("MEAN", "SUM", "AVERAGE_POOL_2D", "LOGISTIC", "TANH", "SOFTMAX", "LEAKY_RELU", "HARD_SWISH", "GELU", "RELU"),
-    *("UNIDIRECTIONAL_SEQUENCE_LSTM", "BIDIRECTIONAL_SEQUENCE_LSTM", "UNIDIRECTIONAL_SEQUENCE_RNN", "LSTM", "RNN"),
-    *("BIDIRECTIONAL_SEQUENCE_RNN", "CONV_3D", "CONV_3D_TRANSPOSE", "PRELU", "ELU", "RELU6", "RELU_0_TO_1"),
-    *("RELU_N1_TO_1", "DIV", "POW", "EXP", "SQRT", "RSQRT", "SQUARED_DIFFERENCE", "MAXIMUM", "MINIMUM", "LOG_SOFTMAX"),
+MOVING = (
+    *("RESHAPE", "TRANSPOSE", "SQUEEZE", "EXPAND_DIMS", "PAD", "PADV2", "MIRROR_PAD", "SLICE", "STRIDED_SLICE"),
+    *("SPLIT", "SPLIT_V", "GATHER", "GATHER_ND", "EMBEDDING_LOOKUP", "PACK", "UNPACK", "CONCATENATION", "TILE"),
+    *("BROADCAST_TO", "SPACE_TO_DEPTH", "DEPTH_TO_SPACE", "SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND", "REVERSE_V2"),
+    *("MAX_POOL_2D", "RESIZE_NEAREST_NEIGHBOR", "REDUCE_MAX", "REDUCE_MIN", "SELECT", "SELECT_V2", "FILL", "TOPK_V2"),
+    *("QUANTIZE", "DEQUANTIZE", "CAST", "DYNAMIC_UPDATE_SLICE", "SCATTER_ND", "REVERSE_SEQUENCE", "ZEROS_LIKE"),
 )
-"""Operators that compute; the others move or convert values."""
+"""Operators that move, choose or convert values; all others compute."""
 _LOW = ("int8", "uint8", "int16", "int4")
 
 
@@ -74,7 +74,7 @@ def place(
 
 def computes(flat: FlatModel, op: FlatOp) -> bool:
     """Whether an operator computes on data; arithmetic on shapes is ADD and MUL too, on wider integers."""
-    return op.name in COMPUTING and bool(op.outputs) and flat.tensors[op.outputs[0]].dtype in (*_LOW, "float32")
+    return op.name not in MOVING and bool(op.outputs) and flat.tensors[op.outputs[0]].dtype in (*_LOW, "float32")
 
 
 def precision(flat: FlatModel, op: FlatOp) -> str:

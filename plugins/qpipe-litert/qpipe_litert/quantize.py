@@ -16,7 +16,7 @@ from qpipe.errors import BuildError, RefusedError
 from qpipe.records.quantization import QuantPlan
 from qpipe_litert.flatbuffer import FlatModel, read_flatbuffer
 from qpipe_litert.interpreter import quiet
-from qpipe_litert.options import Options
+from qpipe_litert.options import Kernels, Options
 from qpipe_litert.ranges import CarriedRanges, Range
 
 if TYPE_CHECKING:
@@ -135,6 +135,8 @@ def ops_left_in_float(
     matched: Mapping[int, tuple[str, ...]],
     carried: CarriedRanges,
     outputs: Mapping[str, str],
+    *,
+    kernels: Kernels = "xnnpack",
 ) -> tuple[LeftInFloat, ...]:
     """Operators that the plan leaves in float (`outputs`: ONNX node by output tensor), or that lack a range."""
     refused = {
@@ -151,7 +153,7 @@ def ops_left_in_float(
             left.append(LeftInFloat(output=name, op=op.name, reason="it writes the state of a recurrent operator"))
         elif nodes:
             left.append(LeftInFloat(output=name, op=op.name, reason=f"{nodes[0]}: {refused[nodes[0]]}"))
-        elif op.name == "HARD_SWISH" and plan.mode == "static":
+        elif op.name == "HARD_SWISH" and plan.mode == "static" and kernels == "xnnpack":
             # With LiteRT's own int8 kernel a network took 4.6 times as long as with XNNPACK's float one.
             left.append(LeftInFloat(output=name, op=op.name, reason="XNNPACK has no integer kernel for it"))
         elif lacking:

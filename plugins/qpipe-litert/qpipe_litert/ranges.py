@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import onnx
 
 from qpipe.records.quantization import QuantPlan
-from qpipe_litert.flatbuffer import KEEPS_VALUES, FlatModel
+from qpipe_litert.flatbuffer import KEEPS_SCALE, KEEPS_VALUES, FlatModel, FlatOp
 
 Range = tuple[float, float]
+FIXED_RANGES = {"LOGISTIC": (0.0, 1.0), "SOFTMAX": (0.0, 1.0), "TANH": (-1.0, 1.0)}
+"""Ranges that int8 kernels demand of their output. Source: LiteRT 8-bit quantization specification."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,17 +24,23 @@ class CarriedRanges:
 
 
 def carry_ranges(
-    plan: QuantPlan, graph: onnx.ModelProto, flat: FlatModel, matched: Mapping[int, tuple[str, ...]]
+    plan: QuantPlan,
+    graph: onnx.ModelProto,
+    flat: FlatModel,
+    matched: Mapping[int, tuple[str, ...]],
+    *,
+    whole: bool = False,
 ) -> CarriedRanges:
     """The plan's ranges for every float activation of the file.
 
     A tensor that the plan does not name takes the range of the tensor before its Relu or Clip, cut as that operator
-    cuts; then that of its neighbour across operators that keep values.
+    cuts; then that of its neighbour across operators that keep values. `whole`: floats are to be nowhere, so that
+    operators that leave no choice of an output's range give it one as well (`_derived`).
     """
     known = plan_ranges(plan, graph)
     activations = [t.index for t in flat.tensors if t.dtype == "float32" and not t.constant and _used(flat, t.index)]
     ranges = {index: r for index in activations if (r := _first(known, matched.get(index, ()))) is not None}
-    _spread(flat, ranges, set(activations))
+    _spread(flat, ranges, set(activations), whole=whole)
     return CarriedRanges(ranges=ranges, missing=tuple(index for index in activations if index not in ranges))
 
 
@@ -71,15 +79,43 @@ def _first(known: Mapping[str, Range], names: tuple[str, ...]) -> Range | None:
     return next((known[name] for name in reversed(names) if name in known), None)
 
 
-def _spread(flat: FlatModel, ranges: dict[int, Range], activations: set[int]) -> None:
-    keeping = [op for op in flat.ops if op.name in KEEPS_VALUES]
+def _spread(flat: FlatModel, ranges: dict[int, Range], activations: set[int], *, whole: bool) -> None:
+    keeping = KEEPS_SCALE if whole else KEEPS_VALUES
     before = -1
     while before != len(ranges):
         before = len(ranges)
-        for op in keeping:
+        for op in flat.ops:
             ends = [index for index in (*op.inputs, *op.outputs) if index in activations]
-            found = [ranges[index] for index in ends if index in ranges]
-            if found:
-                joined = (min(low for low, _ in found), max(high for _, high in found))
+            if op.name in keeping:
+                found = [ranges[index] for index in ends if index in ranges]
+                joined = (min(low for low, _ in found), max(high for _, high in found)) if found else None
+            else:
+                ends = list(op.outputs[:1])
+                joined = _derived(flat, op, ranges) if whole else None
+            if joined is not None:
                 for index in ends:
                     ranges.setdefault(index, joined)
+
+
+def _derived(flat: FlatModel, op: FlatOp, ranges: Mapping[int, Range]) -> Range | None:
+    """The range that an operator itself gives its output: of its kernel, of an input's type, of a sum or product."""
+    taken = [ranges[index] for index in op.inputs if index in ranges]
+    if op.name in FIXED_RANGES and taken:
+        read = [other.name for other in flat.ops if op.outputs[0] in other.inputs]
+        return None if "LOG" in read else FIXED_RANGES[op.name]  # the logarithm of what was rounded to zero
+    if op.name == "CAST":
+        return (0.0, 255.0) if flat.tensors[op.inputs[0]].dtype == "uint8" else None
+    found = _with_number(flat, op, taken[0]) if len(taken) == 1 else None
+    if op.activation == "RELU6":
+        low, high = found or (0.0, 6.0)
+        return min(max(low, 0.0), 6.0), min(max(high, 0.0), 6.0)
+    return found if not op.activation else None
+
+
+def _with_number(flat: FlatModel, op: FlatOp, taken: Range) -> Range | None:
+    """Range of a sum with one number, or of a product with one: as exact as the input's."""
+    number = next((value for index in op.inputs if (value := flat.tensors[index].value) is not None), None)
+    if number is None or op.name not in {"ADD", "MUL"}:
+        return None
+    low, high = sorted(end + number if op.name == "ADD" else end * number for end in taken)
+    return min(low, 0.0), max(high, 0.0)

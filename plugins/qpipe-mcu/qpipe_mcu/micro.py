@@ -6,12 +6,14 @@ import os
 import re
 import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from qpipe_litert.flatbuffer import FlatModel, FlatOp, flat_model
 
 from qpipe.errors import BuildError, RefusedError
 
@@ -23,6 +25,11 @@ T = TypeVar("T")
 _STEP_BYTES = 16
 """tflite-micro aligns everything in the arena to 16 bytes."""
 _LARGEST_BYTES = 256 * 2**20
+_NAMED = 3
+_INSTEAD = {
+    "GELU": ": by HardSwish or Relu, and train on, or by x · Sigmoid(1.702 x), which is close to it",
+    "TOPK_V2": ": end it before TopK, and choose in the application",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,11 +60,12 @@ def run_micro(interpreter: Interpreter, inputs: tuple[Array, ...], outputs: int)
     return tuple(np.array(interpreter.get_output(position)) for position in range(outputs))
 
 
-def smallest_arena(data: bytes) -> int:
+def smallest_arena(data: bytes, names: Mapping[str, tuple[str, ...]] = MappingProxyType({})) -> int:
     """Bytes of the smallest arena in which the model allocates and runs, by bisection.
 
     Of the reference kernels, and an upper bound for theirs: pointers are 64 bits wide here. A vendor's kernels
-    (CMSIS-NN) take scratch buffers beside.
+    (CMSIS-NN) take scratch buffers beside. `names` are the ONNX tensors that a tensor of the file stands for: refusals
+    tell by them what an operator makes.
 
     Raises:
         BuildError: an operator is missing in tflite-micro, or no arena is large enough.
@@ -65,9 +73,9 @@ def smallest_arena(data: bytes) -> int:
     high = max(4096, len(data) // 4)
     said = _attempt(data, high)
     while said.error:
-        _refuse_missing_operator(said)
+        _refuse_missing_operator(said, data, names)
         if high > _LARGEST_BYTES:
-            _refuse_any_arena(said, high)
+            _refuse_any_arena(said, high, data, names)
         high *= 2
         said = _attempt(data, high)
     low = 0
@@ -137,32 +145,44 @@ def _call_and_end(call: Callable[[], None], output: int) -> NoReturn:
         os._exit(code)
 
 
-def _refuse_missing_operator(said: Said) -> None:
+def _refuse_missing_operator(said: Said, data: bytes, names: Mapping[str, tuple[str, ...]]) -> None:
     found = re.search(r"Didn't find op for builtin opcode '(\w+)'", said.text)
     if found:
+        flat = flat_model(data)
+        made = [_made(flat, op, names) for op in flat.ops if op.name == found[1]]
+        named = ", ".join(made[:_NAMED]) + (f" and {len(made) - _NAMED} more" if len(made) > _NAMED else "")
         raise RefusedError(
-            f"tflite-micro has no operator {found[1]}", hint="replace the nodes that become it, or fold them away"
+            f"tflite-micro has no operator {found[1]}, which makes {named or 'what the model needs'}",
+            hint=f"replace these nodes in the model{_INSTEAD.get(found[1], '')}",
         )
 
 
-def _refuse_any_arena(said: Said, arena_bytes: int) -> None:
+def _refuse_any_arena(said: Said, arena_bytes: int, data: bytes, names: Mapping[str, tuple[str, ...]]) -> None:
     """What fails in an arena of any size is a kernel that does not take its tensors, or a model beyond all arenas."""
     if "Requested: " in said.text:  # the library ran out of its arena; this machine gave it
         raise RefusedError(
             f"tflite-micro needs an arena of more than {arena_bytes // 2**20} MiB for this model",
             hint="a smaller model, or smaller inputs",
         )
-    found = re.search(r"Node (\w+) \(number \d+\) failed to (?:prepare|invoke)", said.text)
+    found = re.search(r"Node (\w+) \(number (\d+)\) failed to (?:prepare|invoke)", said.text)
     if found is None:
         raise BuildError(
             f"tflite-micro cannot allocate the model in {arena_bytes // 2**20} MiB: {_last_line(said.text, said.error)}"
         )
     half = found[1] == "DEQUANTIZE"  # what a float16 weight stands behind
     reason = _last_line(said.text[: found.start()], "it gives no reason")
+    flat, at = flat_model(data), int(found[2])
+    made = f", which makes {_made(flat, flat.ops[at], names)}," if at < len(flat.ops) else ""
     raise RefusedError(
-        f"tflite-micro's {found[1]} does not take these types or shapes: {reason}",
-        hint="float16 weights have no kernel there: use recipe int8" if half else "replace the nodes that become it",
+        f"tflite-micro's {found[1]}{made} does not take these types or shapes: {reason}",
+        hint="float16 weights have no kernel there: use recipe int8" if half else "replace this node in the model",
     )
+
+
+def _made(flat: FlatModel, op: FlatOp, names: Mapping[str, tuple[str, ...]]) -> str:
+    """What an operator makes, by its ONNX name where there is one."""
+    name = flat.tensors[op.outputs[0]].name
+    return names.get(name, (name,))[-1]
 
 
 def _last_line(text: str, otherwise: str) -> str:

@@ -13,7 +13,7 @@ from qpipe.errors import RefusedError
 from qpipe.plugins.backend import Progress, Session
 from qpipe.plugins.options import read_options
 from qpipe.plugins.packages import missing_package, package_versions
-from qpipe.quant.schemes import LITERT_INTEGER, named_scheme
+from qpipe.quant.schemes import LITERT_INTEGER, LITERT_MICRO, named_scheme
 from qpipe.records.engine import Availability, Built, Engine, Fact, Prepared, Ready, Requirement
 from qpipe.records.scheme import Scheme
 from qpipe.records.target import Target
@@ -83,12 +83,12 @@ class TflmBackend:
 
 
 def integer_scheme(target: Target) -> Scheme:
-    """The one scheme of microcontrollers.
+    """That of microcontrollers, or by name the narrower one of int8 files.
 
     Raises:
         TargetError: the target names another one.
     """
-    return named_scheme(target, {LITERT_INTEGER.name: LITERT_INTEGER}) or LITERT_INTEGER
+    return named_scheme(target, {one.name: one for one in (LITERT_MICRO, LITERT_INTEGER)}) or LITERT_MICRO
 
 
 def open_session(engine: Engine) -> Session:

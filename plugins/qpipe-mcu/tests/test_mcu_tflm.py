@@ -195,7 +195,8 @@ def test_options_are_validated(options: dict[str, object]) -> None:
         ),
         (
             "Node DEQUANTIZE (number 2) failed to prepare with status 1\nTFLM failed to allocate tensors",
-            "tflite-micro's DEQUANTIZE does not take these types or shapes: it gives no reason",
+            "tflite-micro's DEQUANTIZE, which makes conv3_input_nhwc, does not take these types or shapes: "
+            "it gives no reason",
             True,
         ),
         (
@@ -208,9 +209,11 @@ def test_options_are_validated(options: dict[str, object]) -> None:
     ],
     ids=["runs-not", "prepares-not", "too-large", "this-machine"],
 )
-def test_a_kernel_that_refuses_is_no_lack_of_memory(text: str, message: str, lasts: bool) -> None:
+def test_a_kernel_that_refuses_is_no_lack_of_memory(
+    text: str, message: str, lasts: bool, cortex_engine: Engine
+) -> None:
     """Memory that this machine lacks may be there at the next run; the others last."""
     with pytest.raises(BuildError) as told:
-        _refuse_any_arena(Said(text=text, error="x"), 2**29)
+        _refuse_any_arena(Said(text=text, error="x"), 2**29, cortex_engine.main_file.read_bytes(), {})
     assert (told.value.message, told.value.lasts) == (message, lasts)
     assert ("int8" in told.value.hint) is ("DEQUANTIZE" in message)
