@@ -60,24 +60,22 @@ def baseline_of(one: Worked, worked: Sequence[Worked]) -> Worked:
 
 def work(workplace: Workplace, options: RunOptions, watch: Watch, stop: threading.Event) -> tuple[Worked, ...]:
     """Every cell of the workplace, in its order."""
-    found = {cell.key: _without_work(cell, workplace, options) for cell in workplace.cells}
-    todo = [cell for cell in workplace.cells if found[cell.key] is None]
-    for cell in workplace.cells:
-        if (known := found[cell.key]) is not None:
-            watch.end(cell.label, "cached" if known.status == "ok" else known.status)
-    by_label = {cell.label: cell for cell in todo}
+    found = {cell.label: _without_work(cell, workplace, options) for cell in workplace.cells}
+    todo = {cell.label: cell for cell in workplace.cells if found[cell.label] is None}
+    for label, known in found.items():
+        if known is not None:
+            watch.end(label, "cached" if known.status == "ok" else known.status)
 
     def done(job: Job, ended: Exit) -> None:
-        if job.label in by_label:
-            cell = by_label[job.label]
-            found[cell.key] = worked_of(cell, ended)
+        if cell := todo.get(job.label):
+            found[cell.label] = worked_of(cell, ended)
             remember_refusal(workplace.store, cell.key, ended)
 
     fresh = fresh_token(options)
-    last = sorted(todo, key=lambda cell: cell.recipe.is_reference)  # most often it waits for the reference outputs
-    jobs = [*_references(todo, workplace, fresh), *(_cell_job(cell, workplace, fresh) for cell in last)]
+    last = sorted(todo.values(), key=lambda cell: cell.recipe.is_reference)  # it waits for the reference outputs
+    jobs = [*_references(last, workplace, fresh), *(_cell_job(cell, workplace, fresh) for cell in last)]
     workplace.executor.run(jobs, watch=watch, stop=stop, done=done)
-    return tuple(known for cell in workplace.cells if (known := found[cell.key]) is not None)
+    return tuple(known for known in found.values() if known is not None)
 
 
 def fresh_token(options: RunOptions) -> str:

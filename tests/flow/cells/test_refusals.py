@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from small_pipeline import write_small_pipeline
@@ -69,3 +70,13 @@ def test_a_refused_cell_is_told_and_not_tried(tmp_path):
     assert {(one.status, one.reason, one.hint, one.refused_before) for one in told} == {
         ("failed", "no operator Einsum", "replace it", True)
     }
+
+
+def test_recipes_of_the_same_stages_keep_their_names(tmp_path):
+    """Their cells have one key, and each its own place in what is told."""
+    path = write_small_pipeline(tmp_path, targets=["cpu-local"], recipes=["fp16", {"name": "half", "stages": ["fp16"]}])
+    place = open_workplace(path, RunOptions(store=str(tmp_path / "store"), profile=False))
+    executor = SimpleNamespace(run=lambda jobs, *, done, **_: [done(job, REFUSED) for job in jobs])
+    told = work(replace(place, executor=executor), RunOptions(), Silence(), threading.Event())
+    assert len({cell.key for cell in place.cells}) == 2
+    assert [one.cell.recipe.name for one in told] == ["none", "fp16", "half"]
