@@ -53,7 +53,9 @@ def _spec(path: Path, role: str, value: onnx.ValueInfoProto) -> TensorSpec:
         what = "strings" if tensor.elem_type == onnx.TensorProto.STRING else "no known type"
         raise ModelError(
             f"{path}: {role} {value.name!r} has elements of {what}",
-            hint="qpipe feeds tensors of numbers: encode text before the model, and export what comes after",
+            hint="qpipe feeds tensors of numbers: encode text before the model, and export what comes after"
+            if role == "input"
+            else "qpipe judges tensors of numbers: leave this output out (del model.graph.output[NUMBER], onnx.save)",
         )
     if not tensor.HasField("shape"):
         raise ModelError(

@@ -217,3 +217,11 @@ def test_missing_file_names_its_neighbour(tmp_path):
         read_model(tmp_path / "digit.onnx", name="m", origin="")
     with pytest.raises(ModelError, match="is a folder"):
         read_model(tmp_path, name="m", origin="")
+
+
+def test_an_output_of_text_is_told_with_how_to_leave_it_out(tmp_path):
+    proto = tiny()
+    proto.graph.output[0].type.tensor_type.elem_type = TensorProto.STRING
+    with pytest.raises(ModelError, match="has elements of strings") as raised:
+        read_model(written(tmp_path, proto), name="m", origin="")
+    assert "del model.graph.output" in raised.value.hint
