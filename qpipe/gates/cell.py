@@ -45,7 +45,9 @@ def decide_cell(
     """
     if recipe == REFERENCE:
         return ()
-    found = tuple(decide_gate(outcomes, spec, types, alpha) for spec in specs if spec.applies(recipe, target))
+    found = tuple(
+        decide_gate(outcomes, spec, types, alpha) for spec in specs if spec.applies(recipe=recipe, target=target)
+    )
     return (*found, *_same_path(outcomes))
 
 

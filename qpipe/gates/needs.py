@@ -20,7 +20,9 @@ def gate_needs(
     """
     if recipe == REFERENCE:
         return frozenset()
-    return frozenset(need for spec in specs if spec.applies(recipe, target) for need in gate_type(spec, types).needs)
+    return frozenset(
+        need for spec in specs if spec.applies(recipe=recipe, target=target) for need in gate_type(spec, types).needs
+    )
 
 
 def needs_profile(

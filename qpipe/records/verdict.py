@@ -31,7 +31,7 @@ class GateSpec:
     targets: tuple[str, ...] | None = None
     accept: tuple[Kind, ...] = ("measured",)
 
-    def applies(self, recipe: str, target: str) -> bool:
+    def applies(self, *, recipe: str, target: str) -> bool:
         """Whether this gate judges cells of that recipe and target."""
         return (self.recipes is None or recipe in self.recipes) and (self.targets is None or target in self.targets)
 

@@ -104,7 +104,7 @@ def test_stages_variants_gates_and_anchors(read):
     assert (big.type, big.params, big.accept, big.targets, big.recipes) == (
         *("size", {"at_most_bytes": 100}, ("estimated",), ("two",), ("mine",)),
     )
-    assert not big.applies("mine", "cpu-local")
+    assert not big.applies(recipe="mine", target="cpu-local")
     assert got.timing == replace(Timing(), processes=3, min_seconds=0.1)
     assert got.store == "/tmp/s"
 

@@ -57,13 +57,13 @@ def _decide(
     look = _look(workplace, one, evidence, family, run_id=run_id, fresh=fresh)
     alpha = alpha_of(look) if look else Alpha()
     recipe, target = one.cell.recipe.name, one.cell.target.name
-    gates = [gate for gate in workplace.pipeline.gates if gate.applies(recipe, target)]
+    gates = [gate for gate in workplace.pipeline.gates if gate.applies(recipe=recipe, target=target)]
     verdicts = judge(
         workplace.store, evidence, gates, metric, workplace.registry, alpha=alpha, recipe=recipe, target=target
     )
     if look:
         first = first_gates(workplace.store, family, gates)
-        asked = {name: gate for name, gate in first.items() if gate.applies(recipe, target)}
+        asked = {name: gate for name, gate in first.items() if gate.applies(recipe=recipe, target=target)}
         verdicts = with_changes(verdicts, gates, asked)
     return replace(with_verdicts(result, verdicts), look=look.number if look else None, alpha=alpha.to_pass)
 

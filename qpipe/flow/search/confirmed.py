@@ -34,7 +34,12 @@ def with_finalists(workplace: Workplace, finalists: tuple[Cell, ...]) -> Workpla
 def _asks_speed(gate: GateSpec, cell: Cell) -> bool:
     wanted = gate.params.get("at_least")
     enough = isinstance(wanted, int | float) and wanted >= 1
-    return gate.type == "speedup" and gate.required and enough and gate.applies(cell.recipe.name, cell.target.name)
+    return (
+        gate.type == "speedup"
+        and gate.required
+        and enough
+        and gate.applies(recipe=cell.recipe.name, target=cell.target.name)
+    )
 
 
 def _speed_gates(gates: Iterable[GateSpec], cells: Iterable[Cell]) -> tuple[GateSpec, ...]:
