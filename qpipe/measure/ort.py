@@ -32,7 +32,7 @@ two quantizers, with one scale for all channels."""
 
 
 def cpu_options(threads: int) -> ort.SessionOptions:
-    """Options of every session that qpipe opens: fixed threads, no spinning, one operator at a time."""
+    """Options of every session that answers or is timed: fixed threads, no spinning, one operator at a time."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
