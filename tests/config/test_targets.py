@@ -44,7 +44,7 @@ def test_a_target_file(tmp_path):
 
 def test_first_party_targets():
     targets = {target.name: target for target in first_party_targets()}
-    assert {"cpu-local", "cpu-x86-vnni", "cpu-x86-avx2", "cpu-arm64"} <= set(targets)
+    assert {"cpu-local", "cpu-x86-amx", "cpu-x86-vnni", "cpu-x86-avx2", "cpu-arm64"} <= set(targets)
     assert {target.owner for target in targets.values()} == {"qpipe-core"}
     assert targets["cpu-local"].arch == ""
     assert targets["cpu-x86-vnni"].isa == ("avx512_vnni|avx_vnni",)

@@ -19,11 +19,13 @@ from qpipe.records.target import Target
 
 HASWELL = Cpu(model="Xeon E5", arch="x86_64", flags=frozenset({"avx", "avx2", "fma"}), count=2)
 ICELAKE = replace(HASWELL, model="Xeon 8380", flags=HASWELL.flags | {"avx512f", "avx512_vnni"})
+SAPPHIRE = replace(ICELAKE, model="Xeon 8480", flags=ICELAKE.flags | {"amx_tile", "amx_int8"})
 ALDERLAKE = replace(HASWELL, model="i7-12700", flags=HASWELL.flags | {"avx_vnni"})
 GRAVITON = Cpu(model="Neoverse", arch="aarch64", flags=frozenset({"asimd", "asimddp"}), count=2)
 
 LOCAL = Target(name="cpu-local", backend="onnxruntime")
 VNNI_TARGET = Target(name="cpu-x86-vnni", backend="onnxruntime", arch="x86_64", isa=(VNNI,))
+AMX_TARGET = Target(name="cpu-x86-amx", backend="onnxruntime", arch="x86_64", isa=("avx512_vnni", "amx_int8"))
 AVX2_TARGET = Target(name="cpu-x86-avx2", backend="onnxruntime", arch="x86_64", isa=("avx2",))
 ARM_TARGET = Target(name="cpu-arm64", backend="onnxruntime", arch="aarch64")
 
@@ -35,7 +37,10 @@ ARM_TARGET = Target(name="cpu-arm64", backend="onnxruntime", arch="aarch64")
         (LOCAL, ICELAKE, "ort-x86-vnni"),
         (LOCAL, ALDERLAKE, "ort-x86-vnni"),
         (LOCAL, GRAVITON, "ort-arm64"),
+        (LOCAL, SAPPHIRE, "ort-x86-amx"),
         (VNNI_TARGET, HASWELL, "ort-x86-vnni"),
+        (VNNI_TARGET, SAPPHIRE, "ort-x86-vnni"),
+        (AMX_TARGET, ICELAKE, "ort-x86-amx"),
         (AVX2_TARGET, ICELAKE, "ort-x86-avx2"),
         (ARM_TARGET, ICELAKE, "ort-arm64"),
         (replace(LOCAL, scheme="ort-x86-avx2"), ICELAKE, "ort-x86-avx2"),
