@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 import onnx
 
 from qpipe.errors import BuildError, EngineError
-from qpipe.measure.ort import OrtSession, refusal
+from qpipe.measure.ort import UNASKED, OrtSession, cpu_options, refusal
 from qpipe.measure.probe import FLOAT_DB, QUANTIZED_DB, agreements, probe_inputs, probe_shapes, worst
 from qpipe.plugins.options import read_options
 from qpipe.records.engine import Prepared
@@ -30,6 +30,7 @@ _TOO_LARGE = 2**31 - 1
 _MUCH_LARGER = 1.3
 _COUNTS_FROM_BYTES = 2**17
 """Smaller files differ by what the format itself takes."""
+_NOT_ON_ARM = "NchwcTransformer"
 _VERDICT = "Model should perform well with "
 
 
@@ -83,26 +84,21 @@ def convert(engine: Path) -> tuple[str, ...]:
     Raises:
         BuildError: onnxruntime refused.
     """
-    from onnxruntime.tools.convert_onnx_models_to_ort import OptimizationStyle, convert_onnx_models_to_ort
+    from onnxruntime.tools.ort_format_model import create_config_from_models
 
     with TemporaryDirectory() as scratch, _quiet():
-        made = Path(scratch)
+        model, operators = Path(scratch, ORT_MODEL), Path(scratch, OPERATORS)
         try:
-            convert_onnx_models_to_ort(
-                engine,
-                output_dir=made,
-                optimization_styles=[OptimizationStyle.Fixed],
-                target_platform="arm",
-                enable_type_reduction=True,
-            )
+            _save_for_arm(engine, model)
+            create_config_from_models([model], operators, enable_type_reduction=True)
         except Exception as error:
             raise BuildError(
                 f"onnxruntime cannot write an .ort file: {_refusal(error)}",
                 hint="options: {mobile: false} builds the engine without it",
             ) from error
-        data = (made / ORT_MODEL).read_bytes()
+        data = model.read_bytes()
         # The tool names the file it read by its full path.
-        lines = (made / OPERATORS).read_text("utf-8").splitlines()
+        lines = operators.read_text("utf-8").splitlines()
     kept = [f"# - {ORT_MODEL}" if line.startswith("# - ") else line for line in lines]
     (engine.parent / OPERATORS).write_text("\n".join(kept) + "\n", "utf-8")
     notes: tuple[str, ...] = ()
@@ -112,6 +108,21 @@ def convert(engine: Path) -> tuple[str, ...]:
         notes = (f"{ORT_MODEL} differs from build to build: this onnxruntime writes what is not known here: {problem}",)
     (engine.parent / ORT_MODEL).write_bytes(data)
     return notes
+
+
+def _save_for_arm(engine: Path, model: Path) -> None:
+    """What onnxruntime's `convert_onnx_models_to_ort` does for arm, but for optimizers that no session of ours runs.
+
+    Source: onnxruntime 1.32 `tools/python/util/convert_onnx_models_to_ort.py`, which has no option that leaves one out.
+    """
+    import onnxruntime as ort
+
+    settings = cpu_options(1)
+    settings.optimized_model_filepath = str(model)
+    settings.add_session_config_entry("session.save_model_format", "ORT")
+    settings.add_session_config_entry("session.qdqisint8allowed", "1")
+    providers = ["CPUExecutionProvider"]
+    ort.InferenceSession(str(engine), settings, providers=providers, disabled_optimizers=[_NOT_ON_ARM, UNASKED])
 
 
 def _refusal(error: Exception) -> str:

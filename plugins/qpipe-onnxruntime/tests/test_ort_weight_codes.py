@@ -7,11 +7,13 @@ import onnx
 import pytest
 from onnx import numpy_helper, parser
 from qpipe_onnxruntime.backend import OnnxRuntimeBackend
+from qpipe_onnxruntime.mobile import OPERATORS
 
 from qpipe.models import read_model
 from qpipe.prepare import builtin_recipe, prepare
-from qpipe.quant.schemes import ORT_X86_VNNI
+from qpipe.quant.schemes import ORT_ARM64, ORT_X86_VNNI
 from qpipe.records.recipe import Recipe, StageSpec
+from qpipe.records.scheme import Scheme
 from qpipe.records.target import Target
 from qpipe.testing.progress import Silent
 
@@ -39,7 +41,7 @@ STATIC_INT4 = Recipe(name="int4-static", stages=(StageSpec(name="calibrate"), IN
 
 @pytest.fixture
 def placement(tmp_path):
-    def build(net: str, recipe: Recipe):
+    def build(net: str, recipe: Recipe, scheme: Scheme = ORT_X86_VNNI, **options: bool):
         head, body, weights = NETS[net]
         graph = parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> g {head} {{ {body} }}')
         for number, node in enumerate(graph.graph.node):
@@ -54,8 +56,8 @@ def placement(tmp_path):
         rows = {"x": random.normal(size=shape).astype(np.float32)}
         (tmp_path / "stages").mkdir()
         (tmp_path / "engine").mkdir()
-        ready = prepare(model, recipe, ORT_X86_VNNI, lambda: iter([rows]), tmp_path / "stages", None, Silent())
-        target = Target(name="local", backend="onnxruntime", scheme="ort-x86-vnni")
+        ready = prepare(model, recipe, scheme, lambda: iter([rows]), tmp_path / "stages", None, Silent())
+        target = Target(name="local", backend="onnxruntime", scheme=scheme.name, options=options)
         return OnnxRuntimeBackend().build(ready, target, tmp_path / "engine", Silent()).placement
 
     return build
@@ -115,16 +117,19 @@ def test_small_weights_count_as_integers_where_integers_are_multiplied(placement
     assert [node.reason for node in found.left_in_float if node.op == "MatMul"] == reasons
 
 
-def test_a_convolution_that_is_kept_in_float_is_in_float_between_integers_too(placement):
+@pytest.mark.parametrize("scheme", [ORT_X86_VNNI, ORT_ARM64], ids=lambda scheme: scheme.name)
+def test_a_convolution_that_is_kept_in_float_is_in_float_between_integers_too(placement, scheme, tmp_path):
     """onnxruntime 1.32 would quantize its weights when it loads the graph, with one scale for all channels."""
     held = StageSpec(name="quantize", params={"keep_float": ["Conv_2"]})
-    found = placement("chain", Recipe(name="held", stages=(StageSpec(name="calibrate"), held)))
+    recipe = Recipe(name="held", stages=(StageSpec(name="calibrate"), held))
+    found = placement("chain", recipe, scheme, mobile=True)
     assert (found.integer, found.float) == (2, 1)
     assert [node.name for node in found.left_in_float] == ["Conv_2"]
     assert dict(found.kernels)["com.microsoft.QLinearConv"] == 2
     ran = {one.node: one.kernel for one in found.nodes}
     assert ran["Conv_2"].rpartition(".")[2] == "Conv"
     assert ran["Relu_3"] == "QuantizeLinear"  # which saturates at zero
+    assert ";Conv{" in (tmp_path / "engine" / OPERATORS).read_text()  # and so it is in the file for phones
 
 
 def test_a_relu_in_float_has_the_kernel_that_does_it(placement):
