@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 
+from qpipe.errors import UnavailableError
 from qpipe.execute.children.exits import Exit
 from qpipe.execute.children.watch import Silence
-from qpipe.execute.elsewhere import dask, gather
+from qpipe.execute.elsewhere import dask, gather, labels
 from qpipe.execute.elsewhere.gather import Gathering
 from qpipe.execute.local import Job
 from qpipe.records.codec import encode
@@ -151,3 +153,31 @@ def test_a_label_that_comes_back_is_waited_for_anew(monkeypatch):
     now[0] += gather.ABSENCE_S
     assert gathering._absent() == {"board"}
     assert len(said) == 2
+
+
+def test_the_next_of_many_pipelines_waits_for_a_worker_that_was_there_and_for_no_other(monkeypatch, caplog):
+    monkeypatch.setattr(gather, "ABSENCE_S", 0.05)
+    monkeypatch.setattr(gather, "LOOK_S", 0.02)
+    monkeypatch.setattr(labels, "_met", set())
+    client = Client(resources={})
+    ask = partial(labels.offering, client, "tcp://h:1", ["board"])
+
+    def come_back(_):
+        client.workers["tcp://a"]["resources"] = {"target:board": 1}
+
+    with pytest.raises(UnavailableError, match="offers target:board"):
+        ask()
+    assert not caplog.messages, "it was never there: told at once"
+    come_back(None)
+    assert ask() == {"board": ("tcp://a",)}
+    client.workers["tcp://a"]["resources"] = {}
+    with monkeypatch.context() as restarting:
+        restarting.setattr(labels.time, "sleep", come_back)
+        assert ask() == {"board": ("tcp://a",)}
+    client.workers["tcp://a"]["resources"] = {}
+    with pytest.raises(UnavailableError):
+        ask()
+    assert caplog.messages == ["no Dask worker offers target:board any more: waiting 0.05 s for one"] * 2
+    with pytest.raises(UnavailableError):
+        ask()
+    assert len(caplog.messages) == 2, "waited for once"

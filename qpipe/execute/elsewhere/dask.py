@@ -19,6 +19,7 @@ from qpipe.execute.children.exits import Exit, ExitError
 from qpipe.execute.elsewhere import handshake, remote
 from qpipe.execute.elsewhere.gather import Gathering, lost
 from qpipe.execute.elsewhere.inputs import Input, input_files, share_inputs
+from qpipe.execute.elsewhere.labels import offering
 from qpipe.execute.elsewhere.remote import Part, Task
 from qpipe.planning.offers import Offer
 from qpipe.records.codec import decode, encode
@@ -58,14 +59,12 @@ class DaskExecutor:
         """
         handshake.store_identity(self.store)
         with connect(self.address) as client:
-            offering = {target.name: _offering(client, target.name) for target in targets}
-            if missing := tuple(name for name, workers in offering.items() if not workers):
-                raise handshake.unmet(missing, self.address)
-            workers = tuple(dict.fromkeys(address for found in offering.values() for address in found))
+            offered = offering(client, self.address, [target.name for target in targets])
+            workers = tuple(dict.fromkeys(address for found in offered.values() for address in found))
             greetings = _ask(client, handshake.greet, self.store.location, workers)
             decoded = {address: decode(handshake.Greeting, text) for address, text in greetings.items()}
             handshake.check_greetings(decoded, self.store)
-            return {target.name: _offer(client, target, offering[target.name]) for target in targets}
+            return {target.name: _offer(client, target, offered[target.name]) for target in targets}
 
     def ready(self, *, work: bool) -> AbstractContextManager[None]:  # noqa: ARG002
         """Nothing: children are started by the workers."""
@@ -155,7 +154,8 @@ def connect(address: str) -> Iterator[Client]:
         raise UnavailableError(
             "the executor dask needs the package distributed", hint="pip install 'qpipe-core[dask]'"
         ) from error
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what it would say comes back as results and errors
+    for name in ("distributed", "distributed.client"):  # what they would say comes back as results and errors
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         client = Client(address, timeout=PATIENCE_S, set_as_default=False)
     except ValueError as error:
@@ -167,12 +167,6 @@ def connect(address: str) -> Iterator[Client]:
         ) from error
     with client:
         yield client
-
-
-def _offering(client: Client, name: str) -> tuple[str, ...]:
-    """Addresses of the workers that carry a label."""
-    workers = client.scheduler_info()["workers"]
-    return tuple(address for address, facts in workers.items() if facts["resources"].get(f"target:{name}"))
 
 
 def _offer(client: Client, target: Target, workers: tuple[str, ...]) -> Offer:

@@ -101,7 +101,7 @@ class Gathering:
             elif target not in self._gone_since:
                 self._gone_since[target] = now
                 what = f"offers target:{target} any more" if target else "is left"
-                self._watch.say(f"no Dask worker {what}: waiting {ABSENCE_S:g} s for one")
+                self._watch.say(waiting(what))
         return {target for target, since in self._gone_since.items() if now - since >= ABSENCE_S}
 
     def _hear(self, event: tuple[float, list[str | int | None]]) -> None:
@@ -125,6 +125,11 @@ class Gathering:
             self._watch.update(
                 label, ProgressEvent(step=str(step), done=int(done or 0), total=None if total is None else int(total))
             )
+
+
+def waiting(what: str) -> str:
+    """What the user is told of workers that may come back."""
+    return f"no Dask worker {what}: waiting {ABSENCE_S:g} s for one"
 
 
 def lost(future: Future[str]) -> ExitError:

@@ -162,10 +162,15 @@ def unmet(names: tuple[str, ...], scheduler: str) -> UnavailableError:
     """Nobody offers these targets; the hint is a command."""
     resources = " ".join(f"target:{name}=1" for name in names)
     return UnavailableError(
-        f"no Dask worker offers {', '.join(f'target:{name}' for name in names)}",
+        f"no Dask worker offers {labels(names)}",
         hint="start one on such a machine: "
         f'dask worker {scheduler} --resources "{resources}" --nthreads 1 --memory-limit 0',
     )
+
+
+def labels(names: tuple[str, ...]) -> str:
+    """Targets as workers offer them, in a sentence."""
+    return ", ".join(f"target:{name}" for name in names)
 
 
 def _differences(ours: Versions, theirs: Versions) -> str:
