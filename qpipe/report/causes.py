@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
@@ -14,7 +15,8 @@ MUCH_DB = 3.0
 """Half of the noise is twice the other half from here on: what is worse by so much stands out."""
 NAMED = 3
 _RANGES = ("other-inputs", "other-rows")
-_CONVERTS = ("Transpose", "QuantizeLinear", "DequantizeLinear", "Cast", "Reorder", "Convert", "QUANTIZE", "TRANSPOSE")
+_CONVERTS = re.compile(r"(?<!Conv)Transpose|[Qq]uantizeLinear|Cast|Reorder|Convert|QUANTIZE|TRANSPOSE(?!_CONV)")
+"""In names of operators and kernels; a transposed convolution converts nothing."""
 
 
 def why_worse(one: Explanation) -> str:
@@ -56,7 +58,7 @@ def _layer(layers: Sequence[Layer]) -> str:
 def what_runs(placement: Placement) -> str:
     """How many nodes run in low precision, and what else runs to convert values for them."""
     total = placement.integer + placement.float
-    around = ", ".join(f"{count} {name}" for name, count in placement.kernels if any(map(name.__contains__, _CONVERTS)))
+    around = ", ".join(f"{count} {name}" for name, count in placement.kernels if _CONVERTS.search(name))
     away = f"; {placement.elsewhere} operators run elsewhere" if placement.elsewhere else ""
     converts = f"; to convert values: {around}" if around and placement.integer else ""
     return f"{placement.integer} of {total} quantizable nodes run as integer kernels{converts}{away}"

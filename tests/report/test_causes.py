@@ -51,9 +51,10 @@ def test_nodes_in_float_stand_under_their_reason():
 
 
 def test_operators_that_convert_values_are_named_beside_integer_kernels():
-    kernels = (("QLinearConv", 3), ("Transpose", 2), ("QuantizeLinear", 1), ("Flatten", 1))
+    kernels = (("QLinearConv", 3), ("Transpose", 2), ("DequantizeLinear", 1), ("Flatten", 1))
+    kernels += (("ConvTranspose", 1), ("QLinearConvTranspose", 1), ("TRANSPOSE_CONV", 1))
     found = Placement(integer=3, float=1, elsewhere=2, kernels=kernels)
     assert what_runs(found) == (
-        "3 of 4 quantizable nodes run as integer kernels; to convert values: 2 Transpose, 1 QuantizeLinear; "
+        "3 of 4 quantizable nodes run as integer kernels; to convert values: 2 Transpose, 1 DequantizeLinear; "
         "2 operators run elsewhere"
     )
