@@ -8,7 +8,7 @@ from html import escape
 from qpipe.records.result import CellResult, RunResult
 from qpipe.report.frame import framed, notes, promotions
 from qpipe.report.glance import glances
-from qpipe.report.html import head, mark, row
+from qpipe.report.html import anchor, head, mark, row
 from qpipe.report.overview import told_apart, words_counted
 from qpipe.report.table import NOTHING
 
@@ -18,9 +18,9 @@ def fleet_page(results: Sequence[RunResult], pages: Mapping[str, str]) -> str:
     apart = told_apart(results)
     cells = [cell for found in apart for cell in found]
     links = {
-        cell.label: f"{pages[result.run_id]}#{cell.key}"
+        shown.label: f"{pages[result.run_id]}#{anchor(cell)}"
         for result, found in zip(results, apart, strict=True)
-        for cell in found
+        for cell, shown in zip(result.cells, found, strict=True)
     }
     title = f"{len(results)} runs"
     return framed(

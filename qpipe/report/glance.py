@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 from qpipe.records.result import CellResult
-from qpipe.report.html import head, mark, row
+from qpipe.report.html import anchor, head, mark, row
 from qpipe.report.overview import NAMED, TROUBLES, Trouble, are_many, glance, look_first, standing
 from qpipe.report.table import NOTHING
 
 
 def glance_section(cells: Sequence[CellResult]) -> list[str]:
     """Nothing where there are few cells: their own table is short."""
-    return [glances(cells, {cell.label: f"#{cell.key}" for cell in cells})] if are_many(cells) else []
+    return [glances(cells, {cell.label: f"#{anchor(cell)}" for cell in cells})] if are_many(cells) else []
 
 
 def glances(cells: Sequence[CellResult], links: Mapping[str, str]) -> str:

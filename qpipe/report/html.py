@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from html import escape
+from urllib.parse import quote
 
+from qpipe.records.result import CellResult
 from qpipe.records.verdict import Decision
 
 
@@ -16,6 +18,11 @@ def head(names: Iterable[str]) -> str:
 def row(*cells: str) -> str:
     """One row of a table."""
     return f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
+
+
+def anchor(cell: CellResult) -> str:
+    """The place of a cell in the page of its run. Keys name none: recipes of the same stages share one."""
+    return quote(cell.label)
 
 
 def badge(decision: Decision) -> str:

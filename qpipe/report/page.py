@@ -14,7 +14,7 @@ from qpipe.records.result import CellResult, RunResult
 from qpipe.records.verdict import Verdict
 from qpipe.report.frame import framed, notes, promotions
 from qpipe.report.glance import glance_section
-from qpipe.report.html import badge, head, mark, row
+from qpipe.report.html import anchor, badge, head, mark, row
 from qpipe.report.insight import insight
 from qpipe.report.overview import words_counted
 from qpipe.report.plots import Plots
@@ -93,7 +93,7 @@ def _overview_row(cell: CellResult, fewer: str) -> str:
     placement = evidence.placement if evidence else None
     total = placement.integer + placement.float if placement else 0
     return row(
-        f'<a href="#{escape(cell.key)}">{escape(cell.label)}</a>',
+        f'<a href="#{anchor(cell)}">{escape(cell.label)}</a>',
         badge(cell.decision) if cell.decision else escape("reference" if cell.status == "ok" else cell.status),
         escape(evaluation.metric) if evaluation else NOTHING,
         number(reference.value if reference else None),
@@ -111,7 +111,7 @@ def _cell(cell: CellResult, cells: tuple[CellResult, ...], plots: Plots, explain
     own = [path for path in plots.of(cell) if path not in plots.shared]
     return "".join(
         [
-            f'<section id="{escape(cell.key)}">',
+            f'<section id="{anchor(cell)}">',
             f"<h2>{escape(cell.label)} {badge(cell.decision) if cell.decision else ''}</h2>",
             *_trouble(cell),
             _gates(cell.verdicts),

@@ -74,15 +74,14 @@ def _content(result: CellResult, model_id: str | None) -> str:
 
 def _cell_run(where: Experiment, parent: str, result: CellResult) -> Run:
     experiment = where.client.get_run(parent).info.experiment_id
-    identity = {"qpipe.cell_key": result.key, "mlflow.parentRunId": parent}
-    tags = {
-        **identity,
-        "qpipe.role": "cell",
-        "qpipe.model": result.model,
+    identity = {
+        "qpipe.cell_key": result.key,
+        "mlflow.parentRunId": parent,
+        "qpipe.model": result.model,  # recipes of the same stages share a key, and so do copies of a model
         "qpipe.recipe": result.recipe,
         "qpipe.target": result.target,
     }
-    return find_or_create(where, experiment, identity, tags, result.label)
+    return find_or_create(where, experiment, identity, {**identity, "qpipe.role": "cell"}, result.label)
 
 
 def _dataset_input(dataset: Dataset) -> DatasetInput:

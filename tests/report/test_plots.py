@@ -37,6 +37,14 @@ def test_a_cell_knows_the_plots_that_show_it(result, evidence, tmp_path):
     assert any(cell.recipe in (text or "") for text in texts(plots.files[0]))
 
 
+def test_an_engine_keeps_its_curve_under_another_name(result, evidence, tmp_path):
+    """A recipe of another name and the same stages is told from the store: both curves were called float."""
+    judged = next(cell for cell in result.cells if cell.verdicts)
+    renamed = replace(judged, recipe="mine")
+    (latency,) = (path for path in write_plots((renamed,), evidence, tmp_path).files if "latency-digits" in path.name)
+    assert [text for text in texts(latency) if text in {"float", "mine"}] == ["float", "mine"]
+
+
 def test_a_name_that_xml_cannot_hold_is_drawn_all_the_same(result, tmp_path):
     cell = replace(next(cell for cell in result.cells if cell.verdicts), model="a\x00b<&$")
     drawn = plot_slices(cell, cell.verdicts[1], tmp_path / "slices.svg")

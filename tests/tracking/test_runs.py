@@ -196,6 +196,16 @@ def test_one_engine_in_two_cells_is_one_model(tracker, result, make, tmp_path):
     assert len({first.run_id, second.run_id, other.run_id}) == 3
 
 
+def test_recipes_of_the_same_stages_are_two_runs(tracker, result):
+    """Their cells have one key: the second was not logged."""
+    parent = tracker.start("run-7", "digits", {})
+    logged = [tracker.log_cell(parent, dataclasses.replace(result, recipe=recipe)) for recipe in ("int8", "mine")]
+    assert [tracker.client.get_run(one.run_id).info.run_name for one in logged] == [
+        "digits/int8/cpu-local",
+        "digits/mine/cpu-local",
+    ]
+
+
 def test_a_cell_shows_its_plots_and_leads_to_the_report(tracker, result, tmp_path):
     parent = tracker.start("run-8", "digits", {})
     plot = tmp_path / "latency.svg"

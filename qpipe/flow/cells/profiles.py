@@ -25,15 +25,14 @@ def measure(workplace: Workplace, worked: Sequence[Worked], watch: Watch, stop: 
     found: dict[str, Profiled] = {}
     waiting: list[tuple[list[Worked], Order]] = []
     for group in _groups(worked):
-        todo = [one for one in group if one.outcome is not None and one.evidence is None]
+        missing = [one for one in group if one.outcome is not None and one.evidence is None]
+        todo = list({one.cell.key: one for one in missing}.values())  # recipes of the same stages share one
         if not todo or stop.is_set():
             continue
         reason = _obstacle(workplace, group, todo)
         if reason is not None:
-            missing = Profiled(
-                profile=NotMeasured(reason=reason), again=_may_come(workplace, baseline_of(todo[0], group))
-            )
-            found |= {one.cell.key: missing for one in todo}
+            again = _may_come(workplace, baseline_of(todo[0], group))
+            found |= {one.cell.key: Profiled(profile=NotMeasured(reason=reason), again=again) for one in todo}
             continue
         waiting.append((todo, _order(workplace, group, todo)))
     profiles = workplace.executor.profile([order for _, order in waiting], watch=watch, stop=stop)

@@ -38,7 +38,7 @@ def _panel(axes: Axes, cell: CellResult, samples: Samples, size: int) -> None:
 
     names = [str(name) for name in samples.engines]
     for name in names:
-        own = name == cell.label
+        own = name == names[-1]  # by its place: cells of other names may share this evidence
         _ecdf(axes, samples, name, size, colour=ENGINE if own else FLOAT, label=shown(cell.recipe) if own else "float")
     # One stall of the machine would squeeze everything else into a line.
     times = np.concatenate([samples.matrix_ms(name, size).ravel() for name in names])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ class Plots:
 
     files: tuple[Path, ...] = ()
     cells: Mapping[str, tuple[Path, ...]] = field(default_factory=dict)
-    """Those of them that show a cell, by its key."""
+    """Those of them that show a cell, by its label."""
 
     @property
     def shared(self) -> tuple[Path, ...]:
@@ -34,7 +35,7 @@ class Plots:
 
     def of(self, cell: CellResult) -> tuple[Path, ...]:
         """What shows this cell."""
-        return self.cells.get(cell.key, ())
+        return self.cells.get(cell.label, ())
 
 
 NO_PLOTS = Plots()
@@ -42,19 +43,20 @@ NO_PLOTS = Plots()
 
 def write_plots(cells: tuple[CellResult, ...], evidence: Mapping[str, Path], folder: Path) -> Plots:
     """Every plot that the evidence allows, as `.svg` files in `folder`. `evidence`: folders by cell key."""
-    files, found = [], {cell.key: list[Path]() for cell in cells}
+    files, found = [], {cell.label: list[Path]() for cell in cells}
     for index, group in enumerate(comparable(cells)):
         files.append(plot_tradeoff(group, folder / f"{COMPARING}{f'-{index + 1}' if index else ''}.svg"))
         for cell in group:
-            found[cell.key].append(files[-1])
+            found[cell.label].append(files[-1])
     names = Counter(slug(cell.label) for cell in cells)
     for cell in cells:
         name = slug(cell.label)
-        ending = name if names[name] == 1 and len(name.encode()) <= LONGEST else f"{name[:40]}-{cell.key[:12]}"
-        own = tuple(_own(cell, evidence.get(cell.key), folder, ending))
+        if names[name] > 1 or len(name.encode()) > LONGEST:
+            name = f"{name[:40]}-{hashlib.sha256(cell.label.encode()).hexdigest()[:12]}"
+        own = tuple(_own(cell, evidence.get(cell.key), folder, name))
         files += own
-        found[cell.key] += own
-    return Plots(files=tuple(files), cells={key: tuple(paths) for key, paths in found.items()})
+        found[cell.label] += own
+    return Plots(files=tuple(files), cells={label: tuple(paths) for label, paths in found.items()})
 
 
 def slug(text: str) -> str:
