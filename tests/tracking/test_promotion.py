@@ -2,13 +2,14 @@ import dataclasses
 import os
 import re
 import threading
+from functools import partial
 
 import pytest
 
 from qpipe.errors import ConfigError, PromotionError, TrackingError
 from qpipe.records.verdict import Decision
 from qpipe.tracking.connection import connect
-from qpipe.tracking.promotion.ledger import open_ledger
+from qpipe.tracking.promotion.ledger import now, open_ledger
 from qpipe.tracking.promotion.moves import history, orphaned, promote, reconcile, rollback
 from qpipe.tracking.promotion.rights import deserving
 
@@ -367,14 +368,21 @@ def test_a_logged_model_that_was_deleted_is_logged_again_with_its_figures(tracke
     assert again.model_id != model.model_id
 
 
-def test_an_engine_that_was_judged_long_ago_takes_no_younger_ones_place(tracker, name, logged):
+def test_an_engine_that_was_judged_long_ago_takes_no_younger_ones_place(tracker, name, logged, monkeypatch):
     champions(tracker, name, logged, 1)
     before, later = "2000-01-01T00:00:00+00:00", "2999-01-01T00:00:00+00:00"
     with pytest.raises(PromotionError, match=f"was judged at {re.escape(before)}, and since then .* to version 1"):
         promote(tracker, logged(tracker, 2), model_name=name, alias="champion", judged_at=before)
     assert len(tracker.client.search_model_versions(f"name = '{name}'")) == 1
     assert promote(tracker, logged(tracker, 1), model_name=name, alias="champion", judged_at=before).version == "1"
-    assert promote(tracker, logged(tracker, 2), model_name=name, alias="champion", judged_at=later).version == "2"
+    late = partial(promote, tracker, logged(tracker, 2), model_name=name, alias="champion")
+    with pytest.raises(PromotionError, match=r"a clock is wrong .* was judged at 2999-.*, and .* to version 1"):
+        late(judged_at=later)
+    with monkeypatch.context() as fast:
+        fast.setattr("qpipe.tracking.promotion.alias.now", lambda: "2999-01-02T00:00:00+00:00")
+        assert late(judged_at=later).version == "2"
+    with pytest.raises(PromotionError, match=r"a clock is wrong .* to version 2 at 2999-"):
+        promote(tracker, logged(tracker, 3), model_name=name, alias="champion", judged_at=now())
 
 
 def test_a_writer_that_died_between_its_two_writes_is_followed(tracker, name, logged):

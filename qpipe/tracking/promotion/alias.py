@@ -131,14 +131,20 @@ def check_expected(ledger: Ledger, alias: str, head: Move | None, at: str | None
 def check_not_overtaken(head: Move | None, engine: str, judged_at: str) -> None:
     """Refuse an engine that was judged before another one was moved to, by whoever did not know of that.
 
+    The two times are those of two machines; one that by this machine's clock is yet to come says nothing of the order.
+
     Raises:
-        PromotionError: who moved the alias since then.
+        PromotionError: who moved the alias since then, or that a clock was wrong.
     """
-    if judged_at and head is not None and head.at > judged_at and head.engine != engine:
-        raise PromotionError(
-            f"the engine {engine[:12]} was judged at {judged_at}, and since then {head}",
-            hint=f"if it shall take its place all the same: `qpipe promote RUN_ID --expect {head.version}`",
-        )
+    if not judged_at or head is None or head.engine == engine or head.at < judged_at <= now():
+        return
+    judged = f"the engine {engine[:12]} was judged at {judged_at}"
+    clock = f"a clock is wrong (it is {now()} here), so that nobody knows which was first: "
+    since = clock if max(head.at, judged_at) > now() else ""
+    raise PromotionError(
+        f"{since}{judged}, and {'' if since else 'since then '}{head}",
+        hint=f"if it shall take its place all the same: `qpipe promote RUN_ID --expect {head.version}`",
+    )
 
 
 def versions_of(book: Book, alias: str) -> list[str]:
