@@ -7,7 +7,7 @@ import platform
 from dataclasses import replace
 from pathlib import Path
 
-from qpipe.errors import EngineError
+from qpipe.errors import EngineError, TargetError
 from qpipe.hosts.device import ask_device
 from qpipe.hosts.qemu_root import create_root
 from qpipe.measure.cpu import read_cpu
@@ -43,15 +43,19 @@ class LiteRtBackend:
         return Availability(build=missing or to_build(), run=missing or run, fingerprint=device, toolchain=toolchain())
 
     def scheme(self, target: Target) -> Scheme:
-        """Asymmetric int8 activations (or symmetric int16), symmetric per-channel int8 weights.
+        """The scheme that the target names, or the usual one of its options.
 
-        Dense layers at the end keep a float output, unless the border of the file is int8 or `unranged` forbids it.
+        Raises:
+            TargetError: the name is none of LiteRT's, or of a scheme that these options cannot run.
         """
-        named_scheme(target, SCHEMES)  # a name that is none of them is refused; which of them it is, options say
-        options = read_options(Options, target)
-        if options.activations == "int16":
-            return INT16
-        return SCHEME if options.io == "float" and options.unranged == "dynamic" else INTEGER
+        fitting = fitting_schemes(read_options(Options, target))
+        scheme = named_scheme(target, SCHEMES) or fitting[0]
+        if scheme not in fitting:
+            raise TargetError(
+                f"target {target.name}: scheme {scheme.name!r} does not go with its options",
+                hint=f"with these options: {' or '.join(one.name for one in fitting)}",
+            )
+        return scheme
 
     def build(self, prepared: Prepared, target: Target, workdir: Path, progress: Progress) -> Built:
         """`model.tflite` and `layout.json`."""
@@ -93,6 +97,16 @@ class LiteRtBackend:
         create_tool(progress)
         if target.host.kind == "emulator":
             create_root(progress)
+
+
+def fitting_schemes(options: Options) -> tuple[Scheme, ...]:
+    """Asymmetric int8 activations (or symmetric int16), symmetric per-channel int8 weights; the usual scheme first.
+
+    Dense layers at the end keep a float output, unless the border of the file is int8 or `unranged` forbids it.
+    """
+    if options.activations == "int16":
+        return (INT16,)
+    return (SCHEME, INTEGER) if options.io == "float" and options.unranged == "dynamic" else (INTEGER,)
 
 
 def to_build() -> Ready:

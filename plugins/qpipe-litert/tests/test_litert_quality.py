@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import edge_models as edge
 import onnx
 import pytest
-from qpipe_litert.backend import INTEGER, SCHEME, LiteRtBackend
+from qpipe_litert.backend import INT16, INTEGER, SCHEME, LiteRtBackend
 
+from qpipe.errors import TargetError
 from qpipe.models import read_model
 from qpipe.plugins.backend import Tensors
 from qpipe.prepare import builtin_recipe, prepare
@@ -49,16 +51,47 @@ def test_int8_is_within_a_decibel_of_onnxruntime(digits: edge.Digits, tmp_path: 
     assert "quantized at run time: FULLY_CONNECTED logits (its output logits stays float)" in engine.placement.notes
 
 
+WITH_INT16 = {"activations": "int16", "kernels": "reference"}
+
+
 @pytest.mark.parametrize(
-    ("options", "scheme"),
+    ("named", "options", "scheme"),
     [
-        ({}, SCHEME),
-        ({"io": "int8"}, INTEGER),
-        ({"unranged": "float"}, INTEGER),
+        ("", {}, SCHEME),
+        ("litert", {}, SCHEME),
+        ("litert-integer", {}, INTEGER),
+        ("", {"io": "int8"}, INTEGER),
+        ("", {"unranged": "float"}, INTEGER),
+        ("", WITH_INT16, INT16),
+        ("litert-16x8", WITH_INT16, INT16),
     ],
 )
-def test_outputs_are_integers_where_the_file_or_the_kernels_ask_for_it(
-    options: dict[str, object], scheme: Scheme
-) -> None:
-    assert LiteRtBackend().scheme(Target(name="t", backend="litert", options=options)) == scheme
-    assert bool(scheme.float_output_ops) == (not options)
+def test_a_scheme_goes_by_name_or_with_the_options(named: str, options: dict[str, object], scheme: Scheme) -> None:
+    """Outputs are integers where the name, the file or the kernels ask for it."""
+    target = Target(name="t", backend="litert", scheme=named, options=options)
+    assert LiteRtBackend().scheme(target) == scheme
+    assert bool(scheme.float_output_ops) == (scheme is SCHEME)
+
+
+@pytest.mark.parametrize(
+    ("named", "options", "fitting"),
+    [
+        ("litert", {"io": "int8"}, "litert-integer"),
+        ("litert-16x8", {}, "litert or litert-integer"),
+        ("litert-integer", WITH_INT16, "litert-16x8"),
+    ],
+)
+def test_a_scheme_that_the_options_cannot_run_is_refused(named: str, options: dict[str, object], fitting: str) -> None:
+    with pytest.raises(TargetError, match=f"scheme '{named}' does not go with its options") as told:
+        LiteRtBackend().check(Target(name="t", backend="litert", scheme=named, options=options))
+    assert told.value.hint == f"with these options: {fitting}"
+
+
+@pytest.mark.usefixtures("tool")
+def test_the_scheme_of_integers_has_integer_outputs_behind_a_float_border(digits: edge.Digits, tmp_path: Path) -> None:
+    target = replace(TARGET, scheme="litert-integer")
+    ready = _int8(LiteRtBackend().scheme(target), digits, tmp_path / "m")
+    placement = edge.built_engine(LiteRtBackend(), ready, target, tmp_path / "e").placement
+    assert placement is not None
+    assert placement.float == 0
+    assert not any(note.startswith("quantized at run time") for note in placement.notes)
