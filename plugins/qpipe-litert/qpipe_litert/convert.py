@@ -24,7 +24,7 @@ from qpipe_litert.interpreter import invoke, open_interpreter, refused_by_kernel
 from qpipe_litert.kept import converted_once
 from qpipe_litert.layout import Layout, close, input_layouts, output_layout, to_file
 from qpipe_litert.onnx_graph import fix_shapes, fold, load_float, mixed_outputs, run_reference, widened
-from qpipe_litert.onnx_rewrite import means_as_pools, strided_slices_as_pools
+from qpipe_litert.onnx_rewrite import rewritten, states_read
 from qpipe_litert.options import Kernels, Options
 from qpipe_litert.probe import probe_inputs, probe_shape
 from qpipe_litert.tools import ToolEnvironment
@@ -72,7 +72,7 @@ def convert(prepared: Prepared, workdir: Path, options: Options, tool: ToolEnvir
     keep = tuple(shapes) if options.layout == "as-given" else ()
     first: BuildError | None = None
     for name, graph in (
-        ("folded", means_as_pools(strided_slices_as_pools(fold(one_row, workdir)))),
+        ("folded", rewritten(fold(one_row, workdir))),
         ("as given", one_row),
     ):
         try:
@@ -189,9 +189,15 @@ def find_layout(
         return replace(found, any_batch=False), notes
     raise BuildError(
         f"the converted model is not the float model: {found.reason}",
-        hint="the converter exited 0; report it upstream",
+        hint=_what_to_change(model),
         lasts=found.lasts,
     )
+
+
+def _what_to_change(model: onnx.ModelProto) -> str:
+    if states := states_read(model):
+        return f"onnx2tf goes wrong where a state is read ({', '.join(states)}): read steps of the first output instead"
+    return "the converter exited 0; report it upstream"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 import numpy as np
 import onnx
@@ -10,6 +10,15 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 _FAR = 2**31 - 1
+_STATEFUL = ("LSTM", "RNN")
+"""Recurrent nodes that LiteRT has as one operator; a GRU is written out."""
+_LENGTHS = 4
+"""Where a recurrent node takes the length of each row."""
+
+
+def rewritten(model: onnx.ModelProto) -> onnx.ModelProto:
+    """All of them; shapes are inferred."""
+    return means_as_pools(strided_slices_as_pools(last_states_as_steps(model)))
 
 
 def strided_slices_as_pools(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -50,6 +59,47 @@ def means_as_pools(model: onnx.ModelProto) -> onnx.ModelProto:
     del made.graph.node[:]
     made.graph.node.extend(nodes)
     return made
+
+
+def last_states_as_steps(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The last state of every LSTM and RNN of one direction as the last step of its answers: the same numbers.
+
+    onnx2tf 2.6.9 writes a file that computes something else where a state itself is read.
+    """
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    read = _read(made.graph)
+    nodes = [one for node in made.graph.node for one in _with_last_step(node, made.graph, read)]
+    if len(nodes) == len(made.graph.node):
+        return made
+    del made.graph.node[:]
+    made.graph.node.extend(nodes)
+    return onnx.shape_inference.infer_shapes(made)
+
+
+def states_read(model: onnx.ModelProto) -> tuple[str, ...]:
+    """States of LSTMs and RNNs that are read and are not the last step of their answers."""
+    graph = last_states_as_steps(model).graph
+    read = _read(graph)
+    return tuple(name for node in graph.node if node.op_type in _STATEFUL for name in node.output[1:] if name in read)
+
+
+def _with_last_step(node: onnx.NodeProto, graph: onnx.GraphProto, read: Set[str]) -> tuple[onnx.NodeProto, ...]:
+    """A recurrent node and what takes the step that its last state is; the node alone where that is no one step."""
+    if node.op_type not in _STATEFUL or not set(node.output[1:2]) & read:
+        return (node,)
+    given = {one.name: helper.get_attribute_value(one) for one in node.attribute}
+    step = {b"forward": -1, b"reverse": 0}.get(given.get("direction", b"forward"))
+    if step is None or any(node.input[_LENGTHS : _LENGTHS + 1]) or given.get("layout", 0):
+        return (node,)
+    state = node.output[1]
+    node.output[0], node.output[1] = node.output[0] or f"{state}_steps", ""
+    graph.initializer.append(numpy_helper.from_array(np.array(step), f"{state}_step"))
+    return node, helper.make_node("Gather", [node.output[0], f"{state}_step"], [state], axis=0)
+
+
+def _read(graph: onnx.GraphProto) -> Set[str]:
+    return {name for node in graph.node for name in node.input if name} | {output.name for output in graph.output}
 
 
 def _as_pool(

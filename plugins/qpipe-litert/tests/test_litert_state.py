@@ -4,23 +4,31 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import edge_models as edge
 import numpy as np
+import onnx
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import Builder
+from qpipe_litert.backend import LiteRtBackend
+from qpipe_litert.convert import find_layout
 from qpipe_litert.device_runtime import open_engine
 from qpipe_litert.flatbuffer import FlatModel, FlatOp, FlatTensor
 from qpipe_litert.interpreter import invoke, open_interpreter
 from qpipe_litert.layout import Layout, Port
 from qpipe_litert.matching import _file_tensors
+from qpipe_litert.onnx_rewrite import last_states_as_steps, states_read
 from qpipe_litert.placement import place
 from qpipe_litert.quantize import ops_left_in_float
 from qpipe_litert.ranges import CarriedRanges
 from qpipe_litert.session import LocalEngine
 
+from qpipe.errors import BuildError
 from qpipe.quant.schemes import LITERT
 from qpipe.records.quantization import QuantPlan
+from qpipe.records.target import Target
 
+TARGET = Target(name="x86-litert", backend="litert")
 UNITS = 2
 
 
@@ -104,3 +112,57 @@ def test_no_row_sees_the_one_before_it(recurrent):
         device.prepare([row])
         device.invoke()
         np.testing.assert_array_equal(device.outputs()[0], row)
+
+
+def _last_state(kind: str, state: int, direction: str) -> onnx.ModelProto:
+    """A dense layer on the last state of a recurrent node over `x` [N,5,8]."""
+    gates, ways = {"LSTM": 4, "GRU": 3, "RNN": 1}[kind], 1 + (direction == "bidirectional")
+    outputs = ", ".join(("steps", "h", "c")[: 2 + (kind == "LSTM")])
+    text = f"""<ir_version: 8, opset_import: ["" : 17]> g (float[N,5,8] x) => (float[N,4] y) {{
+        t = Transpose<perm=[1,0,2]>(x) {outputs} = {kind}<hidden_size=16, direction="{direction}">(t, w, r)
+        u = Transpose<perm=[1,0,2]>({"_hc"[state]}) s = Reshape(u, flat) y = Gemm(s, k)
+    }}"""
+    model, random = onnx.parser.parse_model(text), np.random.default_rng(0)
+    for name, shape in {"w": (ways, 16 * gates, 8), "r": (ways, 16 * gates, 16), "k": (16 * ways, 4)}.items():
+        array = random.normal(0, 0.3, shape).astype(np.float32)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([0, -1]), "flat"))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("kind", "state", "direction", "left"),
+    [
+        ("LSTM", 1, "forward", ()),
+        ("LSTM", 1, "reverse", ()),
+        ("RNN", 1, "forward", ()),
+        ("RNN", 1, "reverse", ()),
+        ("GRU", 1, "forward", ()),
+        ("LSTM", 1, "bidirectional", ("h",)),
+        ("LSTM", 2, "forward", ("c",)),
+    ],
+)
+def test_a_last_state_is_the_last_step(kind: str, state: int, direction: str, left: tuple[str, ...]) -> None:
+    model = _last_state(kind, state, direction)
+    made = last_states_as_steps(model)
+    assert (states_read(model), states_read(made)) == (left, left)
+    assert ("Gather" in {node.op_type for node in made.graph.node}) == (kind != "GRU" and not left)
+    rows = np.random.default_rng(1).normal(size=(3, 5, 8)).astype(np.float32)
+    np.testing.assert_array_equal(edge.run_onnx(made, rows)[0], edge.run_onnx(model, rows)[0])
+
+
+@pytest.mark.usefixtures("tool")
+def test_an_engine_has_the_last_state(tmp_path: Path) -> None:
+    """onnx2tf writes a wrong file where the state of an LSTM or RNN itself is read."""
+    rows = np.random.default_rng(1).normal(size=(3, 5, 8)).astype(np.float32)
+    model = _last_state("LSTM", 1, "forward")
+    engine = edge.built_engine(LiteRtBackend(), edge.prepared(model, tmp_path / "m"), TARGET, tmp_path / "e")
+    found = LiteRtBackend().open(engine, TARGET).run({"x": rows})["y"]
+    np.testing.assert_allclose(found, edge.run_onnx(model, rows)[0], atol=1e-5)
+
+
+def test_another_state_is_refused_with_what_to_read_instead(recurrent: Path, tmp_path: Path) -> None:
+    ready = edge.prepared(_last_state("LSTM", 2, "forward"), tmp_path / "m")
+    with pytest.raises(BuildError, match="the converted model is not the float model") as told:
+        find_layout(ready, onnx.load(ready.graph.path), recurrent, free=False)
+    assert told.value.hint == "onnx2tf goes wrong where a state is read (c): read steps of the first output instead"
