@@ -98,6 +98,18 @@ def sqnr_db(reference: Floats, found: Floats) -> float | None:
     return 10 * math.log10(power / noise)
 
 
+def without_sqnr(reference: NDArray[np.generic], found: NDArray[np.generic]) -> str:
+    """Why there is no SQNR, in words: nothing is lost, or all. Empty where there is one."""
+    ours, theirs = np.asarray(found, np.float64), np.asarray(reference, np.float64)
+    if np.array_equal(ours, theirs, equal_nan=True):
+        return "the same outputs as the float model"
+    if not np.isfinite(ours).all():
+        return "outputs that are not finite"
+    if not np.isfinite(theirs).all():
+        return "outputs of the float model that are not finite"
+    return "" if theirs.any() else "all outputs of the float model are 0"
+
+
 def row_cosine(reference: Floats, found: Floats) -> Floats:
     """Cosine of each pair of rows, [rows], −1 … 1; NaN where a row is not finite.
 

@@ -103,6 +103,17 @@ def test_a_static_engine_has_four_steps_and_loses_where_it_quantizes(judged, com
     assert found.remarks == ()
 
 
+@pytest.mark.parametrize(("broken", "said"), [(False, "the same outputs"), (True, "outputs that are not finite")])
+def test_a_step_without_an_sqnr_says_whether_nothing_is_lost_or_all(judged, broken, said):
+    ready = judged.ready("none")
+    float_model, engine = (outputs(judged.model.file, judged.rows, 0.9) for _ in range(2))
+    engine.outputs.tensors["y"][0] = np.nan if broken else engine.outputs.tensors["y"][0]
+    found = attribute(judged.model, ready, role(judged.rows), float_model=float_model, engine=engine)
+    notes = {step.name: step.note for step in found.attribution.steps}
+    assert notes[PREPARED] == "the model as given"
+    assert notes[ENGINE].startswith(said)
+
+
 @pytest.mark.parametrize(
     ("scheme", "named"),
     [

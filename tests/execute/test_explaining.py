@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from types import SimpleNamespace
 
-import numpy as np
 import onnx
 import onnxruntime
 import pytest
@@ -13,7 +12,7 @@ from onnx import helper
 
 from qpipe.errors import DataError
 from qpipe.execute.work.cell import prepare_model
-from qpipe.execute.work.explaining import _without_sqnr, explanation_key, kernels
+from qpipe.execute.work.explaining import explanation_key, kernels
 from qpipe.metrics import builtin_metrics
 from qpipe.records.cell import Key
 from qpipe.records.engine import NodeKernel, Placement
@@ -43,16 +42,6 @@ def test_an_explanation_has_the_engine_beside_the_float_model_on_the_same_rows(p
     assert steps["engine"].metric == pytest.approx(pair.engine.value)
     assert found.layers
     assert {layer.kernel for layer in found.layers} == {""}
-
-
-def test_a_step_without_an_sqnr_says_whether_nothing_is_lost_or_all():
-    found = {
-        name: SimpleNamespace(tensors={"y": np.float32(values)})
-        for name, values in {"float": [1, 2], "same": [1, 2], "gone": [1, np.nan], "other": [1, 3]}.items()
-    }
-    said = {name: _without_sqnr(outputs, found["float"]) for name, outputs in found.items()}
-    same = "the same outputs as the float model"
-    assert said == {"float": same, "same": same, "gone": "outputs that are not finite", "other": ""}
 
 
 def second_output(model):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from qpipe.errors import EngineError
-from qpipe.measure.evaluation import compare, evaluate, finite_rows, row_cosine, sqnr_db
+from qpipe.measure.evaluation import compare, evaluate, finite_rows, row_cosine, sqnr_db, without_sqnr
 from qpipe.measure.rows import Outputs
 from qpipe.plugins.metric import Metric, Rows, Units
 from qpipe.records import codec
@@ -53,6 +53,24 @@ def test_equal_outputs_have_no_finite_sqnr():
     same = np.ones((3, 2))
     assert judged(same, same).sqnr_db is None
     assert judged(same, same).cosine == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("reference", "found", "said"),
+    [
+        ([1, 2], [1, 2], "the same outputs as the float model"),
+        ([1, np.nan], [1, np.nan], "the same outputs as the float model"),
+        ([1, 2], [1, np.nan], "outputs that are not finite"),
+        ([1, np.inf], [1, 2], "outputs of the float model that are not finite"),
+        ([0, 0], [1, 2], "all outputs of the float model are 0"),
+        ([1, 2], [1, 3], ""),
+    ],
+)
+def test_why_there_is_no_sqnr_is_told(reference, found, said):
+    reference, found = np.float32(reference), np.float32(found)
+    assert without_sqnr(reference, found) == said
+    with np.errstate(invalid="ignore"):
+        assert (sqnr_db(reference, found) is None) == bool(said)
 
 
 def test_the_reference_is_not_compared_with_itself():

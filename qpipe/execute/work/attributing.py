@@ -15,7 +15,7 @@ import numpy as np
 
 from qpipe.errors import QpipeError
 from qpipe.execute.work.passes import real_batches
-from qpipe.measure.evaluation import sqnr_db
+from qpipe.measure.evaluation import sqnr_db, without_sqnr
 from qpipe.measure.reference import open_reference, reference_computation
 from qpipe.measure.rows import run_rows
 from qpipe.records.explanation import Attribution, Step
@@ -109,6 +109,12 @@ def _with_cost(step: Step, later: Step | None) -> Step:
     return replace(step, note=f"{step.note}: {cost}") if cost else step
 
 
+def with_reason(step: Step, float_model: NDArray[np.generic], found: NDArray[np.generic]) -> Step:
+    """The step; where it has no SQNR, its note says why, after all that it says already."""
+    why = "" if step.sqnr_db is not None else without_sqnr(float_model, found)
+    return replace(step, note="; ".join(part for part in (step.note, why) if part))
+
+
 def first_rows(batch: Tensors) -> Tensors:
     """As many rows of a batch as a look is worth."""
     count = rows_worth(batch)
@@ -143,7 +149,7 @@ def _watched(ground: _Ground) -> tuple[Step, tuple[Remark, ...]]:
 
     assert ground.prepared.plan is not None
     found = run_watched(open_graph(ground.prepared.graph.path), ground.prepared.plan, ground.batch)
-    step = Step(name=PREPARED, metric=None, sqnr_db=_sqnr(dict(found.outputs), ground))
+    step = _compared(Step(name=PREPARED, metric=None, sqnr_db=None), dict(found.outputs), ground)
     odd = lint_inputs(ground.prepared.plan, ground.batch)  # where there is such a cause, its effects say no more
     return step, odd or lint_shares(ground.prepared.plan, dict(found.shares))
 
@@ -204,8 +210,8 @@ def _float_nodes(ground: _Ground) -> tuple[Step, ...]:
     except QpipeError as error:
         return (_missing(FLOAT_NODES, f"not run: {error.message}"),)
     opened.session.close()
-    sqnr = _sqnr(found.tensors, ground)
-    return (Step(name=FLOAT_NODES, metric=None, sqnr_db=sqnr, note=opened.note, nodes=opened.nodes),)
+    step = Step(name=FLOAT_NODES, metric=None, sqnr_db=None, note=opened.note, nodes=opened.nodes)
+    return (_compared(step, found.tensors, ground),)
 
 
 def open_float_outputs(prepared: Prepared) -> Session | None:
@@ -238,7 +244,8 @@ def _float_outputs(ground: _Ground) -> tuple[Step, ...]:
     except QpipeError as error:
         return (_missing(FLOAT_OUTPUTS, f"not run: {error.message}"),)
     session.close()
-    return (Step(name=FLOAT_OUTPUTS, metric=None, sqnr_db=_sqnr(found.tensors, ground), note=INT8_OUTPUTS),)
+    step = Step(name=FLOAT_OUTPUTS, metric=None, sqnr_db=None, note=INT8_OUTPUTS)
+    return (_compared(step, found.tensors, ground),)
 
 
 def _is_engine(file: OnnxFile, ground: _Ground) -> bool:
@@ -250,21 +257,24 @@ def _run(name: str, file: OnnxFile, ground: _Ground) -> Step:
     session = open_reference(file)
     found = run_rows(session, [ground.batch])
     session.close()
-    return Step(name=name, metric=None, sqnr_db=_sqnr(found.tensors, ground))
+    return _compared(Step(name=name, metric=None, sqnr_db=None), found.tensors, ground)
 
 
 def _known(name: str, judged: Judged, ground: _Ground, note: str = "") -> Step:
-    return Step(name=name, metric=judged.evaluation.value, sqnr_db=_sqnr(judged.outputs.tensors, ground), note=note)
+    step = Step(name=name, metric=judged.evaluation.value, sqnr_db=None, note=note)
+    return step if judged is ground.float else _compared(step, judged.outputs.tensors, ground)
 
 
 def _missing(name: str, why: str) -> Step:
     return Step(name=name, metric=None, sqnr_db=None, note=why)
 
 
-def _sqnr(found: Mapping[str, NDArray[np.generic]], ground: _Ground) -> float | None:
-    """Of the first output; where rows were filled up to different lengths, over what both have."""
+def _compared(step: Step, found: Mapping[str, NDArray[np.generic]], ground: _Ground) -> Step:
+    """The step with the SQNR of its first output; where rows were filled up to different lengths, of what both have."""
     name = next(iter(ground.float.outputs.tensors))
     theirs = np.asarray(ground.float.outputs.tensors[name][: ground.rows], np.float64)
     ours = np.asarray(found[name][: ground.rows], np.float64)
     common = tuple(slice(min(sizes)) for sizes in zip(theirs.shape, ours.shape, strict=True))
-    return sqnr_db(theirs[common], ours[common])
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity come out as None
+        sqnr = sqnr_db(theirs[common], ours[common])
+    return with_reason(replace(step, sqnr_db=sqnr), theirs[common], ours[common])

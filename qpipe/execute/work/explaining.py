@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from qpipe.data import open_role
 from qpipe.engines import read_engine
 from qpipe.errors import QpipeError
@@ -26,6 +24,7 @@ from qpipe.execute.work.attributing import (
     open_float_nodes,
     open_float_outputs,
     with_cost,
+    with_reason,
 )
 from qpipe.execute.work.bench import Bench
 from qpipe.execute.work.cell import build_engine, prepare_model
@@ -159,18 +158,11 @@ def _step(
 ) -> Step:
     rows = Rows(outputs=found[name].tensors, columns=role.columns, label=role.data.label)
     value = metric_value(metric, measure_units(metric, rows)) if is_labelled(metric, rows) else None
-    sqnr = None if name == FLOAT else compare(found[name], found[FLOAT])[0]
-    why = _without_sqnr(found[name], found[FLOAT]) if name != FLOAT and sqnr is None else ""
-    return Step(name=name, metric=value, sqnr_db=sqnr, note=note or why, nodes=nodes)
-
-
-def _without_sqnr(step: Outputs, float_model: Outputs) -> str:
-    """Why the first output has no SQNR: nothing is lost, or all."""
-    first = next(iter(float_model.tensors))
-    ours, theirs = step.tensors[first], float_model.tensors[first]
-    if np.array_equal(ours, theirs, equal_nan=ours.dtype.kind == "f"):
-        return "the same outputs as the float model"
-    return "" if np.isfinite(ours).all() else "outputs that are not finite"
+    if name == FLOAT:
+        return Step(name=name, metric=value, sqnr_db=None)
+    step = Step(name=name, metric=value, sqnr_db=compare(found[name], found[FLOAT])[0], note=note, nodes=nodes)
+    first = next(iter(found[FLOAT].tensors))
+    return with_reason(step, found[FLOAT].tensors[first], found[name].tensors[first])
 
 
 def layers(prepared: Prepared, engine: Engine, role: Role) -> tuple[Layer, ...]:
