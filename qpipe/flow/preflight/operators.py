@@ -31,12 +31,17 @@ def check_operators(workplace: Workplace) -> None:
 
 
 def lacking(cell: Cell, registry: Registry) -> str:
-    """Which operators a stage of the recipe looks for in vain; empty where there is one for each."""
+    """Which operators a stage of the recipe looks for in vain; empty where there is one for each.
+
+    What a plugin's stage makes of the graph is not known, so that stages behind one are not asked.
+    """
     has = read_facts(cell.model.file.path).operators
     for spec in cell.recipe.stages:
         needed = registry.stage(spec.name).operators
         if needed is not None and has.isdisjoint(needed(cell.scheme)):
             return f"it has none of {', '.join(needed(cell.scheme))}"
+        if registry.code_of_stage(spec.name):
+            break
     return ""
 
 

@@ -11,11 +11,15 @@ from small_pipeline import write_small_pipeline
 from qpipe.errors import DataError, ModelError
 from qpipe.flow.options import RunOptions
 from qpipe.flow.preflight.forecast import forecast
+from qpipe.flow.preflight.operators import lacking
 from qpipe.flow.preflight.probes import try_labels
 from qpipe.flow.workplace import open_workplace
 from qpipe.plugins.hookspecs import hookimpl
 from qpipe.plugins.loader import load_plugins
 from qpipe.plugins.metric import Metric
+from qpipe.plugins.stage import StageType
+from qpipe.prepare.stages.quantize import NoParams
+from qpipe.records.recipe import StageSpec
 
 
 def _plan(folder, **changed: object):
@@ -38,7 +42,7 @@ def test_a_plan_refuses_what_a_run_would(changed, words, tmp_path):
         _plan(tmp_path, **changed)()
 
 
-def _plan_without_products(folder, *recipes):
+def _without_products(folder, *recipes):
     """The small pipeline with a model of the same border that has nothing but a mean in it."""
     path = write_small_pipeline(folder, targets=["cpu-local"], recipes=list(recipes))
     model = onnx.load(folder / "small.onnx")
@@ -46,18 +50,34 @@ def _plan_without_products(folder, *recipes):
     mean = onnx.helper.make_node("ReduceMean", [image.name], [scores.name], axes=[2, 3], keepdims=0)
     graph = onnx.helper.make_graph([mean], "mean", [image], [scores])
     onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)]), folder / "small.onnx")
-    return forecast(open_workplace(path, RunOptions(profile=False)))
+    return open_workplace(path, RunOptions(profile=False))
 
 
 def test_a_plan_refuses_a_model_in_which_no_recipe_finds_anything(tmp_path):
     with pytest.raises(ModelError, match="small has nothing that recipe 'int8' could quantize: it has none of Conv,"):
-        _plan_without_products(tmp_path, "int8", "dynamic")
+        forecast(_without_products(tmp_path, "int8", "dynamic"))
 
 
 def test_a_plan_says_which_recipe_finds_nothing(tmp_path):
-    notes = {line.cell.split("/")[1]: line.note for line in _plan_without_products(tmp_path, "int8", "fp16")}
+    notes = {line.cell.split("/")[1]: line.note for line in forecast(_without_products(tmp_path, "int8", "fp16"))}
     assert notes["int8"].startswith("nothing to quantize: it has none of Conv,")
     assert notes["fp16"] == "first run"
+
+
+def test_a_stage_of_a_plugin_may_make_what_a_later_one_looks_for(tmp_path):
+    """A forest as matrix products: the model was refused."""
+
+    class Forests:
+        @hookimpl
+        def qpipe_stages(self):
+            yield StageType(name="as-products", summary="", params=NoParams, apply=lambda draft, _, __: draft)
+
+    place = _without_products(tmp_path, "int8")
+    registry = load_plugins((Forests(),))
+    given = next(cell for cell in place.cells if cell.recipe.stages)
+    made = replace(given, recipe=replace(given.recipe, stages=(StageSpec(name="as-products"), *given.recipe.stages)))
+    assert lacking(given, registry) == "it has none of Conv, Gemm, MatMul"
+    assert lacking(made, registry) == ""
 
 
 @pytest.mark.parametrize(
