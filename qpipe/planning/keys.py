@@ -15,6 +15,9 @@ from qpipe.records.scheme import Scheme
 from qpipe.records.target import Limits, Target
 from qpipe.version import __version__
 
+PREPARING = ("quant", "prepare", "records/quantization.py")
+"""What shapes a prepared graph: the last one holds the defaults of a recipe's exceptions and of a plan."""
+
 
 def make_key(*ingredients: tuple[str, str]) -> Key:
     """A key from (name, value) pairs, in the order in which they are shown."""
@@ -29,7 +32,7 @@ def prepare_key(model: Model, recipe: Recipe, scheme: Scheme, calibration: str, 
         ("recipe", digest(recipe.stages)),
         ("calibration data", calibration),
         ("scheme", digest(scheme)),
-        ("qpipe", f"{__version__}+{source_digest('quant', 'prepare')}"),
+        ("qpipe", f"{__version__}+{source_digest(*PREPARING)}"),
         *((("stage code", stage_code),) if stage_code else ()),
         *package_versions("onnxruntime", "onnx"),
     )

@@ -9,10 +9,11 @@ from pathlib import Path
 
 @cache
 def source_digest(*rooms: str) -> str:
-    """SHA-256 over the sources of some rooms of the core (`quant`, `prepare`), 16 hexadecimal characters."""
+    """SHA-256 over sources of the core, rooms (`quant`) or modules (`records/cell.py`): 16 hexadecimal characters."""
     root = Path(__file__).parents[1]
     found = hashlib.sha256()
     for room in rooms:
-        for path in sorted((root / room).rglob("*.py")):
+        place = root / room
+        for path in [place] if place.is_file() else sorted(place.rglob("*.py")):
             found.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
     return found.hexdigest()[:16]

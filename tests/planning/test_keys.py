@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from small_pipeline import write_small_pipeline
 
+import qpipe
 from qpipe.config import read_pipeline
 from qpipe.errors import PluginError, TargetError
 from qpipe.models import read_model
 from qpipe.planning import expand
 from qpipe.planning.expand import _resolved_for
-from qpipe.planning.keys import changed, make_key
+from qpipe.planning.keys import PREPARING, changed, make_key
+from qpipe.planning.sources import source_digest
 from qpipe.plugins.hookspecs import hookimpl
 from qpipe.plugins.loader import load_plugins
 from qpipe.prepare.shapes import sets_shapes
 from qpipe.quant.schemes import LITERT_INTEGER
 from qpipe.records.pipeline import Pipeline, RecipeSpec
+from qpipe.records.quantization import Override
 from qpipe.records.target import Host, Limits, Target
 from qpipe.records.tensors import Signature, TensorSpec
 from qpipe.testing.fake import FakeBackend
@@ -135,6 +139,13 @@ def test_a_demand_that_cannot_be_met_is_refused(pipeline):
         cells(with_target(pipeline, backend="fakee"))
     with pytest.raises(TargetError, match="no_such"):
         cells(with_target(pipeline, options={"no_such": 1}))
+
+
+def test_every_source_that_shapes_a_prepared_graph_is_in_its_key():
+    each = [source_digest(place) for place in PREPARING]
+    assert len({*each, source_digest(), source_digest(*PREPARING)}) == len(PREPARING) + 2
+    defaults = Path(inspect.getfile(Override)).relative_to(Path(qpipe.__file__).parent)
+    assert defaults.as_posix().startswith(PREPARING)
 
 
 def test_changed_names_the_ingredients_in_order():
