@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import onnx
+
 from qpipe.errors import BuildError, EngineError
 from qpipe.plugins.backend import Progress
 from qpipe.records.codec import encode
@@ -88,7 +90,7 @@ def _quantize_plan(
     flat = read_flatbuffer(converted.path)
     matched = match_tensors(prepared, converted.graph, converted.path, converted.layout)
     carried = carry_ranges(plan, converted.graph, flat, matched, whole=options.io == "int8")
-    left = ops_left_in_float(plan, flat, matched, carried, _makers(converted), kernels=options.kernels)
+    left = ops_left_in_float(plan, flat, matched, carried, makers(converted.graph, matched), kernels=options.kernels)
     if options.unranged == "float":
         left = tuple(replace(op, dynamic=False) for op in left)
     notes: tuple[str, ...] = ()
@@ -109,8 +111,17 @@ def _float_borders(flat: FlatModel, carried: CarriedRanges, options: Options) ->
             yield f"the file's {side} stay float32: no range in the plan for {', '.join(lacking)}"
 
 
-def _makers(converted: Converted) -> Mapping[str, str]:
-    return {name: node.name for node in converted.graph.graph.node for name in node.output}
+def makers(graph: onnx.ModelProto, matched: Mapping[int, tuple[str, ...]]) -> Mapping[str, tuple[str, ...]]:
+    """Names of the nodes that make each tensor: its own, and those before it whose results the file does not have.
+
+    These the converter fused into it: a convolution into the Relu behind it, a product into the bias.
+    """
+    known = {name for names in matched.values() for name in names}
+    made: dict[str, tuple[str, ...]] = {}
+    for node in graph.graph.node:
+        fused = (one for name in node.input if name not in known for one in made.get(name, ()))
+        made |= dict.fromkeys(node.output, tuple(dict.fromkeys((*fused, node.name))))
+    return made
 
 
 def _compare(prepared: Prepared, layout: Layout, path: Path, options: Options) -> str:

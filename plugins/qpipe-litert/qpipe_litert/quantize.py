@@ -134,11 +134,11 @@ def ops_left_in_float(
     flat: FlatModel,
     matched: Mapping[int, tuple[str, ...]],
     carried: CarriedRanges,
-    outputs: Mapping[str, str],
+    makers: Mapping[str, tuple[str, ...]],
     *,
     kernels: Kernels = "xnnpack",
 ) -> tuple[LeftInFloat, ...]:
-    """Operators that the plan leaves in float (`outputs`: ONNX node by output tensor), or that lack a range."""
+    """Operators that the plan leaves in float (`makers`: ONNX nodes by tensor), or that lack a range."""
     refused = {
         choice.node: choice.reason or "the plan leaves it in float" for choice in plan.nodes if not choice.quantized
     }
@@ -147,7 +147,8 @@ def ops_left_in_float(
     for op in flat.ops:
         name = flat.tensors[op.outputs[0]].name if op.outputs else ""
         lacking = sorted(missing & {*op.inputs, *op.outputs})
-        nodes = [outputs[t] for i in op.outputs for t in matched.get(i, ()) if t in outputs and outputs[t] in refused]
+        made = (tensor for index in op.outputs for tensor in matched.get(index, ()))
+        nodes = [node for tensor in made for node in makers.get(tensor, ()) if node in refused]
         if any(flat.tensors[index].state for index in op.outputs):
             # Behind an integer one the quantizer puts a DEQUANTIZE, and the recurrent operator finds no state to write.
             left.append(LeftInFloat(output=name, op=op.name, reason="it writes the state of a recurrent operator"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import onnx
 import pytest
 from onnx import helper
 from qpipe_litert import quantize
-from qpipe_litert.backend import LiteRtBackend
+from qpipe_litert.backend import SCHEME, LiteRtBackend
 from qpipe_litert.benchmark import cross_check
 from qpipe_litert.build import _float_borders
 from qpipe_litert.convert import Converted, UnknownOperatorError, convert, find_layout, refuse_custom
@@ -35,10 +36,14 @@ from qpipe_litert.session import read_layout
 from qpipe_litert.tools import tool_environment
 
 from qpipe.errors import BuildError, TargetError
+from qpipe.models import read_model
 from qpipe.plugins.backend import CrossChecked
+from qpipe.prepare import builtin_recipe, prepare
 from qpipe.records.engine import Engine, Prepared
 from qpipe.records.quantization import NodeChoice
+from qpipe.records.recipe import Recipe
 from qpipe.records.target import Target
+from qpipe.testing.progress import Silent
 
 TARGET = Target(name="x86-litert", backend="litert")
 
@@ -213,18 +218,45 @@ def test_xnnpack_and_reference_kernels_differ_by_steps_only(digits_engine: Engin
     assert np.abs(one - other).max() <= 3 * step
 
 
+@pytest.mark.parametrize("kind", ["Gemm", "Conv"], ids=["alone", "with a Relu fused into it"])
 def test_node_that_the_plan_leaves_in_float_stays_float(
-    conv_ready: Prepared, digits: edge.Digits, tmp_path: Path, conv_float: Converted
+    conv_ready: Prepared, digits: edge.Digits, tmp_path: Path, conv_float: Converted, kind: str
 ) -> None:
     assert conv_ready.plan is not None
-    node = next(n.name for n in conv_float.graph.graph.node if n.op_type == "Gemm")
-    choice = NodeChoice(node=node, op="Gemm", quantized=False, reason="sensitive")
+    node = next(n.name for n in conv_float.graph.graph.node if n.op_type == kind)
+    op = {"Gemm": "FULLY_CONNECTED", "Conv": "CONV_2D"}[kind]
+    choice = NodeChoice(node=node, op=kind, quantized=False, reason="sensitive")
     ready = replace(conv_ready, plan=replace(conv_ready.plan, nodes=(choice,)))
     engine = edge.built_engine(LiteRtBackend(), ready, TARGET, tmp_path / "e")
     assert engine.placement is not None
-    assert [(n.op, n.reason) for n in engine.placement.left_in_float] == [("FULLY_CONNECTED", f"{node}: sensitive")]
+    assert [(n.op, n.reason) for n in engine.placement.left_in_float] == [(op, f"{node}: sensitive")]
     found = LiteRtBackend().open(engine, TARGET).run({"image": digits.gate})["logits"]
     assert edge.sqnr_db(edge.run_onnx(ready.graph.path, digits.gate)[0], found) > 20
+
+
+@pytest.mark.parametrize(
+    ("recipe", "kept", "in_float"),
+    [
+        ("dynamic", [], {"ADD": 1}),
+        ("dynamic", ["op:Conv"], {"ADD": 1, "CONV_2D": 4}),
+        ("weight-only-int8", ["op:Conv"], {"ADD": 1, "CONV_2D": 4, "FULLY_CONNECTED": 1}),
+    ],
+)
+@pytest.mark.usefixtures("tool")
+def test_recipes_of_weights_quantize_every_convolution_or_none(
+    conv_ready: Prepared, tmp_path: Path, recipe: str, kept: list[str], in_float: dict[str, int]
+) -> None:
+    """Only those without a Relu behind them followed the plan, which had none of them."""
+    (stage,) = builtin_recipe(recipe, SCHEME).stages
+    recipe_of = Recipe(name=recipe, stages=(replace(stage, params=stage.params | {"keep_float": kept}),))
+    model = read_model(conv_ready.graph.path, name="m", origin="test")
+    (tmp_path / "p").mkdir()
+    ready = prepare(model, recipe_of, SCHEME, lambda: iter(()), tmp_path / "p", None, Silent())
+    placement = edge.built_engine(LiteRtBackend(), ready, TARGET, tmp_path / "e").placement
+    assert placement is not None
+    assert Counter(node.op for node in placement.left_in_float) == in_float
+    told = [node.reason for node in placement.left_in_float if node.op == "CONV_2D"]
+    assert all("the recipe keeps 'op:Conv' in float" in reason for reason in told)
 
 
 def test_tensor_without_a_range_is_named_and_its_neighbours_stay_float(

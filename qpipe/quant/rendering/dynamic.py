@@ -15,10 +15,10 @@ from qpipe.errors import QuantizationError
 from qpipe.quant.edits import drop_unread, insert_behind, take_place
 from qpipe.quant.graph import attr_float, attr_int, constant, input_at, is_float, name_of, only_consumer
 from qpipe.quant.numbers import F32
-from qpipe.quant.operators import finite, infinite_weights, is_transposed
+from qpipe.quant.operators import WEIGHTED, finite, infinite_weights, is_transposed
 from qpipe.quant.options import QuantOptions
 from qpipe.quant.rendering.matmul import MICROSOFT
-from qpipe.quant.rendering.recurrent import RECURRENT, is_recurrent, plan_recurrent, render_recurrent
+from qpipe.quant.rendering.recurrent import is_recurrent, plan_recurrent, render_recurrent
 from qpipe.quant.rendering.render import forget_shapes
 from qpipe.quant.rendering.tables import is_table, plan_tables, render_tables
 from qpipe.quant.weights.int8 import quantize_weight
@@ -26,9 +26,12 @@ from qpipe.quant.writer import Writer
 from qpipe.records.quantization import NodeChoice, QuantPlan, WeightSpec
 from qpipe.records.scheme import Scheme
 
+_BY_BACKENDS = "Conv"
+"""What only toolchains of their own quantize so (LiteRT's): the graph has it in float."""
+
 
 def plan_dynamic(model: ir.Model, scheme: Scheme, options: QuantOptions | None = None) -> QuantPlan:
-    """Choose the MatMuls, Gemms and LSTMs whose activations are quantized as they come.
+    """Choose the weighted operators and LSTMs whose activations are quantized as they come.
 
     Raises:
         QuantizationError: the scheme has no such kernels, nothing in the graph fits them, or weights are not finite.
@@ -40,14 +43,15 @@ def plan_dynamic(model: ir.Model, scheme: Scheme, options: QuantOptions | None =
         )
     nodes, weights = [], []
     for node in model.graph:
-        if node.op_type not in scheme.dynamic_ops or node.op_type in RECURRENT:
+        kept = options.keep(node)  # also of operators that the graph has in float: toolchains take them all the same
+        if node.op_type not in WEIGHTED or not (kept or node.op_type in scheme.dynamic_ops):
             continue
-        reason = options.keep(node) or _refusal(node)
+        reason = kept or _refusal(node)
         if not reason and not finite(node):
             raise infinite_weights(node)
         nodes.append(NodeChoice(node=node.name or "", op=node.op_type, quantized=not reason, reason=reason))
         if not reason and node.inputs[1] is not None:
-            axis = 0 if is_transposed(node) else 1
+            axis = 0 if is_transposed(node) or node.op_type == _BY_BACKENDS else 1
             weights.append(
                 WeightSpec(
                     tensor=name_of(node.inputs[1]),
@@ -79,7 +83,7 @@ def _refusal(node: ir.Node) -> str:
     array = constant(weight)
     if data is None or not is_float(data) or data.is_initializer() or array is None:
         return "its weights are not constant" if array is None else "its data input is not a float activation"
-    if array.ndim != 2 or array.dtype != np.float32:
+    if array.dtype != np.float32 or (array.ndim != 2 and node.op_type != _BY_BACKENDS):
         return "its weights are not a float32 matrix"
     if node.op_type == "Gemm" and (attr_int(node, "transA", 0) or attr_float(node, "alpha", 1.0) != 1.0):
         return "its data input is transposed or scaled"
@@ -112,7 +116,8 @@ def render_dynamic(model: ir.Model, plan: QuantPlan) -> ir.Model:
         for name in spec.nodes:
             if name not in nodes:
                 raise QuantizationError(f"the plan quantizes node {name!r}, which the graph does not have")
-            _replace(writer, nodes[name], spec, quantizers, written)
+            if nodes[name].op_type != _BY_BACKENDS:
+                _replace(writer, nodes[name], spec, quantizers, written)
     render_recurrent(graph, plan.weights)
     render_tables(graph, plan)
     copy.opset_imports.setdefault(MICROSOFT, 1)
