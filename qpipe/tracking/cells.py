@@ -21,6 +21,8 @@ from qpipe.tracking.models import log_engine
 from qpipe.tracking.runs import cut, find_or_create, turn
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mlflow.entities import DatasetInput, Run
 
 COMPLETE = "qpipe.complete"
@@ -132,14 +134,11 @@ def _note(text: str, experiment: str, parent: str, plots: tuple[Path, ...]) -> s
 def _log_batch(
     where: Experiment, run: Run, result: CellResult, model_id: str | None, dataset: Dataset | None, *, note: str
 ) -> None:
-    """One call per cell; the time stamp is the run's start, so that a replay stores nothing twice.
-
-    A cell that was judged or measured anew in the same run gets the time of day: MLflow shows the latest figures.
-    """
+    """One call per cell."""
     from mlflow.entities import Metric, Param, RunTag
 
     found = figures(result)
-    stamp = int(time.time() * 1000) if COMPLETE in run.data.tags else run.info.start_time
+    stamp = _stamp(where, run, [name for name, _ in found.finite])
     metrics = [
         Metric(
             name,
@@ -164,6 +163,19 @@ def _log_batch(
         params=[Param(name, value) for name, value in params.items()],
         tags=[RunTag(name, value) for name, value in cut(tags).items()],
     )
+
+
+def _stamp(where: Experiment, run: Run, names: Sequence[str]) -> int:
+    """Milliseconds: the run's start, so that a replay stores nothing twice; of a cell that stands there, later ones.
+
+    A cell that was judged or measured anew in the same run gets the time of day, or what follows its last figures where
+    the clock was set back since: MLflow shows the latest.
+    """
+    if COMPLETE not in run.data.tags:
+        return int(run.info.start_time)
+    known = next((name for name in names if name in run.data.metrics), None)
+    before = where.client.get_metric_history(run.info.run_id, known) if known else []
+    return max([int(time.time() * 1000), *(one.timestamp + 1 for one in before)])
 
 
 def _params(result: CellResult) -> dict[str, str]:

@@ -25,6 +25,9 @@ _EMBEDDED = re.compile(r"([\w+.-]+://[^/?#\s:@]*):[^/?#\s]*@")
 """The same within a sentence: MLflow's errors name whole addresses."""
 _SECRETS = re.compile(r"(?<=[?&]password=)[^&#\s]*|(?<=[?&]passwd=)[^&#\s]*")
 
+_LONG = 300
+"""Characters of an error that are told."""
+
 _guard = threading.Lock()
 _holders: dict[str, int] = {}
 
@@ -67,9 +70,13 @@ def address(uri: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text without passwords, or its type where it has none."""
+    """The first line of an error's text without passwords, or its type where it has none.
+
+    A long one loses its middle: addresses stand there, and the cause at the end.
+    """
     lines = str(error).strip().splitlines()
-    return _SECRETS.sub("***", _EMBEDDED.sub(r"\1:***@", lines[0]))[:300] if lines else type(error).__name__
+    line = _SECRETS.sub("***", _EMBEDDED.sub(r"\1:***@", lines[0])) if lines else type(error).__name__
+    return line if len(line) <= _LONG else f"{line[: _LONG // 2]} … {line[-_LONG // 2 :]}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

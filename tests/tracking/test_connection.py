@@ -309,6 +309,7 @@ def test_a_password_is_not_printed(uri, printed):
         ("for url: https://host:5000/api?alias=m@champion", "for url: https://host:5000/api?alias=m@champion"),
         ("https://:t0ken@host, then http://ann:s3cret@host", "https://:***@host, then http://ann:***@host"),
         ("of postgresql://host/db?password=s3cret refused", "of postgresql://host/db?password=*** refused"),
+        (f"PUT {'a' * 400}: too many", f"PUT {'a' * 146} … {'a' * 140}: too many"),
     ],
 )
 def test_mlflows_own_words_lose_their_passwords_too(said, printed):

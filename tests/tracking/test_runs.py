@@ -2,6 +2,7 @@ import dataclasses
 import math
 import os
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -97,12 +98,15 @@ def test_two_that_log_the_same_cell_at_once_take_turns(tracker, make, engine, tm
     assert found[1:] == found[:1] * 2
 
 
-def test_a_cell_measured_anew_in_the_same_run_shows_its_new_figures(tracker, make, engine, tmp_path):
+def test_a_cell_measured_anew_in_the_same_run_shows_its_new_figures(tracker, make, engine, tmp_path, monkeypatch):
     _, logged = log_all(tracker, make.result(engine, accuracy=0.97), tmp_path)
     _, again = log_all(tracker, make.result(engine, accuracy=0.91), tmp_path)
 
     assert again == logged
     assert tracker.client.get_run(logged.run_id).data.metrics["accuracy"] == 0.91
+    monkeypatch.setattr("qpipe.tracking.cells.time", SimpleNamespace(time=lambda: 0.0))  # a clock that was set back
+    log_all(tracker, make.result(engine, accuracy=0.85), tmp_path)
+    assert tracker.client.get_run(logged.run_id).data.metrics["accuracy"] == 0.85
 
 
 def test_the_heartbeat_names_the_process_that_resumed(tracker):

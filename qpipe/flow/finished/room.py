@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -39,10 +40,13 @@ class Room:
 def make_room(store: Store, *, older_days: float, dry: bool = False) -> tuple[Room, ...]:
     """Remove what is older and can be made again; returns it, the largest first. What a run rests on stays.
 
+    With 0 days that is all of it, what was written under a clock that has been set back since too.
+
     Raises:
         ConfigError: the store is no folder here, or is not there.
         StoreError: somebody is at work in it, or the disk refused.
     """
-    found = store.sweep(REMAKABLE, until_s=time.time() - older_days * DAY_S, dry=dry)
+    until_s = time.time() - older_days * DAY_S if older_days else math.inf
+    found = store.sweep(REMAKABLE, until_s=until_s, dry=dry)
     rooms = [Room(what=REMAKABLE[one.space], objects=len(one.objects), size_bytes=one.size_bytes) for one in found]
     return tuple(sorted((room for room in rooms if room.objects), key=lambda room: -room.size_bytes))
