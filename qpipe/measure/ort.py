@@ -73,7 +73,7 @@ _HINTS = (
     ),
     (
         ("cannot be reshaped", "broadcast"),
-        "a size that the file leaves free is fixed inside the graph: export it again (torch: dynamo=True with "
+        "perhaps a size that the file leaves free is fixed inside the graph: export it again (torch: dynamo=True with "
         "dynamic_shapes, and an example of two rows or more), or feed that size (no data.trim, data.batch: 1)",
     ),
     (("external", "no such file"), "keep the external data files beside the model"),
