@@ -34,11 +34,13 @@ _QUANTIZED = (
     "ConvInteger",
 )
 """Beginnings of the operators of quantized graphs."""
+FLOAT_MODEL = "give the float model that this one was made from, or use recipe 'none'"
+"""What to do where a model is quantized already."""
 
 
-def is_quantized(node: ir.Node) -> bool:
+def is_quantized(op_type: str) -> bool:
     """Whether an operator belongs to a graph that was quantized before."""
-    return node.op_type.startswith(_QUANTIZED) or node.op_type in {"MatMulNBits", "MatMulBnb4", "GatherBlockQuantized"}
+    return op_type.startswith(_QUANTIZED) or op_type in {"MatMulNBits", "MatMulBnb4", "GatherBlockQuantized"}
 
 
 def open_graph(path: Path) -> ir.Model:
@@ -149,10 +151,10 @@ def refuse_quantized(model: ir.Model) -> None:
     """
     for graph in model.graphs():
         for node in graph:
-            if is_quantized(node):
+            if is_quantized(node.op_type):
                 raise QuantizationError(
                     f"node {node.name!r} ({node.op_type}) is quantized already",
-                    hint="give the float model that this one was made from, or use recipe 'none'",
+                    hint=FLOAT_MODEL,
                 )
 
 

@@ -39,15 +39,27 @@ def lacking(cell: Cell, registry: Registry) -> str:
     for spec in cell.recipe.stages:
         needed = registry.stage(spec.name).operators
         if needed is not None and has.isdisjoint(needed(cell.scheme)):
-            return f"it has none of {', '.join(needed(cell.scheme))}"
+            return _quantized(has) or f"it has none of {', '.join(needed(cell.scheme))}"
         if registry.code_of_stage(spec.name):
             break
     return ""
 
 
+def _quantized(has: frozenset[str]) -> str:
+    """That the operators are those of a quantized model; empty where they are not."""
+    from qpipe.quant.graph import is_quantized
+
+    found = sorted(filter(is_quantized, has))
+    return f"it is quantized already ({', '.join(found)})" if found else ""
+
+
 def _instead(model: Model, asked: list[Cell], registry: Registry) -> str:
-    """The quantizing stage that would find something, by the schemes of these cells."""
+    """The float model of a quantized one, or the stage that would find something, by the schemes of these cells."""
+    from qpipe.quant.graph import FLOAT_MODEL
+
     has = read_facts(model.file.path).operators
+    if _quantized(has):
+        return FLOAT_MODEL
     for recipe, stage in (("int8", "quantize"), ("dynamic", "dynamic")):
         needed = registry.stage(stage).operators
         if needed is not None and any(not has.isdisjoint(needed(cell.scheme)) for cell in asked):

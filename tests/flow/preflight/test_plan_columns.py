@@ -42,13 +42,13 @@ def test_a_plan_refuses_what_a_run_would(changed, words, tmp_path):
         _plan(tmp_path, **changed)()
 
 
-def _without_products(folder, *recipes):
-    """The small pipeline with a model of the same border that has nothing but a mean in it."""
+def _without_products(folder, *recipes, also=()):
+    """The small pipeline with a model of the same border that has nothing but a mean in it, and `also` these."""
     path = write_small_pipeline(folder, targets=["cpu-local"], recipes=list(recipes))
     model = onnx.load(folder / "small.onnx")
     image, scores = model.graph.input[0], model.graph.output[0]
     mean = onnx.helper.make_node("ReduceMean", [image.name], [scores.name], axes=[2, 3], keepdims=0)
-    graph = onnx.helper.make_graph([mean], "mean", [image], [scores])
+    graph = onnx.helper.make_graph([*also, mean], "mean", [image], [scores])
     onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)]), folder / "small.onnx")
     return open_workplace(path, RunOptions(profile=False))
 
@@ -56,6 +56,14 @@ def _without_products(folder, *recipes):
 def test_a_plan_refuses_a_model_in_which_no_recipe_finds_anything(tmp_path):
     with pytest.raises(ModelError, match="small has nothing that recipe 'int8' could quantize: it has none of Conv,"):
         forecast(_without_products(tmp_path, "int8", "dynamic"))
+
+
+def test_a_plan_says_that_a_model_is_quantized_already(tmp_path):
+    """One of QLinearConv and its like was called a float model that has no Conv."""
+    integers = onnx.helper.make_node("DynamicQuantizeLinear", ["image"], ["q", "scale", "zero"])
+    with pytest.raises(ModelError, match=r"it is quantized already \(DynamicQuantizeLinear\)") as raised:
+        forecast(_without_products(tmp_path, "int8", also=[integers]))
+    assert raised.value.hint.startswith("give the float model")
 
 
 def test_a_plan_says_which_recipe_finds_nothing(tmp_path):
