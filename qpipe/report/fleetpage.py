@@ -30,7 +30,10 @@ def fleet_page(results: Sequence[RunResult], pages: Mapping[str, str]) -> str:
             *([glances(cells, links)] if cells else []),
             _runs(results, pages),
             *promotions(one for result in results for one in result.promoted),
-            *notes(dict.fromkeys(warning for result in results for warning in result.warnings)),
+            *notes(
+                dict.fromkeys(warning for result in results for warning in result.warnings),
+                [cell.label for result in results for cell in result.cells],
+            ),
         ],
     )
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 
 from qpipe.records.result import Promoted
+from qpipe.report.overview import NAMED
 from qpipe.report.style import STYLE
 
 
@@ -23,9 +24,21 @@ def framed(title: str, parts: Iterable[str]) -> str:
     )
 
 
-def notes(warnings: Iterable[str]) -> list[str]:
-    """A box for each warning."""
-    return [f'<p class="note">{escape(warning)}</p>' for warning in warnings]
+def notes(warnings: Iterable[str], labels: Iterable[str] = ()) -> list[str]:
+    """A box for each warning; of cells (`labels`) that have the same one, one for all of them."""
+    known = frozenset(labels)
+    found: dict[str, list[str]] = {}
+    for warning in warnings:
+        label, _, said = warning.partition(": ")
+        found.setdefault(said if label in known else warning, []).extend([label] if label in known else [])
+    return [f'<div class="note">{_note(said, cells)}</div>' for said, cells in found.items()]
+
+
+def _note(said: str, cells: Sequence[str]) -> str:
+    named = escape(", ".join(cells))
+    if len(cells) <= NAMED:
+        return f"{named}: {escape(said)}" if cells else escape(said)
+    return f"{escape(said)}<details><summary>{len(cells)} cells</summary>{named}</details>"
 
 
 def promotions(promoted: Iterable[Promoted]) -> list[str]:

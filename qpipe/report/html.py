@@ -25,6 +25,16 @@ def anchor(cell: CellResult) -> str:
     return quote(cell.label)
 
 
+def whole(text: str) -> str:
+    """A few words that stay in one line."""
+    return f'<span class="whole">{escape(text)}</span>'
+
+
+def counted(count: int, what: str) -> str:
+    """`1 remark`, `2 remarks`."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def badge(decision: Decision) -> str:
     """A verdict in its colour."""
     return f'<span class="badge {decision.value.lower()}">{decision.value}</span>'

@@ -9,7 +9,7 @@ from qpipe.records.explanation import Attribution, Explanation, Layer, Step
 from qpipe.records.remark import Remark
 from qpipe.records.result import CellResult
 from qpipe.report.beside import compare_targets
-from qpipe.report.html import head, row
+from qpipe.report.html import counted, head, row
 from qpipe.report.table import NOTHING, number
 
 NOT_KNOWN = "not known"
@@ -53,7 +53,8 @@ def _remarks(found: tuple[Remark, ...]) -> str:
     rows = "".join(row(escape(one.kind), escape(one.subject), escape(one.message)) for one in found)
     table = f"<table>{head(('finding', 'of', ''))}<tbody>{rows}</tbody></table>"
     opened = " open" if any(one.warns for one in found) else ""
-    return f"<details{opened}><summary>{len(found)} remarks on calibration and device</summary>{table}</details>"
+    summary = f"{counted(len(found), 'remark')} on calibration and device"
+    return f"<details{opened}><summary>{summary}</summary>{table}</details>"
 
 
 def _layers(explained: Explanation | None) -> str:
@@ -62,7 +63,8 @@ def _layers(explained: Explanation | None) -> str:
     names = ("tensor", "op", "alone dB", "SQNR dB", "low", "high", "clipped", "kernel")
     rows = "".join(_layer(layer) for layer in worst_first(explained.layers))
     table = f'<div class="wide"><table>{head(names)}<tbody>{rows}</tbody></table></div>'
-    return f"<details><summary>{len(explained.layers)} quantized tensors, the worst first</summary>{table}</details>"
+    count = counted(len(explained.layers), "quantized tensor")
+    return f"<details><summary>{count}, the worst first</summary>{table}</details>"
 
 
 def _layer(layer: Layer) -> str:

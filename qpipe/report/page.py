@@ -14,7 +14,7 @@ from qpipe.records.result import CellResult, RunResult
 from qpipe.records.verdict import Verdict
 from qpipe.report.frame import framed, notes, promotions
 from qpipe.report.glance import glance_section
-from qpipe.report.html import anchor, badge, head, mark, row
+from qpipe.report.html import anchor, badge, counted, head, mark, row, whole
 from qpipe.report.insight import insight
 from qpipe.report.overview import words_counted
 from qpipe.report.plots import Plots
@@ -43,7 +43,7 @@ def run_page(result: RunResult, plots: Plots, explained: Mapping[str, Explanatio
         f"{result.pipeline} · {result.run_id}",
         [
             *_header(result),
-            *notes(result.warnings),
+            *notes(result.warnings, [cell.label for cell in result.cells]),
             *glance_section(result.cells),
             _overview(result.cells),
             *promotions(result.promoted),
@@ -73,10 +73,10 @@ def _overview(cells: Iterable[CellResult]) -> str:
         "float",
         "engine",
         "p50 ms",
-        "× float",
+        "time × float",
         "90 % interval",
         "size",
-        "× float",
+        "size × float",
         "integer nodes",
     )
     shown = tuple(cells)
@@ -100,10 +100,10 @@ def _overview_row(cell: CellResult, fewer: str) -> str:
         number(evaluation.value if evaluation else None) + fewer,
         number(dict(batch.latency_ms)["p50"].value) if batch else NOTHING,
         number(ratio.median if ratio else None),
-        f"{number(ratio.low)} … {number(ratio.high)}" if ratio else NOTHING,
-        size(evidence.engine_size_bytes if evidence else None),
+        whole(f"{number(ratio.low)} … {number(ratio.high)}") if ratio else NOTHING,
+        whole(size(evidence.engine_size_bytes if evidence else None)),
         number(evidence.size_ratio if evidence else None),
-        f"{placement.integer} of {total}" if placement else NOTHING,
+        whole(f"{placement.integer} of {total}") if placement else NOTHING,
     )
 
 
@@ -138,7 +138,7 @@ def _gates(verdicts: tuple[Verdict, ...]) -> str:
         return ""
     rows = "".join(_gate_row(verdict) for verdict in verdicts)
     names = ("gate", "verdict", "observed", "low", "high", "limit", "n", "α", "kind", "reason")
-    return f'<div class="wide"><table>{head(names)}<tbody>{rows}</tbody></table></div>'
+    return f'<div class="wide"><table class="prose">{head(names)}<tbody>{rows}</tbody></table></div>'
 
 
 def _gate_row(verdict: Verdict) -> str:
@@ -164,9 +164,8 @@ def _left_in_float(cell: CellResult) -> str:
         return ""
     rows = "".join(row(escape(one.name), escape(one.op), escape(one.reason)) for one in placement.left_in_float)
     table = f"<table>{head(('node', 'op', 'why'))}<tbody>{rows}</tbody></table>"
-    return (
-        f"<details><summary>{len(placement.left_in_float)} quantizable nodes stayed in float</summary>{table}</details>"
-    )
+    count = counted(len(placement.left_in_float), "quantizable node")
+    return f"<details><summary>{count} stayed in float</summary>{table}</details>"
 
 
 def _facts(cell: CellResult) -> str:

@@ -22,10 +22,13 @@ section[id] { content-visibility: auto; contain-intrinsic-size: auto 60rem; }
 table { border-collapse: collapse; margin: .25rem 0 1rem; font-variant-numeric: tabular-nums; }
 th { text-align: left; font-weight: 600; color: var(--soft); }
 th, td { padding: .35rem .9rem .35rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+.whole { white-space: nowrap; }
+.prose td:last-child { min-width: 18rem; }
 small { color: var(--soft); }
 a { color: inherit; }
 a.plain { text-decoration: none; }
-img { max-width: 100%; margin: .5rem 0; background: var(--plot); border-radius: .4rem; }
+img { max-width: 100%; margin: .5rem .5rem .5rem 0; vertical-align: top;
+  background: var(--plot); border-radius: .4rem; }
 details { margin: .5rem 0; }
 summary { cursor: pointer; color: var(--soft); }
 .badge { display: inline-block; padding: 0 .5rem; border-radius: 1rem;
@@ -33,7 +36,7 @@ summary { cursor: pointer; color: var(--soft); }
 .pass { background: #15803d; }
 .fail { background: #b91c1c; }
 .inconclusive { background: #b45309; }
-.note, .trouble { padding: .6rem .9rem; border-left: 4px solid #b45309;
+.note, .trouble { margin: 1rem 0; padding: .6rem .9rem; border-left: 4px solid #b45309;
   background: color-mix(in srgb, #b45309 10%, transparent); }
 .trouble { border-color: #b91c1c; background: color-mix(in srgb, #b91c1c 10%, transparent); }
 @media print {

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
@@ -233,5 +234,10 @@ def test_the_page_of_several_runs_leads_to_the_cells_on_theirs(result):
     pages = {"run-1/report.html", "run-2/report.html"}
     assert {*pages, *(f"{page}#a/int8/cpu" for page in pages)} <= {*links}
     assert page.count("both &lt;say&gt; it") == 1
+    alike = [f"{cell.label}: the same of <all>" for cell in CELLS]
+    told = run_page(replace(first, warnings=(*alike, f"{CELLS[0].label}: its own")), NO_PLOTS)
+    assert told.count("the same of &lt;all&gt;") == 1
+    assert f"<summary>{len(CELLS)} cells</summary>" in told
+    assert f"{escape(CELLS[0].label)}: its own" in told
     for part in ("<h1>2 runs</h1>", "<td>second/a</td>", "lost 4 points", "Promoted", "not logged"):
         assert part in page, part

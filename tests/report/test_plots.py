@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from itertools import pairwise
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -9,6 +10,7 @@ from matplotlib.textpath import TextPath
 from qpipe.records.verdict import Decision
 from qpipe.report.plots import write_plots
 from qpipe.report.plots.slices import plot_slices
+from qpipe.report.plots.tradeoff import plot_tradeoff
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -71,3 +73,16 @@ def test_names_of_slices_are_not_cut_off(result, tmp_path, name):
         x = float(element.attrib["x"])
         assert "end" in (element.get("style") or "")
         assert x > TextPath((0, 0), element.text, size=9).get_extents().width
+
+
+def test_names_of_cells_stand_on_lines_of_their_own_and_inside_the_figure(result, tmp_path):
+    cell = next(cell for cell in result.cells if cell.verdicts)
+    cells = tuple(replace(cell, recipe=f"recipe-{number}-of-a-very-long-name-that-has-to-fit") for number in range(30))
+    svg = plot_tradeoff(cells, tmp_path / "tradeoff.svg")
+    width = float(ET.parse(svg).getroot().attrib["width"].removesuffix("pt"))
+    names = [element for element in ET.parse(svg).iter(f"{SVG}text") if "recipe-" in (element.text or "")]
+    heights = sorted(float(element.attrib["y"]) for element in names)
+    assert all(lower - upper > 11.9 for upper, lower in pairwise(heights))
+    for element in names:
+        assert element.text.endswith(cell.decision.value)
+        assert float(element.attrib["x"]) + TextPath((0, 0), element.text, size=9).get_extents().width < width

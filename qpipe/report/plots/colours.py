@@ -14,4 +14,8 @@ COLOUR: Mapping[Decision | None, str] = MappingProxyType(
     {Decision.PASS: "#15803d", Decision.FAIL: "#b91c1c", Decision.INCONCLUSIVE: "#b45309", None: "#64748b"}
 )
 """By verdict; the reference and cells without one are grey."""
+MARKER: Mapping[Decision | None, str] = MappingProxyType(
+    {Decision.PASS: "o", Decision.FAIL: "X", Decision.INCONCLUSIVE: "D", None: "s"}
+)
+"""The same for those who see no colours, and for paper."""
 FLOAT, ENGINE, ZERO = "#94a3b8", "#2563eb", "#475569"

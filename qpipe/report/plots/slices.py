@@ -7,9 +7,10 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from qpipe.records.evidence import Evaluation
 from qpipe.records.result import CellResult
 from qpipe.records.verdict import Decision, SliceVerdict, Verdict
-from qpipe.report.plots.colours import COLOUR, ZERO
+from qpipe.report.plots.colours import COLOUR, MARKER, ZERO
 from qpipe.report.plots.figure import LETTER_INCHES, Margins, figure, shown
 
 if TYPE_CHECKING:
@@ -33,10 +34,15 @@ def plot_slices(cell: CellResult, verdict: Verdict, path: Path) -> Path:
             axes.annotate("limit", (verdict.limit, 1), xycoords=("data", "axes fraction"), color=COLOUR[Decision.FAIL])
         axes.axvline(0, color=ZERO, linewidth=1)
         axes.set_yticks(range(len(slices)), names)
-        axes.invert_yaxis()
-        axes.set_xlabel("engine − float model")
+        axes.set_ylim(len(slices) - 0.5, -0.5)
+        axes.set_xlabel(f"{shown(_metric(cell))}engine − float model")
         axes.set_title(f"{shown(cell.label)}: {verdict.gate}", pad=16)
     return path
+
+
+def _metric(cell: CellResult) -> str:
+    evaluation = cell.evidence.evaluation if cell.evidence else None
+    return f"{evaluation.metric}: " if isinstance(evaluation, Evaluation) else ""
 
 
 def _intervals(axes: Axes, slices: Sequence[tuple[int, SliceVerdict]]) -> None:
@@ -48,4 +54,4 @@ def _intervals(axes: Axes, slices: Sequence[tuple[int, SliceVerdict]]) -> None:
         for bounds in ([part.low for _, part in slices], [part.high for _, part in slices])
     )
     axes.hlines(rows, lows, highs, color=colour, linewidth=2)
-    axes.plot(seen, rows, "o", color=colour, markersize=4)
+    axes.plot(seen, rows, MARKER[slices[0][1].decision], color=colour, markersize=5)

@@ -122,5 +122,5 @@ def test_several_runs_are_reported_on_a_page_of_their_own_and_one_as_ever(tmp_pa
         {"run_ids": ["a1", "c3"]},
         ["report.html", "a1/report.html", "c3/report.html"],
     )
-    assert "c3/report.html#k-lstm" in (tmp_path / "a1-last-c3" / "report.html").read_text()
+    assert "c3/report.html#lstm/int8/cpu" in (tmp_path / "a1-last-c3" / "report.html").read_text()
     assert files("last") == files("last", "c3") == ({"run_id": "c3"}, ["report.html"])
