@@ -145,6 +145,7 @@ def _mlflow(uri: str | None) -> Iterator[Finding]:
         return
     try:
         tracker = connect(uri, None, folder=Path.cwd())
+        tracker.check_server()
     except QpipeError as error:
         yield Finding(state="broken", what="MLflow", found=error.message, hint=error.hint)
         return

@@ -22,7 +22,7 @@ def check_suitable(client: MlflowClient, experiment: Experiment, uri: str) -> No
         ConfigError: the database of a server that alone can write the artifacts of this experiment.
     """
     if uri.startswith("http"):
-        _check_server(client, experiment.experiment_id, uri)
+        check_server(client, experiment.experiment_id, uri)
     elif str(experiment.artifact_location).startswith("mlflow-artifacts:"):
         raise ConfigError(
             f"the experiment {experiment.name!r} at {address(uri)} has its artifacts behind an MLflow server",
@@ -30,7 +30,13 @@ def check_suitable(client: MlflowClient, experiment: Experiment, uri: str) -> No
         )
 
 
-def _check_server(client: MlflowClient, experiment_id: str, uri: str) -> None:
+def check_server(client: MlflowClient, experiment_id: str, uri: str) -> None:
+    """What answers at a URI has logged models.
+
+    Raises:
+        UnreachableError: as `check_suitable`.
+        MlflowException: it does not let this user ask, or is lost.
+    """
     from mlflow.exceptions import MlflowException
 
     if not experiment_id:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from qpipe.records.target import Target
 from qpipe.tracking.cells import log_cell
 from qpipe.tracking.experiment import Dataset, Experiment, Logged, RunStatus
 from qpipe.tracking.orphans import end_orphans
-from qpipe.tracking.patience import BEGIN, PROMOTE, calling
+from qpipe.tracking.patience import BEGIN, PROMOTE, calling, patience
 from qpipe.tracking.runs import finish_run, note_promoted, start_run
+from qpipe.tracking.suitable import check_server
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +26,18 @@ class Tracker(Experiment):
     Raises:
         TrackingError: from every method, when the server is lost or refuses.
     """
+
+    def check_server(self) -> None:
+        """Make sure that a server can hold runs, as far as this user may ask it.
+
+        Raises:
+            UnreachableError: it is older than MLflow 3.
+        """
+        from mlflow.exceptions import MlflowException
+
+        with patience(), suppress(MlflowException):
+            if self.uri.startswith("http"):
+                check_server(self.client, self.experiment_id, self.uri)
 
     def end_orphans(self, run_id: str, *, store: Path | None = None, join: str | None = None) -> tuple[str, ...]:
         """Mark the runs KILLED that killed processes left RUNNING, as far as that is known; a line about each.

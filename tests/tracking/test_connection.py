@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from qpipe.errors import ConfigError, PromotionError, TrackingError, UnreachableError
+from qpipe.flow.doctor import _mlflow
 from qpipe.tracking.connection import connect, knock, resolve_uri, stray_mlruns
 from qpipe.tracking.patience import BEGIN, PROMOTE, SYNC, address, calling, patience
 from qpipe.tracking.tracker import joined_run
@@ -125,8 +126,9 @@ def gateway():
         def do_GET(self):
             status, body = self.path.split("/")[1], b""
             if status == "2.22":
-                known = "/experiments/get-by-name" in self.path
-                status, body = ("200", _EXPERIMENT) if known else ("404", b"<!doctype html>")
+                known = {"get-by-name": _EXPERIMENT, "search": b"{}"}
+                body = known.get(self.path.partition("/experiments/")[2].partition("?")[0], b"")
+                status, body = ("200", body) if body else ("404", b"<!doctype html>")
             self.send_response(int(status))
             self.send_header("Retry-After", "3600")
             self.send_header("Content-Length", str(len(body)))
@@ -166,6 +168,12 @@ def test_a_server_that_cannot_hold_a_run_is_refused_before_work(gateway, server,
         connect(f"http://{gateway}/{server}", "digits", folder=tmp_path)
     assert caught.value.code == 2
     assert "qpipe sync" in caught.value.hint
+
+
+def test_the_doctor_says_that_a_server_is_too_old(gateway):
+    """It was called ok."""
+    (found,) = _mlflow(f"http://{gateway}/2.22")
+    assert (found.state, "older than MLflow 3" in found.found) == ("broken", True)
 
 
 @pytest.mark.parametrize(
