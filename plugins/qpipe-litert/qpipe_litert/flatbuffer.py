@@ -11,29 +11,6 @@ if TYPE_CHECKING:
     from ai_edge_litert.schema_py_generated import ModelT, OperatorCodeT
 
 _FLOAT_BYTES = 4
-KEEPS_VALUES = (
-    "RESHAPE",
-    "TRANSPOSE",
-    "SQUEEZE",
-    "EXPAND_DIMS",
-    "MAX_POOL_2D",
-    "PAD",
-    "SLICE",
-    "STRIDED_SLICE",
-    "SPLIT",
-    "GATHER",
-    "PACK",
-    "UNPACK",
-    "BROADCAST_TO",
-    "SPACE_TO_DEPTH",
-    "CONCATENATION",
-)
-"""Operators that only move values, or choose among them: quantized kernels demand one scale for inputs and outputs."""
-KEEPS_SCALE = (
-    *KEEPS_VALUES,
-    *("AVERAGE_POOL_2D", "DEPTH_TO_SPACE", "MIRROR_PAD", "PADV2", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"),
-)
-"""Those, and others of which quantized kernels demand the same. Source: LiteRT 8-bit quantization specification."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,26 +8,17 @@ import numpy as np
 
 from qpipe_litert.flatbuffer import builtin, listed
 from qpipe_litert.flatbuffer_edit import code_index, drop_unused, held, opened, packed
+from qpipe_litert.operators import INTEGER_KERNELS, KEEPS_SCALE
 from qpipe_litert.options import Kernels
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ai_edge_litert.schema_py_generated import ModelT, OperatorT, TensorT
-
-_VERSIONS: Mapping[Kernels, Mapping[str, int]] = {
-    "xnnpack": {"LEAKY_RELU": 2},
-    "reference": {"LEAKY_RELU": 2, "PRELU": 1, "ELU": 1, "ABS": 2, "DEPTH_TO_SPACE": 1, "SQUEEZE": 1},
-}
-"""Operators with int8 kernels that scale inputs and outputs themselves, and the version that says so."""
-_SAME = ("DEPTH_TO_SPACE", "SQUEEZE")
-"""Those that demand one scale of both."""
 
 
 def run_on_integers(data: bytes, kernels: Kernels) -> bytes:
     """The same model with such operators on the integers around them."""
-    view = _Quantized(opened(data))
-    changed = [view.on_integers(op, _VERSIONS[kernels][name]) for op, name in view.all_of(*_VERSIONS[kernels])]
+    view, versions = _Quantized(opened(data)), INTEGER_KERNELS[kernels]
+    changed = [view.on_integers(op, versions[name]) for op, name in view.all_of(*versions)]
     if kernels == "reference":
         changed += [view.read_pixels(op) for op, _ in view.all_of("CAST")]
         changed += [view.find_largest(op) for op, _ in view.all_of("ARG_MAX", "ARG_MIN")]
@@ -59,7 +50,7 @@ class _Quantized:
         if before is None or after is None:
             return False
         taken, given = self._tensor(before.inputs[0]), self._tensor(after.outputs[0])
-        if taken.type != given.type or (self._name(op) in _SAME and not _alike(taken, given)):
+        if self._name(op) in KEEPS_SCALE and not _alike(taken, given):
             return False
         slopes = [self._as_slopes(int(index)) for index in listed(op.inputs)[1:]]
         op.opcodeIndex = code_index(self.model, self.model.operatorCodes[op.opcodeIndex].builtinCode, version)
@@ -106,13 +97,15 @@ class _Quantized:
         return len(self.graph.tensors) - 1
 
     def _before(self, op: OperatorT) -> OperatorT | None:
-        """The DEQUANTIZE of integers that this operator reads."""
-        return self._only([one for one in self.graph.operators if op.inputs[0] in listed(one.outputs)], "DEQUANTIZE")
+        """The DEQUANTIZE of int8 that this operator reads."""
+        made = self._only([one for one in self.graph.operators if op.inputs[0] in listed(one.outputs)], "DEQUANTIZE")
+        return made if made is not None and self._is_int8(made.inputs[0]) else None
 
     def _after(self, op: OperatorT) -> OperatorT | None:
-        """The QUANTIZE that alone reads what this operator makes."""
+        """The QUANTIZE to int8 that alone reads what this operator makes."""
         made = int(op.outputs[0])
-        return None if made in listed(self.graph.outputs) else self._only(self._readers(made), "QUANTIZE")
+        reader = None if made in listed(self.graph.outputs) else self._only(self._readers(made), "QUANTIZE")
+        return reader if reader is not None and self._is_int8(reader.outputs[0]) else None
 
     def _only(self, ops: list[OperatorT], name: str) -> OperatorT | None:
         return ops[0] if len(ops) == 1 and self._name(ops[0]) == name else None
@@ -127,6 +120,11 @@ class _Quantized:
 
     def _tensor(self, index: float) -> TensorT:
         return self.graph.tensors[int(index)]
+
+    def _is_int8(self, index: float) -> bool:
+        from ai_edge_litert.schema_py_generated import TensorType
+
+        return bool(self._tensor(index).type == TensorType.INT8)
 
     def _name(self, op: OperatorT) -> str:
         return self._names[builtin(self.model.operatorCodes[op.opcodeIndex])]

@@ -11,17 +11,10 @@ from types import MappingProxyType
 from qpipe.records.engine import Fact, FloatNode, NodeKernel, Placement
 from qpipe_litert.flatbuffer import FlatModel, FlatOp, read_flatbuffer
 from qpipe_litert.interpreter import open_interpreter
+from qpipe_litert.operators import MOVING
 from qpipe_litert.options import Kernels
 from qpipe_litert.quantize import LeftInFloat
 
-MOVING = (
-    *("RESHAPE", "TRANSPOSE", "SQUEEZE", "EXPAND_DIMS", "PAD", "PADV2", "MIRROR_PAD", "SLICE", "STRIDED_SLICE"),
-    *("SPLIT", "SPLIT_V", "GATHER", "GATHER_ND", "EMBEDDING_LOOKUP", "PACK", "UNPACK", "CONCATENATION", "TILE"),
-    *("BROADCAST_TO", "SPACE_TO_DEPTH", "DEPTH_TO_SPACE", "SPACE_TO_BATCH_ND", "BATCH_TO_SPACE_ND", "REVERSE_V2"),
-    *("MAX_POOL_2D", "RESIZE_NEAREST_NEIGHBOR", "REDUCE_MAX", "REDUCE_MIN", "SELECT", "SELECT_V2", "FILL", "TOPK_V2"),
-    *("QUANTIZE", "DEQUANTIZE", "CAST", "DYNAMIC_UPDATE_SLICE", "SCATTER_ND", "REVERSE_SEQUENCE", "ZEROS_LIKE"),
-)
-"""Operators that move, choose or convert values; all others compute."""
 _LOW = ("int8", "uint8", "int16", "int4")
 
 

@@ -16,6 +16,7 @@ from qpipe.errors import BuildError, RefusedError
 from qpipe.records.quantization import QuantPlan
 from qpipe_litert.flatbuffer import FlatModel, read_flatbuffer
 from qpipe_litert.interpreter import quiet
+from qpipe_litert.operators import DYNAMIC
 from qpipe_litert.options import Kernels, Options
 from qpipe_litert.ranges import CarriedRanges, Range
 
@@ -34,10 +35,6 @@ class LeftInFloat:
     reason: str
     dynamic: bool = False
     """Only its borders stay float: weights are int8, and the kernel quantizes its input at run time."""
-
-
-DYNAMIC = ("FULLY_CONNECTED", "CONV_2D", "DEPTHWISE_CONV_2D")
-"""Operators with kernels that quantize their input at run time."""
 
 
 def quantize_static(

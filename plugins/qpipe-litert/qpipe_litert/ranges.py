@@ -8,11 +8,10 @@ from dataclasses import dataclass
 import onnx
 
 from qpipe.records.quantization import QuantPlan
-from qpipe_litert.flatbuffer import KEEPS_SCALE, KEEPS_VALUES, FlatModel, FlatOp
+from qpipe_litert.flatbuffer import FlatModel, FlatOp
+from qpipe_litert.operators import FIXED_RANGES, KEEPS_SCALE, KEEPS_VALUES
 
 Range = tuple[float, float]
-FIXED_RANGES = {"LOGISTIC": (0.0, 1.0), "SOFTMAX": (0.0, 1.0), "TANH": (-1.0, 1.0)}
-"""Ranges that int8 kernels demand of their output. Source: LiteRT 8-bit quantization specification."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -210,6 +210,23 @@ def test_int16_activations_run_on_reference_kernels(
     assert edge.sqnr_db(edge.run_onnx(digits_ready.graph.path, digits.gate[:100])[0], found) > 35
 
 
+@pytest.mark.usefixtures("tool")
+def test_an_operator_without_an_int16_kernel_stays_float_between_int16(tmp_path: Path) -> None:
+    """Elu has an int8 kernel alone: put on int16, it was a file that could not be run."""
+    target = replace(TARGET, options={"activations": "int16", "kernels": "reference"})
+    graph = edge.Graph(3, 1, (8, 8))
+    graph.conv(4, relu="")
+    graph.op("Elu")
+    graph.conv(4)
+    graph.head(4)
+    rows = np.random.default_rng(0).normal(size=(32, 1, 8, 8)).astype(np.float32)
+    engine = edge.built_engine(
+        LiteRtBackend(), edge.prepared(graph.model(), tmp_path / "m", rows), target, tmp_path / "e"
+    )
+    assert engine.placement is not None
+    assert [node.op for node in engine.placement.left_in_float] == ["ELU"]
+
+
 def test_xnnpack_and_reference_kernels_differ_by_steps_only(digits_engine: Engine, digits: edge.Digits) -> None:
     step = max(t.scale[0] for t in read_flatbuffer(digits_engine.main_file).tensors if t.name == "logits" or t.scale)
     reference = replace(TARGET, options={"kernels": "reference"})
