@@ -7,9 +7,32 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Column
+from rich.text import Text
 
 from qpipe.execute.children.progress import ProgressEvent
+
+BAR = 24
+BESIDE = 46
+"""Columns that step, count and time want beside the label; where a label has less than them, there is no bar."""
+
+
+class _Count(MofNCompleteColumn):
+    """`3/8`; nothing where nobody knows of how many."""
+
+    def render(self, task: Task) -> Text:
+        return Text() if task.total is None else super().render(task)
 
 
 class Screen:
@@ -20,12 +43,15 @@ class Screen:
         self._live = self._console.is_terminal
         self._lock = threading.Lock()
         self._tasks: dict[str, TaskID] = {}
+        room = self._console.width - BESIDE
+        bar = [BarColumn(bar_width=BAR)] if room - BAR >= BESIDE else []
+        room -= BAR + 1 if bar else 0
         self._progress = Progress(
             SpinnerColumn(),
-            TextColumn("{task.fields[label]}"),
-            TextColumn("[dim]{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
+            TextColumn("{task.fields[label]}", markup=False, table_column=Column(max_width=room, no_wrap=True)),
+            TextColumn("{task.description}", markup=False, style="dim"),
+            *bar,
+            _Count(),
             TimeElapsedColumn(),
             console=self._console,
             transient=True,
@@ -64,7 +90,7 @@ class Screen:
         mark = (
             "[green]done[/]" if outcome == "ok" else "[dim]cached[/]" if outcome == "cached" else f"[red]{outcome}[/]"
         )
-        self._console.print(f"  {mark}  {label}", highlight=False, soft_wrap=True)
+        self._console.print(f"  {mark}  {escape(label)}", highlight=False, soft_wrap=True)
 
     def say(self, line: str) -> None:
         """A line above the bars."""
