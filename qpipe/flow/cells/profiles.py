@@ -24,9 +24,11 @@ def measure(workplace: Workplace, worked: Sequence[Worked], watch: Watch, stop: 
     """A profile, or the reason why there is none, for every cell that worked and is not in the store, by cell key."""
     found: dict[str, Profiled] = {}
     waiting: list[tuple[list[Worked], Order]] = []
+    asked: set[str] = set()
     for group in _groups(worked):
-        missing = [one for one in group if one.outcome is not None and one.evidence is None]
-        todo = list({one.cell.key: one for one in missing}.values())  # recipes of the same stages share one
+        new = [one for one in group if one.outcome is not None and one.evidence is None and one.cell.key not in asked]
+        todo = list({one.cell.key: one for one in new}.values())  # recipes of the same stages share one
+        asked |= {one.cell.key for one in todo}  # and so do copies of a model
         if not todo or stop.is_set():
             continue
         reason = _obstacle(workplace, group, todo)

@@ -21,14 +21,15 @@ from qpipe.testing.progress import Silent
 TIMED = NotMeasured(reason="a stand-in")
 
 
-def test_recipes_of_the_same_stages_are_timed_once(tmp_path):
+def test_recipes_of_the_same_stages_and_copies_of_a_model_are_timed_once(tmp_path):
     """Their cells have one key and one evidence: each was timed, and the last one's times stood."""
     same = [{"name": name, "stages": ["fp16"]} for name in ("half", "twin")]
     path = write_small_pipeline(tmp_path, targets=["cpu-local"], recipes=same)
     place = open_workplace(path, RunOptions(store=str(tmp_path / "store")))
     job = encode(CellJob(store=place.store.location, cell=place.cells[0]))
     outcome = decode(CellOutcome, run_cell(job, Silent()))
-    worked = [Worked(cell=cell, status="ok", outcome=outcome) for cell in place.cells]
+    copies = [replace(cell, model=replace(cell.model, name="copy")) for cell in place.cells]
+    worked = [Worked(cell=cell, status="ok", outcome=outcome) for cell in (*place.cells, *copies)]
     ordered = []
 
     def profile(orders, **_):
@@ -36,5 +37,7 @@ def test_recipes_of_the_same_stages_are_timed_once(tmp_path):
         return [{one.label: Profiled(profile=TIMED) for one in order.everyone} for order in orders]
 
     found = measure(replace(place, executor=SimpleNamespace(profile=profile)), worked, Silence(), threading.Event())
-    assert [one.label.split("/")[1] for one in ordered[0].everyone] == ["none", "twin"]
+    assert [[one.label for one in order.everyone] for order in ordered] == [
+        ["small/none/cpu-local", "small/twin/cpu-local"]
+    ]
     assert {cell.key for cell in place.cells} == found.keys()
