@@ -189,15 +189,16 @@ def find_layout(
         return replace(found, any_batch=False), notes
     raise BuildError(
         f"the converted model is not the float model: {found.reason}",
-        hint=_what_to_change(model),
+        hint=_state_hint(model) or "the converter exited 0; report it upstream",
         lasts=found.lasts,
     )
 
 
-def _what_to_change(model: onnx.ModelProto) -> str:
-    if states := states_read(model):
-        return f"onnx2tf goes wrong where a state is read ({', '.join(states)}): read steps of the first output instead"
-    return "the converter exited 0; report it upstream"
+def _state_hint(model: onnx.ModelProto) -> str:
+    states = ", ".join(states_read(model))
+    return (
+        f"onnx2tf goes wrong where a state is read ({states}): read steps of the first output instead" if states else ""
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,7 +220,7 @@ def _try_layouts(
     except (RuntimeError, ValueError) as problem:
         reason = _one_line(problem)
         raise BuildError(
-            f"the converted model cannot be loaded: {reason}", lasts=refused_by_kernel(reason)
+            f"the converted model cannot be loaded: {reason}", hint=_state_hint(model), lasts=refused_by_kernel(reason)
         ) from problem
     shapes = [tuple(int(dim) for dim in detail["shape"]) for detail in details]
     no = _NoLayout(reason=f"no layout leads from inputs {[a.shape for a in inputs.values()]} to {shapes}", lasts=True)

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 _FAR = 2**31 - 1
-_STATEFUL = ("LSTM", "RNN")
-"""Recurrent nodes that LiteRT has as one operator; a GRU is written out."""
+_RECURRENT = ("LSTM", "GRU", "RNN")
 _LENGTHS = 4
 """Where a recurrent node takes the length of each row."""
 
@@ -62,9 +61,9 @@ def means_as_pools(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def last_states_as_steps(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The last state of every LSTM and RNN of one direction as the last step of its answers: the same numbers.
+    """The last state of every LSTM, GRU and RNN of one direction as the last step of its answers: the same numbers.
 
-    onnx2tf 2.6.9 writes a file that computes something else where a state itself is read.
+    onnx2tf 2.6.9 writes a file that computes something else, or cannot be loaded, where a state itself is read.
     """
     made = onnx.ModelProto()
     made.CopyFrom(model)
@@ -78,15 +77,15 @@ def last_states_as_steps(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def states_read(model: onnx.ModelProto) -> tuple[str, ...]:
-    """States of LSTMs and RNNs that are read and are not the last step of their answers."""
+    """States of recurrent nodes that are read and are not the last step of their answers."""
     graph = last_states_as_steps(model).graph
     read = _read(graph)
-    return tuple(name for node in graph.node if node.op_type in _STATEFUL for name in node.output[1:] if name in read)
+    return tuple(name for node in graph.node if node.op_type in _RECURRENT for name in node.output[1:] if name in read)
 
 
 def _with_last_step(node: onnx.NodeProto, graph: onnx.GraphProto, read: Set[str]) -> tuple[onnx.NodeProto, ...]:
     """A recurrent node and what takes the step that its last state is; the node alone where that is no one step."""
-    if node.op_type not in _STATEFUL or not set(node.output[1:2]) & read:
+    if node.op_type not in _RECURRENT or not set(node.output[1:2]) & read:
         return (node,)
     given = {one.name: helper.get_attribute_value(one) for one in node.attribute}
     step = {b"forward": -1, b"reverse": 0}.get(given.get("direction", b"forward"))
