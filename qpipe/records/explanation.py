@@ -77,3 +77,5 @@ class Explanation:
     """What other targets of the same run leave in float, in words: found anew for each run."""
     speed: str = ""
     """What that run measured beside the float engine, in words; empty where it did not."""
+    layer_rows: int = 0
+    """Layers are compared on so many first rows; 0 in what was written before this was kept."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from qpipe.records.evidence import Evaluation
+from qpipe.records.evidence import BatchProfile, Evaluation
 from qpipe.records.explanation import Step
 from qpipe.records.result import CellResult
+
+SMALL_MS = 0.1
+"""Median latency of a float engine below which the fixed costs of operators weigh as much as their arithmetic."""
 
 
 def compare_targets(cell: CellResult, cells: Iterable[CellResult]) -> tuple[str, ...]:
@@ -33,7 +36,16 @@ def measured_speed(cell: CellResult) -> str:
         return ""
     ratio, p50 = batch.ratio, dict(batch.latency_ms)["p50"].value
     found = f"{ratio.median:.3g} × the float engine's time ({ratio.low:.3g} … {ratio.high:.3g})"
-    return f"{found}, {p50:.3g} ms at batch {batch.batch}"
+    return f"{found}, {p50:.3g} ms at batch {batch.batch}{_slower(batch)}"
+
+
+def _slower(batch: BatchProfile) -> str:
+    """A sentence where the engine is shown to be slower; what a small model lacks is time to save, not kernels."""
+    if batch.ratio is None or batch.ratio.low <= 1:
+        return ""
+    small = dict(batch.baseline_ms)["p50"].value < SMALL_MS
+    why = ": a model this small has little to save, and starting operators and converting values may cost more"
+    return f", slower than float{why if small else ''}"
 
 
 def _line(cell: CellResult, other: CellResult, step: Step, later: Step | None, rows: int) -> str:

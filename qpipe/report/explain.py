@@ -34,8 +34,9 @@ def render_explanation(one: Explanation) -> Group:
         *(escape(line) for line in one.beside),
     ]
     if one.layers:
+        rows = f"{one.layer_rows} rows" if one.layer_rows else "rows"
         title = f"the worst {min(WORST, len(one.layers))} of {len(one.layers)} quantized tensors"
-        parts += ["", f"{title}: dB on the first rows, ranges and clipped shares of calibration", _layers(one)]
+        parts += ["", f"{title}: dB on the first {rows}, ranges and clipped shares of calibration", _layers(one)]
     if placement is not None:
         told = (*float_groups(placement.left_in_float), *placement.notes)
         parts += ["", *(escape(line) for line in told)] if told else []

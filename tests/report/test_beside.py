@@ -7,7 +7,7 @@ from measured_examples import evaluation
 
 from qpipe.records.engine import FloatNode, Placement
 from qpipe.records.explanation import Attribution, Explanation, Step
-from qpipe.report.beside import compare_targets
+from qpipe.report.beside import compare_targets, measured_speed
 from qpipe.report.explain import render_explanation
 from qpipe.report.insight import insight
 
@@ -62,6 +62,21 @@ def test_a_part_of_the_nodes_is_no_reason_for_the_whole_cost(pair):
     more = replace(ours, evidence=replace(ours.evidence, attribution=replace(ours.evidence.attribution, steps=steps)))
     (line,) = compare_targets(more, (more, theirs))
     assert line.endswith("the other nodes of step `float nodes` are integers there too")
+
+
+@pytest.mark.parametrize(
+    ("low", "float_ms", "said"), [(0.9, 0.05, ""), (1.1, 5.0, "slower than float"), (1.1, 0.05, "this small")]
+)
+def test_an_engine_that_is_slower_says_so_and_what_a_small_model_lacks(pair, low, float_ms, said):
+    cell, _ = pair
+    batch = cell.evidence.first_batch
+    baseline = tuple((name, replace(one, value=float_ms)) for name, one in batch.baseline_ms)
+    slow = replace(batch, baseline_ms=baseline, ratio=replace(batch.ratio, low=low, median=1.2, high=1.3))
+    profile = replace(cell.evidence.profile, batches=(slow,))
+    found = measured_speed(replace(cell, evidence=replace(cell.evidence, profile=profile)))
+    assert said in found
+    assert ("slower" in found) is bool(said)
+    assert ("small" in found) is (said == "this small")
 
 
 def test_the_report_and_the_explanation_show_it(pair):

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from qpipe.data import Role
     from qpipe.measure.rows import Outputs
-    from qpipe.plugins.backend import Progress, Session
+    from qpipe.plugins.backend import Progress, Session, Tensors
     from qpipe.plugins.metric import Metric
     from qpipe.records.cell import Cell
     from qpipe.records.engine import Engine, Placement, Prepared
@@ -94,6 +94,7 @@ def explain_cell(bench: Bench, role: Role) -> Explanation:
     """Everything that there is to say of one cell."""
     cell = bench.cell
     prepared, engine = prepare_model(bench), read_engine(build_engine(bench))
+    batch = {name: tensor[:LAYER_ROWS] for name, tensor in next(real_batches(role)).items()}
     bench.progress.step("attribute the loss")
     return Explanation(
         cell=cell.label,
@@ -101,7 +102,8 @@ def explain_cell(bench: Bench, role: Role) -> Explanation:
         role=cell.role,
         rows=role.rows,
         steps=attribute(bench, prepared, engine, role),
-        layers=layers(prepared, engine, role),
+        layers=layers(prepared, engine, batch),
+        layer_rows=len(next(iter(batch.values()))),
         placement=engine.placement,
         remarks=remarks(bench, prepared, role),
     )
@@ -165,8 +167,8 @@ def _step(
     return with_reason(step, found[FLOAT].tensors[first], found[name].tensors[first])
 
 
-def layers(prepared: Prepared, engine: Engine, role: Role) -> tuple[Layer, ...]:
-    """The quantized tensors of a static plan on a few rows; empty where there is no Q/DQ graph."""
+def layers(prepared: Prepared, engine: Engine, batch: Tensors) -> tuple[Layer, ...]:
+    """The quantized tensors of a static plan on these rows; empty where there is no Q/DQ graph."""
     import onnx_ir as ir
 
     from qpipe.quant.diagnosis.layers import explain_layers
@@ -174,7 +176,6 @@ def layers(prepared: Prepared, engine: Engine, role: Role) -> tuple[Layer, ...]:
 
     if prepared.qdq is None or prepared.plan is None:
         return ()
-    batch = {name: tensor[:LAYER_ROWS] for name, tensor in next(real_batches(role)).items()}
     found = explain_layers(open_graph(prepared.graph.path), ir.load(prepared.qdq.path), prepared.plan, batch)
     ran = kernels(prepared.plan, engine.placement)
     return tuple(replace(one, kernel=ran.get(one.node, ran.get(one.tensor, ""))) for one in found)
