@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from types import SimpleNamespace
 
@@ -16,7 +16,7 @@ from qpipe.execute.elsewhere import dask, gather, labels
 from qpipe.execute.elsewhere.gather import Gathering
 from qpipe.execute.local import Job
 from qpipe.records.codec import encode
-from qpipe.records.target import Limits
+from qpipe.records.target import Limits, Target
 from qpipe.store import Store
 
 OK = Exit(
@@ -181,3 +181,29 @@ def test_the_next_of_many_pipelines_waits_for_a_worker_that_was_there_and_for_no
     with pytest.raises(UnavailableError):
         ask()
     assert len(caplog.messages) == 2, "waited for once"
+
+
+def test_a_worker_that_goes_while_it_is_asked_is_left_out(tmp_path, monkeypatch):
+    """Its questions are answered here, by what a worker would run."""
+    monkeypatch.setattr(labels, "_met", set())
+    client = Client()
+    client.workers["tcp://b"] = {"resources": {"target:board": 1}}
+    monkeypatch.setattr(dask, "connect", lambda _: nullcontext(client))
+
+    def ask(question, text, *, workers, on_error):
+        assert on_error == "return"
+        return {one: OSError("timed out") if one == "tcp://a" else question(text) for one in workers}
+
+    client.run = ask
+    executor = dask.DaskExecutor(address="tcp://h:1", store=Store(tmp_path / "store"))
+    target = Target(name="board", backend="onnxruntime")
+    with pytest.raises(UnavailableError, match="worker tcp://a cannot answer: OSError: timed out") as caught:
+        executor.survey([target])
+    assert "look at its log" in caught.value.hint
+
+    def go(question, text, *, workers, on_error):
+        client.workers.pop("tcp://a", None)
+        return ask(question, text, workers=workers, on_error=on_error)
+
+    client.run = go
+    assert list(executor.survey([target])) == ["board"]

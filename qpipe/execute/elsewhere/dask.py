@@ -41,6 +41,8 @@ PATIENCE_S = 10.0
 """How long the scheduler may take to answer."""
 RETRIES = 1
 """For infrastructure: a stage that fails is an `Exit`, and never comes back as an exception."""
+UNREACHED = "it has stopped, or the scheduler's machine does not reach it: look at its log"
+UNEQUIPPED = "install qpipe-core[dask] and the target's plugin there, in the versions of this machine"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,13 +60,25 @@ class DaskExecutor:
             ConfigError: versions that differ, or a store that a worker does not see.
         """
         handshake.store_identity(self.store)
+        names = [target.name for target in targets]
         with connect(self.address) as client:
-            offered = offering(client, self.address, [target.name for target in targets])
-            workers = tuple(dict.fromkeys(address for found in offered.values() for address in found))
-            greetings = _ask(client, handshake.greet, self.store.location, workers)
-            decoded = {address: decode(handshake.Greeting, text) for address, text in greetings.items()}
-            handshake.check_greetings(decoded, self.store)
-            return {target.name: _offer(client, target, offered[target.name]) for target in targets}
+            offered = offering(client, self.address, names)
+            try:
+                return self._surveyed(client, targets, offered)
+            except UnavailableError:
+                left = offering(client, self.address, names)
+                if left == offered:
+                    raise
+                return self._surveyed(client, targets, left)  # without the worker that went while it was asked
+
+    def _surveyed(
+        self, client: Client, targets: Sequence[Target], offered: Mapping[str, tuple[str, ...]]
+    ) -> dict[str, Offer]:
+        workers = tuple(dict.fromkeys(address for found in offered.values() for address in found))
+        greetings = _ask(client, handshake.greet, self.store.location, workers)
+        decoded = {address: decode(handshake.Greeting, text) for address, text in greetings.items()}
+        handshake.check_greetings(decoded, self.store)
+        return {target.name: _offer(client, target, offered[target.name]) for target in targets}
 
     def ready(self, *, work: bool) -> AbstractContextManager[None]:  # noqa: ARG002
         """Nothing: children are started by the workers."""
@@ -181,7 +195,7 @@ def _ask(client: Client, question: Callable[[str], str], text: str, workers: tup
         if isinstance(answer, BaseException):
             raise UnavailableError(
                 f"worker {address} cannot answer: {type(answer).__name__}: {answer}",
-                hint="install qpipe-core[dask] and the target's plugin there, in the versions of this machine",
+                hint=UNREACHED if isinstance(answer, OSError) else UNEQUIPPED,
             )
     return {str(address): str(answer) for address, answer in answers.items()}
 
