@@ -73,11 +73,11 @@ def _overview(cells: Iterable[CellResult]) -> str:
         "float",
         "engine",
         "p50 ms",
-        "time × float",
+        "time\n× float",
         "90 % interval",
         "size",
-        "size × float",
-        "integer nodes",
+        "size\n× float",
+        "integer\nnodes",
     )
     shown = tuple(cells)
     rows = "".join(_overview_row(cell, fewer) for cell, fewer in zip(shown, fewer_rows(shown), strict=True))

@@ -20,7 +20,7 @@ pre { padding: .75rem; border: 1px solid var(--line); border-radius: .4rem; over
 .wide, details { overflow-x: auto; }
 section[id] { content-visibility: auto; contain-intrinsic-size: auto 60rem; }
 table { border-collapse: collapse; margin: .25rem 0 1rem; font-variant-numeric: tabular-nums; }
-th { text-align: left; font-weight: 600; color: var(--soft); }
+th { text-align: left; font-weight: 600; color: var(--soft); white-space: pre-line; }
 th, td { padding: .35rem .9rem .35rem 0; border-bottom: 1px solid var(--line); vertical-align: top; }
 .whole { white-space: nowrap; }
 .prose td:last-child { min-width: 18rem; }
