@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from qpipe.errors import ConfigError
+from qpipe.errors import ConfigError, nearest
 from qpipe.plugins.backend import Progress, Tensors
 from qpipe.plugins.stage import Draft, StageType
 from qpipe.prepare.onnxfile import describe
@@ -17,7 +17,9 @@ from qpipe.prepare.stages import builtin_stages
 from qpipe.records.codec import decode, encode
 from qpipe.records.engine import Prepared
 from qpipe.records.model import Model, OnnxFile
+from qpipe.records.quantization import Override
 from qpipe.records.recipe import Recipe, StageSpec
+from qpipe.records.remark import Remark
 from qpipe.records.scheme import Scheme
 
 Cache = Callable[[str, Callable[[Path], None]], Path]
@@ -139,9 +141,29 @@ def run_stages(  # noqa: PLR0917 - as `prepare`
             cache=cache,
             code=f"{spec.name}: {code}" if (code := code_of(spec.name)) else "",
         )
-        draft = stage.apply(draft, read_params(stage, spec), context)
+        params = read_params(stage, spec)
+        told = _names_without_nodes(draft, spec.name, params)
+        draft = stage.apply(draft, params, context)
+        draft = replace(draft, remarks=(*draft.remarks, *told))
         _drop_replaced(draft, workdir)
     return draft
+
+
+def _names_without_nodes(draft: Draft, stage: str, params: object) -> tuple[Remark, ...]:
+    """Exceptions of a recipe that change nothing: no node that the stage gets has such a name."""
+    overrides: tuple[Override, ...] = getattr(params, "overrides", ())
+    patterns = (*getattr(params, "keep_float", ()), *(override.match for override in overrides))
+    if not patterns:
+        return ()
+    from qpipe.quant.graph import open_graph
+    from qpipe.quant.options import unmatched
+
+    graph = open_graph(draft.graph.path).graph
+    names = [node.name for node in graph.all_nodes() if node.name]
+    return tuple(
+        Remark(kind="no-node", subject=one, message=f"no node that `{stage}` gets has this name{nearest(one, names)}")
+        for one in unmatched(graph, patterns)
+    )
 
 
 def _owned(graph: OnnxFile, model: Model, workdir: Path) -> OnnxFile:

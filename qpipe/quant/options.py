@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
@@ -38,6 +39,16 @@ class QuantOptions:
         """Block length of this node's int4 weights, or None where it has none."""
         sizes = [item.block_size for item in self.overrides if item.weights == "int4" and matches(item.match, node)]
         return sizes[-1] if sizes else None
+
+
+def unmatched(graph: ir.Graph, patterns: Iterable[str]) -> tuple[str, ...]:
+    """Patterns that name no node of the graph. `stem` is not among them: it is a place, which some models lack."""
+    nodes = tuple(graph.all_nodes())
+    return tuple(
+        pattern
+        for pattern in dict.fromkeys(patterns)
+        if pattern != "stem" and not any(matches(pattern, node) for node in nodes)
+    )
 
 
 def matches(pattern: str, node: ir.Node) -> bool:

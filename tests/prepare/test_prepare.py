@@ -198,6 +198,24 @@ def test_parameters_are_read_as_their_dataclass_with_what_stands_in_it():
     )
 
 
+def test_exceptions_that_no_node_has_the_name_of_are_told(model, tmp_path):
+    """They change nothing, and a name is soon mistyped."""
+    name = onnx.load(model.file.path).graph.node[0].name
+    params = {
+        "keep_float": [f"{name}x", "op:Gem", name, "stem"],
+        "overrides": [{"match": "head9", "per_channel": False}],
+    }
+    recipe = Recipe(name="mine", stages=(StageSpec(name="calibrate"), StageSpec(name="quantize", params=params)))
+    found = [
+        one
+        for one in prepare(model, recipe, ORT_X86_VNNI, calibration, tmp_path / "w", None, Counting()).remarks
+        if one.kind == "no-node"
+    ]
+    assert [one.subject for one in found] == [f"{name}x", "op:Gem", "head9"]
+    assert found[0].line == f"'{name}x': no node that `quantize` gets has this name; did you mean {name!r}?"
+    assert all(one.warns and not one.of_calibration for one in found)
+
+
 def test_recipe_without_calibration_rows(model, tmp_path):
     recipe = builtin_recipe("int8", ORT_X86_VNNI)
     with pytest.raises(DataError, match="no rows"):
