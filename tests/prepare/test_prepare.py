@@ -18,6 +18,7 @@ from qpipe.prepare import builtin_recipe, builtin_stages, prepare
 from qpipe.prepare.onnxfile import describe
 from qpipe.prepare.run import read_params
 from qpipe.prepare.stages.quantize import NoParams, QuantizeParams
+from qpipe.quant.graph import open_graph
 from qpipe.quant.schemes import FLOAT, LITERT, ORT_ARM64, ORT_X86_AVX2, ORT_X86_VNNI, TENSORRT
 from qpipe.records.quantization import Override
 from qpipe.records.recipe import BUILTIN_RECIPES, Recipe, StageSpec
@@ -200,7 +201,7 @@ def test_parameters_are_read_as_their_dataclass_with_what_stands_in_it():
 
 def test_exceptions_that_no_node_has_the_name_of_are_told(model, tmp_path):
     """They change nothing, and a name is soon mistyped."""
-    name = onnx.load(model.file.path).graph.node[0].name
+    name = open_graph(model.file.path).graph[-1].name
     params = {
         "keep_float": [f"{name}x", "op:Gem", name, "stem"],
         "overrides": [{"match": "head9", "per_channel": False}],
