@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from qpipe.errors import TargetError
+from qpipe.records.quantization import STEM
 from qpipe.records.recipe import BUILTIN_RECIPES, REFERENCE, Recipe, StageSpec
 from qpipe.records.scheme import Scheme
 
@@ -19,7 +20,7 @@ def _static(scheme: Scheme) -> tuple[StageSpec, ...]:
 
 
 def _static_but_stem(scheme: Scheme) -> tuple[StageSpec, ...]:
-    keep = StageSpec(name="quantize", params={"keep_float": ("stem",)})
+    keep = StageSpec(name="quantize", params={"keep_float": (STEM,)})
     return tuple(keep if spec.name == "quantize" else spec for spec in _static(scheme))
 
 

@@ -17,7 +17,7 @@ from qpipe.prepare.stages import builtin_stages
 from qpipe.records.codec import decode, encode
 from qpipe.records.engine import Prepared
 from qpipe.records.model import Model, OnnxFile
-from qpipe.records.quantization import Override
+from qpipe.records.quantization import STEM, Override
 from qpipe.records.recipe import Recipe, StageSpec
 from qpipe.records.remark import Remark
 from qpipe.records.scheme import Scheme
@@ -152,17 +152,19 @@ def run_stages(  # noqa: PLR0917 - as `prepare`
 def _names_without_nodes(draft: Draft, stage: str, params: object) -> tuple[Remark, ...]:
     """Exceptions of a recipe that change nothing: no node that the stage gets has such a name."""
     overrides: tuple[Override, ...] = getattr(params, "overrides", ())
-    patterns = (*getattr(params, "keep_float", ()), *(override.match for override in overrides))
+    given = (*getattr(params, "keep_float", ()), *(override.match for override in overrides))
+    patterns = [one for one in dict.fromkeys(given) if one != STEM]  # which is no name: some models have none
     if not patterns:
         return ()
     from qpipe.quant.graph import open_graph
-    from qpipe.quant.options import unmatched
+    from qpipe.quant.options import matches
 
-    graph = open_graph(draft.graph.path).graph
-    names = [node.name for node in graph.all_nodes() if node.name]
+    nodes = tuple(open_graph(draft.graph.path).graph.all_nodes())
+    names = [node.name for node in nodes if node.name]
     return tuple(
         Remark(kind="no-node", subject=one, message=f"no node that `{stage}` gets has this name{nearest(one, names)}")
-        for one in unmatched(graph, patterns)
+        for one in patterns
+        if not any(matches(one, node) for node in nodes)
     )
 
 

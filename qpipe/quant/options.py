@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal
@@ -10,7 +9,7 @@ from typing import Literal
 import onnx_ir as ir
 
 from qpipe.quant.operators import WEIGHTED
-from qpipe.records.quantization import Override, RangeMethod
+from qpipe.records.quantization import STEM, Override, RangeMethod
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,19 +40,9 @@ class QuantOptions:
         return sizes[-1] if sizes else None
 
 
-def unmatched(graph: ir.Graph, patterns: Iterable[str]) -> tuple[str, ...]:
-    """Patterns that name no node of the graph. `stem` is not among them: it is a place, which some models lack."""
-    nodes = tuple(graph.all_nodes())
-    return tuple(
-        pattern
-        for pattern in dict.fromkeys(patterns)
-        if pattern != "stem" and not any(matches(pattern, node) for node in nodes)
-    )
-
-
 def matches(pattern: str, node: ir.Node) -> bool:
     """Whether a pattern names this node: `stem` means weighted operators that read a model input directly."""
-    if pattern == "stem":
+    if pattern == STEM:
         data = node.inputs[0] if node.inputs else None
         return node.op_type in WEIGHTED and data is not None and data.is_graph_input()
     if pattern.startswith("op:"):

@@ -9,6 +9,8 @@ from qpipe.records.scheme import Scheme
 
 Mode = Literal["static", "dynamic", "weight-only"]
 RangeMethod = Literal["minmax", "percentile", "entropy", "mse"]
+STEM = "stem"
+"""Among patterns over node names: weighted operators that read a model input directly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

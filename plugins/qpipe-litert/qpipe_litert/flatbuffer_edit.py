@@ -199,8 +199,11 @@ def fuse_transposed_bias(data: bytes) -> bytes:
     from ai_edge_litert.schema_py_generated import BuiltinOperator
 
     model = opened(data)
+    codes = [builtin(code) for code in model.operatorCodes]
+    if BuiltinOperator.TRANSPOSE_CONV not in codes:
+        return data
     for op in list(model.subgraphs[0].operators):
-        if builtin(model.operatorCodes[op.opcodeIndex]) == BuiltinOperator.TRANSPOSE_CONV and len(op.inputs) == 3:
+        if codes[op.opcodeIndex] == BuiltinOperator.TRANSPOSE_CONV and len(op.inputs) == 3:
             _take_bias(model, op)
             if len(op.inputs) > 3:
                 op.opcodeIndex = code_index(model, BuiltinOperator.TRANSPOSE_CONV, version=4)  # bias, activation

@@ -9,6 +9,7 @@ from qpipe.flow.cells.refusals import recall_refusal
 from qpipe.records.codec import decode, encode
 
 if TYPE_CHECKING:
+    from qpipe.records.cell import Cell
     from qpipe.store import Store
 
 SPACE = "cells"
@@ -35,6 +36,16 @@ def recall_cell(store: Store, key: str) -> CellObjects | None:
         return None
     known = decode(CellObjects, text)
     return known if all(store.has(name) for name in (known.engine, known.evaluation, known.evidence)) else None
+
+
+def is_prepared(store: Store, cell: Cell) -> bool:
+    """Whether its graph is in the store."""
+    return store.recall("prepared", cell.prepare.digest) is not None
+
+
+def is_built(store: Store, cell: Cell) -> bool:
+    """Whether its engine is in the store."""
+    return store.recall("engine", cell.build.digest) is not None
 
 
 def is_done(store: Store, key: str) -> bool:

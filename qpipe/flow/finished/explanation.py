@@ -11,6 +11,7 @@ from qpipe.execute.elsewhere.inputs import input_files
 from qpipe.execute.jobs import CellJob
 from qpipe.execute.local import Job
 from qpipe.execute.work.explaining import load_explanation
+from qpipe.flow.cells.objects import is_built, is_prepared
 from qpipe.flow.finished.runs import KeptRun, find_cell
 from qpipe.flow.options import RunOptions
 from qpipe.flow.workplace import open_pipeline, open_registry
@@ -108,9 +109,9 @@ def _stopped(store: Store, cell: Cell, changed: tuple[str, ...]) -> str:
     """How far a cell came; nothing where the store may hold what another model, device or qpipe made."""
     if changed:
         return ""
-    if store.recall("engine", cell.build.digest) is not None:
+    if is_built(store, cell):
         return "it was prepared and built: what is missing is a run or a judgement of its engine"
-    if store.recall("prepared", cell.prepare.digest) is None:
+    if not is_prepared(store, cell):
         return "it stopped before its graph was prepared"
     stages = ", ".join(stage.name for stage in cell.recipe.stages)
     return f"its graph was prepared{f' ({stages})' if stages else ''}; it stopped before its engine was built"

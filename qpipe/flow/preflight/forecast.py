@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from qpipe.flow.cells.ingredients import recall_slot
-from qpipe.flow.cells.objects import recall_cell
+from qpipe.flow.cells.objects import is_built, is_prepared, recall_cell
 from qpipe.flow.cells.refusals import Refused, recall_refusal
 from qpipe.flow.preflight.checks import check_columns
 from qpipe.flow.preflight.operators import lacking
@@ -16,7 +16,6 @@ from qpipe.records.engine import Unavailable
 
 if TYPE_CHECKING:
     from qpipe.flow.workplace import Workplace
-    from qpipe.store import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,8 +64,8 @@ def _forecast(cell: Cell, workplace: Workplace) -> Forecast:
         build=cell.build.digest,
         measure=cell.measure.digest,
         cached=cached,
-        prepared=_known(store, "prepared", cell.prepare.digest),
-        built=_known(store, "engine", cell.build.digest),
+        prepared=is_prepared(store, cell),
+        built=is_built(store, cell),
         changed=differing,
         note=_note(cell, workplace, refused, cached=cached, first=slot is None, differing=differing),
         seconds=0.0 if cached else slot.seconds if slot else None,
@@ -97,7 +96,3 @@ def _note(
     if first:
         return "first run"
     return "changed: " + ", ".join(differing) if differing else "not finished last time"
-
-
-def _known(store: Store, space: str, key: str) -> bool:
-    return store.recall(space, key) is not None

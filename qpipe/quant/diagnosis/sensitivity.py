@@ -18,7 +18,7 @@ from qpipe.quant.corrections.bias import correct_bias
 from qpipe.quant.options import QuantOptions
 from qpipe.quant.plan import make_plan
 from qpipe.quant.rendering.render import render_into
-from qpipe.records.quantization import QuantPlan
+from qpipe.records.quantization import STEM, QuantPlan
 from qpipe.records.scheme import Scheme
 
 GROUPS = 32
@@ -128,4 +128,4 @@ def _worst_first(names: Group, noise: Noise, over: Callable[[], bool]) -> tuple[
 def escape(name: str) -> str:
     """A node's name as a pattern that matches it alone."""
     plain = name.replace("[", "[[]").replace("*", "[*]").replace("?", "[?]")
-    return f"[{plain[0]}]{plain[1:]}" if plain == "stem" or plain.startswith("op:") else plain
+    return f"[{plain[0]}]{plain[1:]}" if plain == STEM or plain.startswith("op:") else plain

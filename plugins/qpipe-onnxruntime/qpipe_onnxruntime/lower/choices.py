@@ -38,17 +38,20 @@ def no_packs(_shape: tuple[int, ...], _rows: Rows) -> Packs:
 
 def on_tiles(shape: tuple[int, ...], rows: Rows) -> Packs:
     """The packs that make a convolution faster on AMX tiles, or `ALONE`."""
-    outputs, inputs = shape[:2]
-    return _first_that_fits(_few_pixels(outputs, inputs, rows) if inputs > 3 else _of_an_image(rows), rows)
+    return _first_that_fits(_few_pixels, shape, rows)
 
 
 def by_products(shape: tuple[int, ...], rows: Rows) -> Packs:
     """The packs that make a convolution faster on AVX512-VNNI without tiles, or `ALONE`."""
+    return _first_that_fits(_few_products, shape, rows)
+
+
+def _first_that_fits(
+    gaining: Callable[[int, int, Rows], tuple[Packs, ...]], shape: tuple[int, ...], rows: Rows
+) -> Packs:
+    """Of those that gain by the rule of a processor, and of a first convolution by what holds on all."""
     outputs, inputs = shape[:2]
-    return _first_that_fits(_few_products(outputs, inputs, rows) if inputs > 3 else _of_an_image(rows), rows)
-
-
-def _first_that_fits(packs: tuple[Packs, ...], rows: Rows) -> Packs:
+    packs = gaining(outputs, inputs, rows) if inputs > 3 else _of_an_image(rows)
     return next((found for found in packs if fits(rows, found)), ALONE)
 
 
